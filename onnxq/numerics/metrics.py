@@ -1,0 +1,129 @@
+"""How close two models' outputs are: streaming meters, pooled over elements and samples.
+
+Definitions::
+
+    SQNR      = 10 log10(sum float^2 / sum (float - quantized)^2)       decibels, pooled
+    cosine    = sum a b / sqrt(sum a^2 sum b^2)                         pooled
+    agreement = share of rows whose argmax over the last axis is the same
+
+A meter holds a few sums in float64, never a sample, and two meters merge by addition.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """Signal-to-quantization-noise ratio of two sums of squares, in decibels.
+
+    Infinite where there is no noise, -infinite where there is noise and no signal.
+    """
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+@dataclass(slots=True)
+class ErrorMeter:
+    """Sums from which SQNR, cosine and the greatest error follow.
+
+    Attributes:
+        signal: Sum of squares of the reference.
+        noise: Sum of squares of the difference.
+        other: Sum of squares of the result.
+        product: Sum of products of reference and result.
+        worst: Greatest absolute difference; NaN if one was.
+        elements: How many elements were compared.
+    """
+
+    signal: float = 0.0
+    noise: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+    worst: float = 0.0
+    elements: int = 0
+
+    def add(self, reference: NDArray[np.floating], result: NDArray[np.floating]) -> None:
+        """Compare two arrays of one shape; sums are taken in float64."""
+        a = np.asarray(reference, np.float64).reshape(-1)
+        b = np.asarray(result, np.float64).reshape(-1)
+        difference = a - b
+        self.signal += float(a @ a)
+        self.noise += float(difference @ difference)
+        self.other += float(b @ b)
+        self.product += float(a @ b)
+        self.elements += a.size
+        if a.size:
+            self.worst = float(np.maximum(self.worst, np.abs(difference).max()))
+
+    def merge(self, more: ErrorMeter) -> None:
+        """Add the sums of ``more``."""
+        self.signal += more.signal
+        self.noise += more.noise
+        self.other += more.other
+        self.product += more.product
+        self.worst = float(np.maximum(self.worst, more.worst))
+        self.elements += more.elements
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal-to-quantization-noise ratio in decibels."""
+        return sqnr_db(self.signal, self.noise)
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between all references and all results; 1 if both are zero."""
+        if self.signal == 0 and self.other == 0:
+            return 1.0
+        norm = math.sqrt(self.signal) * math.sqrt(self.other)
+        return self.product / norm if norm != 0 else 0.0
+
+
+@dataclass(slots=True)
+class AgreementMeter:
+    """Counts rows whose argmax over the last axis is the same."""
+
+    same: int = 0
+    rows: int = 0
+
+    def add(self, reference: NDArray[np.floating], result: NDArray[np.floating]) -> None:
+        """Compare the argmax of each row."""
+        equal = reference.argmax(axis=-1) == result.argmax(axis=-1)
+        self.same += int(np.count_nonzero(equal))
+        self.rows += int(equal.size)
+
+    @property
+    def agreement(self) -> float:
+        """Share of rows with the same argmax; NaN without rows."""
+        return self.same / self.rows if self.rows else math.nan
+
+
+@dataclass(slots=True)
+class AccuracyMeter:
+    """Counts rows whose argmax over the last axis is the label."""
+
+    correct: int = 0
+    rows: int = 0
+
+    def add(self, scores: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+        """Count hits.
+
+        Args:
+            scores: Shape ``(rows, classes)``.
+            labels: Shape ``(rows,)``.
+        """
+        self.correct += int(np.count_nonzero(scores.argmax(axis=-1) == labels))
+        self.rows += int(labels.size)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that are right; NaN without rows."""
+        return self.correct / self.rows if self.rows else math.nan

@@ -1,0 +1,121 @@
+"""How numbers are quantized: granularity, scheme and parameters, as frozen types.
+
+A :class:`Scheme` says which integers there are and which numbers share a scale;
+:class:`QParams` are the scales and zero points that a range gives under a scheme.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxq.errors import InternalError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class PerTensor:
+    """One scale for the whole tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerAxis:
+    """One scale for each index along ``axis`` (per channel)."""
+
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class PerBlock:
+    """One scale for each ``size`` consecutive elements along ``axis``; the last may be ragged."""
+
+    size: int
+    axis: int
+
+
+Granularity = PerTensor | PerAxis | PerBlock
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """The integers that stand for real numbers.
+
+    Attributes:
+        bits: Width n of the integers, 2 to 16.
+        signed: Whether they run from ``-2^(n-1)`` or from 0.
+        symmetric: Whether the zero point is fixed in the middle (0 if signed, ``2^(n-1)`` if not)
+            and the range is ``[-amax, amax]``.
+        granularity: Which elements share a scale.
+        narrow: Leave out the lowest integer, so that the range of a symmetric signed scheme is
+            ``[-(2^(n-1) - 1), 2^(n-1) - 1]``; usual for weights.
+    """
+
+    bits: int = 8
+    signed: bool = False
+    symmetric: bool = False
+    granularity: Granularity = PerTensor()
+    narrow: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse widths outside 2 to 16."""
+        if not 2 <= self.bits <= 16:
+            code, text = "numerics.bits", f"{self.bits} bits; onnxq quantizes to 2 to 16"
+            raise InternalError(code, text)
+
+    @property
+    def qmin(self) -> int:
+        """The lowest integer."""
+        return (-(1 << (self.bits - 1)) if self.signed else 0) + int(self.narrow)
+
+    @property
+    def qmax(self) -> int:
+        """The highest integer."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """The numpy type that holds the integers, one to an element (unpacked)."""
+        width = 16 if self.bits > 8 else 8
+        return np.dtype(f"{'int' if self.signed else 'uint'}{width}")
+
+    @property
+    def label(self) -> str:
+        """A short name for tables, e.g. ``uint8`` or ``int8 symmetric``."""
+        return f"{'int' if self.signed else 'uint'}{self.bits}" + (
+            " symmetric" if self.symmetric else ""
+        )
+
+
+ACTIVATION_UINT8 = Scheme(bits=8, signed=False)
+"""Asymmetric uint8 per tensor: what integer kernels take for activations."""
+
+WEIGHT_INT8 = Scheme(bits=8, signed=True, symmetric=True, narrow=True)
+"""Symmetric int8 in [-127, 127]; give it a granularity with :func:`dataclasses.replace`."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class QParams:
+    """Scales and zero points.
+
+    Attributes:
+        scale: float32, positive and normal; shape ``()`` per tensor, ``(C,)`` per axis, the blocked
+            tensor's shape with the blocked axis divided (rounded up) per block.
+        zero_point: The scheme's integer type, the same shape as ``scale``.
+        scheme: What they belong to.
+    """
+
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.integer]
+    scheme: Scheme
+
+    @property
+    def representable(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The least and the greatest real number that the integers stand for, elementwise."""
+        offset = self.zero_point.astype(np.int32)
+        low = (self.scheme.qmin - offset).astype(np.float32) * self.scale
+        high = (self.scheme.qmax - offset).astype(np.float32) * self.scale
+        return low, high
