@@ -1,0 +1,80 @@
+"""The version of the ONNX operators a model uses, raised only where a scheme needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnxscript import version_converter
+
+from onnxq.errors import ModelError
+from onnxq.graph.edit import clone
+from onnxq.graph.shapes import through_proto
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_CONVERTER_FROM = 18
+
+
+def opset_version(model: ir.Model) -> int:
+    """The version of the ONNX domain; 0 if the model imports none."""
+    return model.opset_imports.get("", 0)
+
+
+def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
+    """A model of at least opset ``minimum``; the same object if it is that already.
+
+    Weights are shared, not copied. The IR version is raised with it where the opset needs that.
+
+    Raises:
+        ModelError: If an operator cannot be converted.
+    """
+    if opset_version(model) >= minimum:
+        return model
+    result = clone(model)
+    try:
+        if opset_version(model) < _CONVERTER_FROM:
+            result = _convert_with_onnx(result, min(minimum, _CONVERTER_FROM))
+        if opset_version(result) < minimum:
+            version_converter.ConvertVersionPass(minimum)(result)
+    except Exception as error:  # onnx and onnxscript raise several unrelated types
+        raise _failed(model, minimum, " ".join(str(error).split())[:200]) from error
+    if opset_version(result) < minimum:
+        raise _failed(model, minimum, "the converter left it unchanged")
+    imports = [onnx.helper.make_opsetid(d, v) for d, v in result.opset_imports.items()]
+    known = [entry for entry in imports if entry.domain in {"", "ai.onnx.ml"}]
+    needed = onnx.helper.find_min_ir_version_for(known)
+    result.ir_version = max(result.ir_version or 0, needed)
+    return result
+
+
+def _convert_with_onnx(model: ir.Model, version: int) -> ir.Model:
+    """Convert by onnx's own converter, which knows the older opsets, without the weights."""
+    inputs = [value.name for value in model.graph.inputs]
+    tensors = {v.name: v.const_value for v in model.graph.initializers.values()}
+    others = {d: v for d, v in model.opset_imports.items() if d}
+
+    def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.version_converter.convert_version(proto, version)
+
+    converted = through_proto(model, convert)
+    for value in list(converted.graph.inputs):
+        tensor = tensors.get(value.name)
+        if tensor is not None and not value.is_initializer():
+            value.const_value = tensor
+            converted.graph.register_initializer(value)
+    kept = [value for value in converted.graph.inputs if value.name in inputs]
+    converted.graph.inputs.clear()
+    converted.graph.inputs.extend(kept)
+    model.graph = converted.graph
+    for domain, number in others.items():
+        model.opset_imports.setdefault(domain, number)
+    return model
+
+
+def _failed(model: ir.Model, minimum: int, why: str) -> ModelError:
+    code = "graph.opset"
+    text = f"opset {opset_version(model)} cannot be raised to {minimum}: {why}"
+    remedy = f"export the model again with opset {minimum} or newer"
+    return ModelError(code, text, where=model.graph.name or "model", remedy=remedy)

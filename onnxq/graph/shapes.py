@@ -1,0 +1,80 @@
+"""Types and shapes of intermediate values, inferred without touching the weights.
+
+Large initializers are turned into plain inputs of a clone before the clone is serialized, so that a
+model of any size costs kilobytes here. What cannot be inferred is said, not swallowed: calibration
+then learns the missing shapes from a run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SMALL = 1024
+"""Initializers of at most this many bytes stay: they may hold shapes to compute with."""
+
+
+def infer_shapes(model: ir.Model) -> tuple[str, ...]:
+    """Fill in missing types and shapes of intermediate values, in place.
+
+    Inputs and outputs of the model keep exactly what they declare.
+
+    Returns:
+        Notes about what failed; empty if inference went through.
+    """
+    note = ""
+    try:
+        inferred = through_proto(model, _infer_strictly)
+    except Exception as error:  # onnx raises several unrelated types
+        note = f"shape inference is incomplete: {' '.join(str(error).split())[:200]}"
+        try:
+            inferred = through_proto(model, _infer_leniently)
+        except Exception as second:
+            return (f"shape inference failed: {' '.join(str(second).split())[:200]}",)
+    _merge(model, inferred)
+    return (note,) if note else ()
+
+
+def through_proto(
+    model: ir.Model, function: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> ir.Model:
+    """Apply a function of onnx to a copy of the model that has no large weights."""
+    copy = model.clone()
+    inputs = set(copy.graph.inputs)
+    for value in tuple(copy.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= _SMALL or value.name is None:
+            continue
+        copy.graph.initializers.pop(value.name)
+        value.const_value = None
+        if value not in inputs:
+            copy.graph.inputs.append(value)
+    return ir.serde.deserialize_model(function(ir.serde.serialize_model(copy)))
+
+
+def _infer_strictly(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+
+
+def _infer_leniently(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=False)
+
+
+def _merge(model: ir.Model, inferred: ir.Model) -> None:
+    fixed = {*model.graph.inputs, *model.graph.outputs}
+    for graph, other in zip(model.graphs(), inferred.graphs(), strict=True):
+        known = {v.name: v for node in other for v in node.outputs if v.name}
+        for node in graph:
+            for value in node.outputs:
+                found = known.get(value.name or "")
+                if found is None or value in fixed:
+                    continue
+                if found.type is not None:
+                    value.type = found.type
+                if found.shape is not None:
+                    value.shape = found.shape.copy()

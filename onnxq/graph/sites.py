@@ -1,0 +1,199 @@
+"""What can be quantized, who shares it, and why not.
+
+A site is a node that multiplies activations by a weight, or looks a weight up. :func:`find_sites`
+lists all of them in the order of the graph, those inside subgraphs too, each with a decision; a
+declined one says why in words that ``inspect`` shows. It expects a normalized model.
+
+A weight may be shared by sites that all are candidates and count output channels along the same
+axis: they can share its integers. If anyone else reads it, all its sites are declined, because the
+float weight would have to stay beside the integers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.graph.edit import consumers, is_overridable
+from onnxq.graph.protected import protected_values
+from onnxq.graph.quantized import find_already_quantized
+from onnxq.graph.structure import macs
+from onnxq.graph.tensors import chunks
+from onnxq.graph.weighted import Form, form_of, weight_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Site", "find_already_quantized", "find_sites", "protected_values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A node with a weight, or one that multiplies two activations.
+
+    Attributes:
+        name: The node's name; unique in a normalized model.
+        op: The operator, other domains as ``domain::op``.
+        activation: Name of the value that carries activations; None for a lookup.
+        weight: Name of the weight's initializer; None if there is none.
+        weight_axis: The weight's axis that counts output channels (for Gather: rows).
+        bias: Name of the bias initializer, a vector; None if there is none.
+        output: Name of the node's first output.
+        macs: Multiply-accumulates for static shapes, else None; ``structure.macs`` takes observed
+            shapes.
+        readers: Names of the other nodes that read the same weight.
+        candidate: Whether it can be quantized.
+        reason: Why not, for people; empty for a candidate.
+    """
+
+    name: str
+    op: str
+    activation: str | None
+    weight: str | None
+    weight_axis: int | None
+    bias: str | None
+    output: str
+    macs: int | None
+    readers: tuple[str, ...]
+    candidate: bool
+    reason: str
+
+
+def find_sites(model: ir.Model) -> tuple[Site, ...]:
+    """List the sites of a normalized model, in the order of its nodes.
+
+    Reads every candidate's weight once, to see that it is finite.
+    """
+    sites = [
+        _site(model, node, form, place)
+        for node, place in _nodes_with_place(model)
+        if (form := form_of(node)) is not None
+    ]
+    return tuple(_decline_half_shared(sites))
+
+
+def _nodes_with_place(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
+    """Every node, with what it is inside of; empty for the main graph."""
+    yield from _walk(model.graph, "")
+    for function in model.functions.values():
+        yield from _walk(function, f"the function {function.name!r}, which could not be inlined")
+
+
+def _walk(nodes: ir.Graph | ir.Function, place: str) -> Iterator[tuple[ir.Node, str]]:
+    for node in nodes:
+        yield node, place
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            inner = f"the body of {node.op_type} {node.name!r}"
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from _walk(attribute.as_graph(), inner)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for graph in attribute.as_graphs():
+                    yield from _walk(graph, inner)
+
+
+def _site(model: ir.Model, node: ir.Node, form: Form, place: str) -> Site:
+    weight = _input(node, form.weight)
+    reason = f"it is inside {place}" if place else form.reason
+    reason = reason or _why_not(model, node, form)
+    others = {
+        other.name or other.op_type: None
+        for other, _ in (consumers(weight) if weight is not None else ())
+        if other is not node
+    }
+    return Site(
+        name=node.name or "",
+        op=f"{node.domain}::{node.op_type}" if node.domain else node.op_type,
+        activation=_name(_input(node, form.activation)),
+        weight=_name(weight),
+        weight_axis=form.axis,
+        bias=_name(_input(node, form.bias)),
+        output=node.outputs[0].name or "",
+        macs=macs(node),
+        readers=tuple(others),
+        candidate=not reason,
+        reason=reason,
+    )
+
+
+def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
+    weight, activation = _input(node, form.weight), _input(node, form.activation)
+    tensor = None if form.weight is None else weight_tensor(node, form.weight)
+    if weight is None or tensor is None:
+        return "it has no constant weight"
+    if tensor.dtype != ir.DataType.FLOAT:
+        return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT"
+    if activation is not None and activation.dtype not in {None, ir.DataType.FLOAT}:
+        return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
+    for index in (form.weight, form.bias):
+        value = _input(node, index)
+        if value is not None and is_overridable(value, model):
+            return f"{value.name!r} is also an input of the model, so a caller may replace it"
+    if weight.is_graph_output():
+        return f"its weight {weight.name!r} is also an output of the model"
+    if not weight.is_initializer():
+        return f"its weight {weight.name!r} is no initializer; normalize the model first"
+    if tensor.size == 0:
+        return f"its weight {weight.name!r} is empty"
+    return _why_not_finite(weight, tensor)
+
+
+def _why_not_finite(weight: ir.Value, tensor: ir.TensorProtocol) -> str:
+    bad = 0
+    for chunk in chunks(tensor.numpy()):
+        finite = np.isfinite(chunk)
+        if not finite.all():
+            bad += int(chunk.size - np.count_nonzero(finite))
+    if not bad:
+        return ""
+    return f"its weight {weight.name!r} holds {bad} values that are NaN or infinite"
+
+
+def _decline_half_shared(sites: list[Site]) -> list[Site]:
+    """Decline sites whose weight someone reads who could not read its integers; to a fixed point.
+
+    One declined site can make another one's weight half shared, but only among readers of one
+    weight, so that a second look at each group settles it.
+    """
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for index, site in enumerate(sites):
+        if site.weight is not None:
+            groups[site.weight].append(index)
+    result = list(sites)
+    for members in groups.values():
+        for _ in members:
+            by_name = {result[i].name: result[i] for i in members}
+            for index in members:
+                result[index] = _if_shareable(result[index], by_name)
+    return result
+
+
+def _if_shareable(site: Site, partners: dict[str, Site]) -> Site:
+    if not site.candidate:
+        return site
+    for name in site.readers:
+        other = partners.get(name)
+        why = ""
+        if other is None:
+            why = "which does not multiply by it"
+        elif not other.candidate:
+            why = "which cannot be quantized"
+        elif other.weight_axis != site.weight_axis:
+            why = "with its channels along another axis"
+        if why:
+            reason = f"its weight {site.weight!r} is also read by {name!r}, {why}"
+            return replace(site, candidate=False, reason=reason)
+    return site
+
+
+def _input(node: ir.Node, index: int | None) -> ir.Value | None:
+    return node.inputs[index] if index is not None and index < len(node.inputs) else None
+
+
+def _name(value: ir.Value | None) -> str | None:
+    return None if value is None else value.name

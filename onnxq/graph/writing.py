@@ -1,0 +1,185 @@
+"""Writes ONNX files: all or nothing.
+
+A model is written into a private folder beside its destination, flushed to the disk, and moved into
+place; a failure leaves nothing behind and an existing file as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from onnxq.errors import InternalError, ModelError, UsageError
+from onnxq.graph.edit import clone
+from onnxq.graph.external import external_files
+from onnxq.graph.reading import PROTOBUF_LIMIT, reason
+from onnxq.graph.tensors import (
+    in_memory,
+    replace_attribute_tensors,
+    replace_tensors,
+    weight_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GIBIBYTE = 1 << 30
+
+_INLINE_BYTES = 1024
+_AGAIN = "copy or export the model again"
+
+
+def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYTE) -> None:
+    """Write a model atomically.
+
+    Args:
+        model: Left as it is; its tensors may be lazy, external or in memory.
+        path: The file; it and, for large models, ``<path>.data`` beside it are replaced.
+        external_threshold: Weights of more bytes than this in total go to ``<path>.data``.
+
+    Raises:
+        ModelError: If the model cannot be written as ONNX, or is above 2 GiB without its weights.
+        UsageError: If the folder does not exist or cannot be written to, or the destination is a
+            file that the model still maps its weights from.
+    """
+    target = Path(path).absolute()
+    external = weight_bytes(model) > min(external_threshold, PROTOBUF_LIMIT - GIBIBYTE // 2)
+    data = _data_of(target)
+    _check_destination(model, target, [target, data] if external else [target])
+    copy = clone(model)
+    # A Constant node's or function's data cannot stay in a file that the new model lies beside.
+    replace_attribute_tensors(copy, in_memory)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            staged = Path(folder) / target.name
+            if external:
+                ir.save(
+                    copy,
+                    staged,
+                    format="protobuf",
+                    external_data=data.name,
+                    size_threshold_bytes=_INLINE_BYTES,
+                )
+            else:
+                staged.write_bytes(_serialize(copy, str(target)))
+            _move([(_data_of(staged), data)], (staged, target))
+    except OSError as error:
+        code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
+        raise UsageError(code, text, where=str(target)) from error
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """The model as one ONNX file, all weights inside.
+
+    Raises:
+        ModelError: If it would be above 2 GiB, which the format does not allow.
+    """
+    return _serialize(clone(model), model.graph.name or "model")
+
+
+def publish(staged: str | Path, path: str | Path) -> None:
+    """Move a model that :func:`save` wrote to where it belongs, its data file with it.
+
+    Args:
+        staged: The model; on the same file system as ``path`` and of the same file name, because
+            the model names its data file.
+        path: The destination; replaced, with ``<path>.data``, only if everything can be moved.
+
+    Raises:
+        InternalError: If the file names differ.
+        UsageError: If the files cannot be moved; the destination is as it was.
+    """
+    source, target = Path(staged).absolute(), Path(path).absolute()
+    if source.name != target.name:
+        code, text = "graph.publish", f"{source.name} cannot be published under another name"
+        raise InternalError(code, text, where=str(target))
+    try:
+        _move([(_data_of(source), _data_of(target))], (source, target))
+    except OSError as error:
+        code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
+        raise UsageError(code, text, where=str(target)) from error
+
+
+def _data_of(path: Path) -> Path:
+    """Where the large weights of a model lie."""
+    return path.with_name(f"{path.name}.data")
+
+
+def _check_destination(model: ir.Model, target: Path, files: Sequence[Path]) -> None:
+    if not target.parent.is_dir():
+        code, text = "graph.no_folder", "its folder does not exist"
+        raise UsageError(code, text, where=str(target), remedy="create the folder")
+    mapped = external_files(model)
+    for file in files:
+        if file.is_dir():
+            code, text = "graph.is_folder", "this is a folder, a file is wanted"
+            raise UsageError(code, text, where=str(file), remedy="name a file in it")
+        if file.resolve() in mapped:
+            code, text = (
+                "graph.overwrites_input",
+                "the model still reads its weights from this file",
+            )
+            raise UsageError(code, text, where=str(file), remedy="write to another path")
+
+
+def _serialize(copy: ir.Model, where: str) -> bytes:
+    """Serialize a model that may be changed."""
+    too_large = "above 2 GiB, which ONNX does not allow in one file"
+    code, remedy = "graph.too_large", "work with the model's path; weights go to an external file"
+    if weight_bytes(copy) > PROTOBUF_LIMIT:
+        raise ModelError(code, too_large, where=where, remedy=remedy)
+    replace_tensors(copy, in_memory)
+    try:
+        proto = ir.serde.serialize_model(copy)
+        if proto.ByteSize() <= PROTOBUF_LIMIT:
+            return bytes(proto.SerializeToString())
+    except Exception as error:
+        code, text = "graph.cannot_serialize", f"cannot be written as ONNX: {reason(error)}"
+        raise ModelError(code, text, where=where, remedy=_AGAIN) from error
+    raise ModelError(code, too_large, where=where, remedy=remedy)
+
+
+def _move(others: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None:
+    """Flush the staged files and put them in place; if one cannot be, put the old ones back."""
+    staging = last[0].parent
+    moves = [*(pair for pair in others if pair[0].exists()), last]
+    for staged, target in moves:
+        _flush(staged)
+        if target.exists():
+            staged.chmod(target.stat().st_mode)
+        else:
+            staged.chmod(0o666 & ~_umask())
+    done: list[tuple[Path, Path | None]] = []
+    try:
+        for staged, target in moves[:-1]:
+            backup = staging / f"{target.name}.old" if target.exists() else None
+            if backup is not None:
+                target.replace(backup)
+            done.append((target, backup))
+            staged.replace(target)
+        last[0].replace(last[1])
+    except BaseException:
+        for target, backup in done:
+            target.unlink(missing_ok=True)
+            if backup is not None:
+                backup.replace(target)
+        raise
+    _flush(last[1].parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,60 @@
+"""What the user wants, as a TOML file.
+
+Everything but ``version`` may be left out; the values shown here are the defaults, except for the
+rules, of which there are none::
+
+    version = 1
+    scheme = "auto"               # or "int8"
+    target = "cpu"                # what runs the model; see `onnxq doctor`
+    seed = 0                      # seeds the choice of samples and the held-out split
+    eval_fraction = 0.2           # the part of the data that calibration does not see
+
+    [calibration]
+    method = "auto"               # minmax, moving-average, percentile, entropy, mse
+    percentile = 99.999           # what the percentile method keeps, in percent
+    samples = 512                 # at most; left out: all
+    memory_budget = "2GiB"        # bytes that calibration may hold at once
+
+    [[rules]]                     # rules go by what a site is; a later rule wins
+    match = "op:Conv"             # an operator type
+    calibration = "mse"
+
+    [[rules]]
+    match = ["/encoder/layers.0/*", "re:/head/.*MatMul(_[0-9]+)?"]
+    unless = "/encoder/layers.0/attn/*"
+    keep = "float"
+    reason = "sensitive"          # what `inspect` and the report say
+
+    [[rules]]
+    match = "/decoder/*"          # a glob for the whole name; * also stands for /
+    activation = { type = "int8", symmetric = true }
+    weight = { granularity = "tensor", bits = 7 }
+
+An unknown key, a value out of range and a pattern that matches nothing are errors.
+"""
+
+from onnxq.recipe.load import load_recipe, parse_recipe
+from onnxq.recipe.rules import RuleOutcome, resolve_rules
+from onnxq.recipe.schema import (
+    ActivationOverride,
+    CalibrationMethod,
+    CalibrationSettings,
+    Recipe,
+    Rule,
+    WeightOverride,
+    parse_bytes,
+)
+
+__all__ = [
+    "ActivationOverride",
+    "CalibrationMethod",
+    "CalibrationSettings",
+    "Recipe",
+    "Rule",
+    "RuleOutcome",
+    "WeightOverride",
+    "load_recipe",
+    "parse_bytes",
+    "parse_recipe",
+    "resolve_rules",
+]

@@ -1,0 +1,107 @@
+"""The helpers that passes stand on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from onnxq.errors import InternalError, ModelError
+from onnxq.graph import edit, io
+from onnxq.graph.opset import opset_version, raise_opset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    Parse = Callable[[str], ir.Model]
+    Run = Callable[[ir.Model, Mapping[str, NDArray[np.generic]]], list[NDArray[np.generic]]]
+
+
+def test_names_are_free_and_then_taken(linear: Path) -> None:
+    model = io.load(linear)
+    assert edit.unique_name(model, "w1") == "w1_1"
+    assert edit.unique_name(model, "first") == "first_1"
+    fresh = edit.NameScope(model)
+    assert [fresh("scale"), fresh("scale"), fresh("x")] == ["scale", "scale_1", "x_1"]
+
+
+def test_initializer_never_overwrites(linear: Path) -> None:
+    model = io.load(linear)
+    with pytest.raises(InternalError, match="w1"):
+        edit.initializer(model, "w1", np.ones(3, np.float32))
+
+
+def test_replace_input_and_consumers(linear: Path) -> None:
+    model = io.load(linear)
+    first, second = model.graph
+    value = edit.initializer(model, "bias", np.ones(8, np.float32))
+    edit.replace_input(second, 2, value)
+    assert edit.consumers(value) == ((second, 2),)
+    assert edit.consumers(first.outputs[0]) == ((second, 0),)
+    edit.replace_input(second, 2, None)
+    assert edit.remove_if_unread(value)
+    assert "bias" not in model.graph.initializers
+    assert not edit.remove_if_unread(model.graph.initializers["w1"])
+
+
+def test_lookups(linear: Path) -> None:
+    graph = io.load(linear).graph
+    assert set(edit.value_by_name(graph)) == {"x", "w1", "w2", "h", "y"}
+    assert set(edit.node_by_name(graph)) == {"first", "second"}
+    assert edit.constant_array(graph.inputs[0]) is None
+    assert edit.constant_array(None) is None
+    assert edit.static_shape(graph.initializers["w1"]) == (16, 32)
+    assert edit.static_shape(graph.inputs[0]) is None
+
+
+OLD = """<ir_version: 6, opset_import: ["" : 11]>
+agraph (float[N,1,4] x) => (float[N,4] y) <float[4] b = {1,2,3,4}>
+{ s = Squeeze<axes=[1]>(x) h = Add(s, b) y = Softmax(h) }"""
+
+
+@pytest.mark.parametrize("version", [13, 17, 18, 21, 23])
+def test_raise_opset_keeps_the_outputs(version: int, parse: Parse, run: Run) -> None:
+    model = parse(OLD)
+    result = raise_opset(model, version)
+    assert opset_version(result) == version
+    assert opset_version(model) == 11
+    assert [v.name for v in result.graph.inputs] == ["x"]
+    x = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(result, {"x": x})[0], run(model, {"x": x})[0])
+
+
+def test_raise_opset_shares_large_weights(linear: Path, run: Run) -> None:
+    model = io.load(linear)
+    result = raise_opset(model, 21)
+    weights = (m.graph.initializers["w1"].const_value for m in (model, result))
+    assert len({id(weight) for weight in weights}) == 1
+    assert (result.ir_version, model.ir_version) == (10, 8)
+    assert result.metadata_props == model.metadata_props
+    x = np.ones((2, 16), np.float32)
+    np.testing.assert_array_equal(run(result, {"x": x})[0], run(model, {"x": x})[0])
+
+
+def test_raise_opset_leaves_what_is_new_enough(linear: Path) -> None:
+    model = io.load(linear)
+    assert raise_opset(model, 13) is model
+
+
+def test_raise_opset_keeps_other_domains(parse: Parse, run: Run) -> None:
+    text = OLD.replace('"" : 11]', '"" : 11, "com.microsoft" : 1]').replace(
+        "y = Softmax(h)", "y = com.microsoft.Gelu(h)"
+    )
+    model = parse(text)
+    result = raise_opset(model, 13)
+    assert result.opset_imports["com.microsoft"] == 1
+    x = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(result, {"x": x})[0], run(model, {"x": x})[0])
+
+
+def test_raise_opset_beyond_what_exists(linear: Path) -> None:
+    with pytest.raises(ModelError, match="export the model again"):
+        raise_opset(io.load(linear), 999)

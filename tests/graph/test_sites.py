@@ -1,0 +1,347 @@
+"""What is a site, what is a candidate, and what is said about the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxq.graph import edit
+from onnxq.graph.normalize import normalize
+from onnxq.graph.sites import Site, find_already_quantized, find_sites, protected_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Parse = Callable[[str], ir.Model]
+
+RNG = np.random.default_rng(0)
+
+
+class Build:
+    """A graph from nodes and arrays, for shapes that are long to write as text."""
+
+    def __init__(self) -> None:
+        self.model = ir.Model(
+            ir.Graph([], [], nodes=[], opset_imports={"": 17, "com.microsoft": 1}, name="g"),
+            ir_version=8,
+        )
+
+    def input(
+        self, name: str, shape: list[int | str], kind: ir.DataType = ir.DataType.FLOAT
+    ) -> ir.Value:
+        value = ir.val(name, kind, shape)
+        self.model.graph.inputs.append(value)
+        return value
+
+    def weight(self, name: str, *shape: int, dtype: type[np.floating] = np.float32) -> ir.Value:
+        array: NDArray[np.floating] = RNG.normal(size=shape).astype(dtype)
+        return edit.initializer(self.model, name, array)
+
+    def node(
+        self,
+        op: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        **attributes: int | float | str | list[int],
+    ) -> ir.Value:
+        node = ir.node(op, inputs, attributes=attributes, domain=domain, name=f"{op}_node")
+        node.outputs[0].name = f"{op}_out_{len(self.model.graph)}"
+        node.name = f"{op}_{len(self.model.graph)}"
+        self.model.graph.append(node)
+        return node.outputs[0]
+
+    def sites(self, *outputs: ir.Value) -> tuple[Site, ...]:
+        # The sites' own outputs are intermediate values, whose shapes are inferred.
+        self.model.graph.outputs.extend(self.node("Relu", output) for output in outputs)
+        return find_sites(normalize(self.model).model)
+
+
+def test_matmul() -> None:
+    b = Build()
+    (site,) = b.sites(b.node("MatMul", b.input("x", [2, 3, 16]), b.weight("w", 16, 8)))
+    assert site == Site(
+        name="MatMul_0",
+        op="MatMul",
+        activation="x",
+        weight="w",
+        weight_axis=1,
+        bias=None,
+        output="MatMul_out_0",
+        macs=2 * 3 * 16 * 8,
+        readers=(),
+        candidate=True,
+        reason="",
+    )
+
+
+@pytest.mark.parametrize(("trans_b", "shape", "axis"), [(0, (16, 8), 1), (1, (8, 16), 0)])
+def test_gemm(trans_b: int, shape: tuple[int, int], axis: int) -> None:
+    b = Build()
+    inputs = (b.input("x", [4, 16]), b.weight("w", *shape), b.weight("c", 8))
+    (site,) = b.sites(b.node("Gemm", *inputs, transB=trans_b))
+    assert (site.candidate, site.weight_axis, site.bias) == (True, axis, "c")
+    assert site.macs == 4 * 16 * 8
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.parametrize("group", [1, 2, 8])
+def test_conv(spatial: int, group: int) -> None:
+    b = Build()
+    weight = b.weight("w", 8, 8 // group, *[3] * spatial)
+    x = b.input("x", [1, 8, *[6] * spatial])
+    (site,) = b.sites(b.node("Conv", x, weight, b.weight("c", 8), group=group))
+    assert (site.candidate, site.weight_axis, site.bias, site.activation) == (True, 0, "c", "x")
+    assert site.macs == 8 * 4**spatial * (8 // group) * 3**spatial
+
+
+def test_embedding() -> None:
+    b = Build()
+    ids = b.input("ids", ["n"], ir.DataType.INT64)
+    (site,) = b.sites(b.node("Gather", b.weight("table", 100, 16), ids))
+    assert (site.candidate, site.weight_axis, site.activation, site.macs) == (True, 0, None, 0)
+
+
+def test_weight_behind_transpose_is_folded() -> None:
+    b = Build()
+    turned = b.node("Transpose", b.weight("w", 8, 16), perm=[1, 0])
+    (site,) = b.sites(b.node("MatMul", b.input("x", [4, 16]), b.node("Identity", turned)))
+    assert (site.candidate, site.weight_axis) == (True, 1)
+
+
+def test_sites_that_share_a_weight_alike() -> None:
+    b = Build()
+    weight = b.weight("w", 16, 16)
+    hidden = b.node("MatMul", b.input("x", ["n", 16]), weight)
+    first, second = b.sites(b.node("MatMul", hidden, weight))
+    assert first.candidate
+    assert second.candidate
+    assert (first.readers, second.readers) == (("MatMul_1",), ("MatMul_0",))
+    assert first.macs is None
+
+
+def test_tied_embedding_along_the_same_axis() -> None:
+    b = Build()
+    table = b.weight("table", 100, 16)
+    rows = b.node("Gather", table, b.input("ids", ["n"], ir.DataType.INT64))
+    lookup, head = b.sites(b.node("Gemm", rows, table, transB=1))
+    assert lookup.candidate
+    assert head.candidate
+
+
+def test_shared_along_different_axes() -> None:
+    b = Build()
+    weight = b.weight("w", 16, 16)
+    hidden = b.node("MatMul", b.input("x", [2, 16]), weight)
+    for site in b.sites(b.node("Gemm", hidden, weight, transB=1)):
+        assert not site.candidate
+        assert "another axis" in site.reason
+
+
+def _left(b: Build) -> ir.Value:
+    return b.node("MatMul", b.weight("w", 4, 16), b.input("x", [16, 3]))
+
+
+def _two_activations(b: Build) -> ir.Value:
+    return b.node("MatMul", b.input("x", [4, 16]), b.input("z", [16, 3]))
+
+
+def _batched(b: Build) -> ir.Value:
+    return b.node("MatMul", b.input("x", [5, 4, 16]), b.weight("w", 5, 16, 3))
+
+
+def _half(b: Build) -> ir.Value:
+    x = b.input("x", [4, 16], ir.DataType.FLOAT16)
+    return b.node("MatMul", x, b.weight("w", 16, 8, dtype=np.float16))
+
+
+def _overridable(b: Build) -> ir.Value:
+    weight = b.weight("w", 16, 8)
+    b.model.graph.inputs.append(weight)
+    return b.node("MatMul", b.input("x", [4, 16]), weight)
+
+
+def _weight_is_output(b: Build) -> ir.Value:
+    weight = b.weight("w", 16, 8)
+    b.model.graph.outputs.append(weight)
+    return b.node("MatMul", b.input("x", [4, 16]), weight)
+
+
+def _other_reader(b: Build) -> ir.Value:
+    weight = b.weight("w", 16, 8)
+    return b.node("Add", b.node("MatMul", b.input("x", [16, 16]), weight), weight)
+
+
+def _infinite(b: Build) -> ir.Value:
+    array = np.ones((16, 8), np.float32)
+    array[3, 3:5] = np.nan, -np.inf
+    return b.node("MatMul", b.input("x", [4, 16]), edit.initializer(b.model, "w", array))
+
+
+def _alpha(b: Build) -> ir.Value:
+    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), alpha=0.5)
+
+
+def _beta(b: Build) -> ir.Value:
+    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), b.weight("c", 8), beta=2.0)
+
+
+def _trans_a(b: Build) -> ir.Value:
+    return b.node("Gemm", b.input("x", [16, 4]), b.weight("w", 16, 8), transA=1)
+
+
+def _bias_at_run_time(b: Build) -> ir.Value:
+    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), b.input("c", [8]))
+
+
+def _run_time_kernel(b: Build) -> ir.Value:
+    return b.node("Conv", b.input("x", [1, 8, 6, 6]), b.input("w", [8, 8, 3, 3]))
+
+
+def _transposed(b: Build) -> ir.Value:
+    return b.node("ConvTranspose", b.input("x", [1, 8, 6, 6]), b.weight("w", 8, 4, 3, 3))
+
+
+def _columns(b: Build) -> ir.Value:
+    ids = b.input("ids", ["n"], ir.DataType.INT64)
+    return b.node("Gather", b.weight("table", 100, 16), ids, axis=1)
+
+
+def _contrib(b: Build) -> ir.Value:
+    x = b.input("x", [4, 64])
+    return b.node("FusedMatMul", x, b.weight("w", 64, 64), domain="com.microsoft")
+
+
+def _recurrent(b: Build) -> ir.Value:
+    weights = (b.weight("w", 1, 16, 3), b.weight("r", 1, 16, 4))
+    return b.node("LSTM", b.input("x", [7, 1, 3]), *weights, hidden_size=4)
+
+
+def _large_transpose(b: Build) -> ir.Value:
+    turned = b.node("Transpose", b.weight("w", 600, 600), perm=[1, 0])
+    x = b.input("x", [4, 600])
+    both = b.node("MatMul", x, turned)
+    return b.node("MatMul", both, b.model.graph.initializers["w"])
+
+
+def _quantized(b: Build) -> ir.Value:
+    q = edit.initializer(b.model, "q", np.ones((16, 8), np.int8))
+    scale = edit.initializer(b.model, "s", np.float32(0.5).reshape(()))
+    return b.node("MatMul", b.input("x", [4, 16]), b.node("DequantizeLinear", q, scale))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (_left, "on the left"),
+        (_two_activations, "two activations"),
+        (_batched, "3 dimensions"),
+        (_half, "FLOAT16"),
+        (_overridable, "also an input of the model"),
+        (_weight_is_output, "also an output of the model"),
+        (_other_reader, "also read by 'Add_1'"),
+        (_infinite, "2 values that are NaN or infinite"),
+        (_alpha, "alpha = 0.5"),
+        (_beta, "beta = 2"),
+        (_trans_a, "transA"),
+        (_bias_at_run_time, "bias is no constant"),
+        (_run_time_kernel, "computed at run time"),
+        (_transposed, "does not quantize ConvTranspose"),
+        (_columns, "along axis 1"),
+        (_contrib, "does not quantize com.microsoft::FusedMatMul"),
+        (_recurrent, "does not quantize LSTM"),
+        (_large_transpose, "passes through Transpose 'Transpose_0'"),
+        (_quantized, "already quantized"),
+    ],
+)
+def test_reasons(build: Callable[[Build], ir.Value], words: str) -> None:
+    b = Build()
+    site = b.sites(build(b))[0]
+    assert not site.candidate
+    assert words in site.reason
+
+
+def test_what_is_no_site(parse: Parse) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N,4] x) => (float[N,4] y) <float[4] s = {1,2,3,4}, int64[1] i = {0}>
+    { h = Mul(x, s) d = Shape(h) n = Gather(d, i) z = ReduceSum(n) k = Cast<to=1>(z)
+      y = Add(h, k) }"""
+    assert find_sites(normalize(parse(text)).model) == ()
+
+
+SUBGRAPH = """<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[N,2] x, bool c) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
+  h = MatMul(x, w)
+  k = Relu(h)
+  [choice] y = If(c) <
+    then_branch = tb () => (float[N,2] o) { o = MatMul(h, w) },
+    else_branch = eb () => (float[N,2] p) { p = Neg(k) } >
+}"""
+
+
+def test_inside_a_subgraph(parse: Parse) -> None:
+    outer, inner = find_sites(normalize(parse(SUBGRAPH)).model)
+    assert inner.reason == "it is inside the body of If 'choice'"
+    # The captured weight has a reader that stays float.
+    assert not outer.candidate
+    assert inner.name in outer.reason
+
+
+def test_protected_values(parse: Parse) -> None:
+    model = normalize(parse(SUBGRAPH)).model
+    assert protected_values(model) >= {"y", "h", "k"}
+    assert "x" not in protected_values(model)
+
+
+def test_shape_arithmetic_is_protected(parse: Parse) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N,4] x, float size) => (float[A,B] y, float[N,4] z)
+    <int64[1] two = {2}, float half = {0.5}, int64[1] axis = {0}> {
+      steps = Mul(size, half)
+      whole = Cast<to=7>(steps)
+      length = Unsqueeze(whole, axis)
+      shape = Concat<axis=0>(length, two)
+      t = Tanh(x)
+      y = Reshape(t, shape)
+      z = Relu(t)
+    }"""
+    names = protected_values(normalize(parse(text)).model)
+    assert {"size", "steps", "whole", "length", "shape", "y", "z"} <= names
+    assert not {"t", "x"} & names
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "q = QuantizeLinear(x, s) d = DequantizeLinear(q, s) y = Relu(d)",
+            "QDQ: 1 QuantizeLinear, 1 DequantizeLinear",
+        ),
+        ("q, s2, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s2, z)", "dynamic: 1 Dyn"),
+        ("y = Relu(x)", None),
+    ],
+)
+def test_already_quantized(parse: Parse, body: str, words: str | None) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[2] x) => (float[2] y) <float s = {{0.5}}> {{ {body} }}"""
+    found = find_already_quantized(parse(text))
+    assert found is None if words is None else words in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "family"),
+    [
+        ("MatMulNBits", "com.microsoft", "weight-only"),
+        ("QLinearConv", "", "QOperator"),
+        ("ConvInteger", "", "QOperator"),
+        ("QGemm", "com.microsoft", "QOperator"),
+    ],
+)
+def test_already_quantized_operators(op: str, domain: str, family: str) -> None:
+    b = Build()
+    b.node(op, b.input("x", [1]), domain=domain)
+    assert find_already_quantized(b.model) == f"{family}: 1 {op}"
