@@ -1,0 +1,91 @@
+"""Execution providers by name: short names, what is offered here, and what to do about a lack."""
+
+from __future__ import annotations
+
+import difflib
+from types import MappingProxyType
+from typing import Final
+
+import onnxruntime as ort
+
+from onnxq.errors import ProviderError
+
+CPU: Final = "CPUExecutionProvider"
+
+SHORT: Final = MappingProxyType(
+    {
+        "cpu": CPU,
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+    }
+)
+"""The short names of the command line and what ONNX Runtime calls them."""
+
+_GPU_REMEDY: Final = (
+    "install the GPU build in place of the CPU one: "
+    "pip uninstall onnxruntime, then pip install onnxruntime-gpu; `onnxq doctor` shows what is seen"
+)
+_REMEDIES: Final = MappingProxyType({SHORT["cuda"]: _GPU_REMEDY, SHORT["tensorrt"]: _GPU_REMEDY})
+
+_FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
+"""Providers that take the nodes another one leaves, before the CPU does."""
+
+
+def available() -> tuple[str, ...]:
+    """The full names of the providers that this installation of ONNX Runtime offers."""
+    return tuple(ort.get_available_providers())
+
+
+def resolve(name: str) -> str:
+    """ONNX Runtime's full name of a provider; it need not be installed.
+
+    Args:
+        name: A short name such as ``"cuda"`` or a full one such as ``"OpenVINOExecutionProvider"``,
+            in any case; the ``ExecutionProvider`` at the end may be left out.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    known: dict[str, str] = {
+        full.lower(): full for full in (*ort.get_all_providers(), *available())
+    }
+    lowered = name.lower()
+    for key in (SHORT.get(lowered, "").lower(), lowered, f"{lowered}executionprovider"):
+        if key in known:
+            return known[key]
+    names = sorted(
+        {*SHORT, *(full.removesuffix("ExecutionProvider").lower() for full in known.values())}
+    )
+    near = difflib.get_close_matches(lowered, names, n=3) or names
+    msg = f"there is no execution provider called {name!r}"
+    code = "runtime.unknown_provider"
+    raise ProviderError(code, msg, remedy=f"known names: {', '.join(near)}")
+
+
+def require(name: str) -> str:
+    """ONNX Runtime's full name of a provider that this installation offers.
+
+    Raises:
+        ProviderError: Nothing is called that, or it is not part of this installation.
+    """
+    full = resolve(name)
+    offered = available()
+    if full not in offered:
+        msg = f"the execution provider {full} was asked for and is not part of this ONNX Runtime"
+        default = "install a build of ONNX Runtime that has it, or choose one of those offered"
+        remedy = f"{_REMEDIES.get(full, default)} (offered here: {', '.join(offered)})"
+        code = "runtime.missing_provider"
+        raise ProviderError(code, msg, remedy=remedy)
+    return full
+
+
+def chain(name: str) -> tuple[str, ...]:
+    """The providers of a session in order: the one asked for, then those that take what it leaves.
+
+    Raises:
+        ProviderError: As :func:`require`.
+    """
+    full = require(name)
+    offered = available()
+    helpers = tuple(p for p in _FALLBACKS.get(full, ()) if p in offered)
+    return (full, *helpers) if full == CPU else (full, *helpers, CPU)

@@ -1,0 +1,268 @@
+"""Latency of models side by side, each alone in its own fresh process, in alternation.
+
+The spinning threads of another live session falsify a timing up to fivefold, so no two models share
+a process. A round starts one process for each contender, in order; the ratio of two contenders is
+taken round by round, so that what slows the machine for a while slows both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from onnxq import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+_KEPT_ENVIRONMENT: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_VISIBLE_DEVICES",
+)
+"""Variables a worker inherits; those that set thread counts or affinities are not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model to be timed: its name in the results, its path, its execution provider."""
+
+    name: str
+    model: Path
+    provider: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class TimingSettings:
+    """How models are timed.
+
+    Attributes:
+        rounds: Fresh processes for each contender.
+        runs: Timed runs in each process.
+        warmup: Runs before them, not counting the first.
+        threads: Threads within an operator; all else is ONNX Runtime's default.
+        limit_seconds: The longest that one process may take.
+    """
+
+    rounds: int = 3
+    runs: int = 50
+    warmup: int = 10
+    threads: int = 2
+    limit_seconds: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyResult:
+    """What one contender took.
+
+    Attributes:
+        median_ms: Median of all timed runs.
+        p90_ms: Their 90th percentile.
+        first_ms: The first run after loading, median of the rounds.
+        per_round_median_ms: The median of each round's timed runs.
+        load_seconds: Opening the session, median of the rounds.
+        peak_rss_bytes: The most memory that a process held, Python and the feeds included.
+    """
+
+    median_ms: float
+    p90_ms: float
+    first_ms: float
+    per_round_median_ms: tuple[float, ...]
+    load_seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times faster, taken round by round: the median, the least and the greatest."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The results by contender's name, and how they were taken."""
+
+    results: Mapping[str, LatencyResult]
+    settings: TimingSettings
+
+    def ratio(self, base: str, other: str) -> Ratio:
+        """How many times faster ``other`` is than ``base``.
+
+        Args:
+            base: Name of the contender that counts as 1, the float model say.
+            other: Name of the one compared with it.
+        """
+        pairs = zip(
+            self.results[base].per_round_median_ms,
+            self.results[other].per_round_median_ms,
+            strict=True,
+        )
+        ratios = [slow / fast for slow, fast in pairs]
+        return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def measure(
+    contenders: Sequence[Contender],
+    feeds: Sequence[Mapping[str, NDArray[Any]]],
+    settings: TimingSettings = TimingSettings(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Timing:
+    """Time models against each other on the same feeds.
+
+    Args:
+        contenders: The models; their names differ.
+        feeds: Inputs that the runs cycle through, in this order for every contender.
+        settings: Rounds, runs and threads.
+        progress: Called after each process with how many are done and how many there are.
+
+    Raises:
+        UsageError: No contender, two of one name, no feeds, or fewer than one round or run.
+        ModelError: A model does not load or run, or its process died or took too long.
+        ProviderError: A provider is not there.
+    """
+    _check(contenders, feeds, settings)
+    answers: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
+    total = settings.rounds * len(contenders)
+    with tempfile.TemporaryDirectory(prefix="onnxq-timing-") as folder:
+        paths = _write_feeds(feeds, settings, Path(folder))
+        for done in range(total):
+            contender = contenders[done % len(contenders)]
+            spec = {
+                "model": str(contender.model.resolve()),
+                "provider": contender.provider,
+                "threads": settings.threads,
+                "runs": settings.runs,
+                "warmup": settings.warmup,
+                "feeds": paths,
+            }
+            answers[contender.name].append(_run_worker(spec, Path(folder), settings.limit_seconds))
+            if progress is not None:
+                progress(done + 1, total)
+    results = {name: _summarize(rounds) for name, rounds in answers.items()}
+    return Timing(MappingProxyType(results), settings)
+
+
+def _check(
+    contenders: Sequence[Contender],
+    feeds: Sequence[Mapping[str, NDArray[Any]]],
+    settings: TimingSettings,
+) -> None:
+    names = [contender.name for contender in contenders]
+    problems = {
+        "there is no model to time": not names,
+        "two models to time have the same name": len(set(names)) < len(names),
+        "there is no sample to time on": not feeds,
+        "timing takes at least one round, one run and one thread": min(
+            settings.rounds, settings.runs, settings.threads
+        )
+        < 1,
+    }
+    for msg, holds in problems.items():
+        if holds:
+            code = "runtime.timing_usage"
+            raise errors.UsageError(code, msg)
+
+
+def _write_feeds(
+    feeds: Sequence[Mapping[str, NDArray[Any]]], settings: TimingSettings, folder: Path
+) -> list[dict[str, Any]]:
+    """Write each feed that a run can reach; return each file's path and its arrays' names."""
+    written = []
+    for index, feed in enumerate(islice(feeds, max(settings.runs, settings.warmup + 1))):
+        path = folder / f"feed_{index:06d}.npz"
+        # Strings come as objects; an array of unicode text needs no pickle.
+        arrays = [
+            array.astype(np.str_) if array.dtype == np.object_ else array for array in feed.values()
+        ]
+        np.savez(path, *arrays)
+        written.append({"path": str(path), "names": list(feed)})
+    return written
+
+
+def _run_worker(spec: dict[str, Any], folder: Path, limit_seconds: float) -> dict[str, Any]:
+    """Time one model in a fresh process and return its answer."""
+    spec_path = folder / "spec.json"
+    spec_path.write_text(json.dumps(spec), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "onnxq.runtime.timing_worker", str(spec_path)]
+    where = spec["model"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        code, msg = "runtime.timing_limit", f"timing took longer than {limit_seconds:g} seconds"
+        remedy = "time fewer runs, or a smaller sample"
+        raise errors.ModelError(code, msg, where=where, remedy=remedy) from error
+    lines = done.stdout.splitlines()
+    if not lines or done.returncode not in (0, 1):
+        raise _died(done, where)
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if "error" in answer:
+        texts = answer["error"]
+        kind: type[errors.OnnxqError] = getattr(errors, texts["kind"])
+        code, msg = texts["code"], texts["message"]
+        raise kind(code, msg, where=texts["where"] or where, remedy=texts["remedy"])
+    return answer
+
+
+def _died(done: subprocess.CompletedProcess[str], where: str) -> errors.OnnxqError:
+    """The error for a worker that ended without an answer."""
+    if done.returncode < 0:
+        reason = signal.strsignal(-done.returncode) or f"signal {-done.returncode}"
+        msg = f"the process that timed the model was ended: {reason}"
+        remedy = "it most likely ran out of memory; free some, or time smaller samples"
+        return errors.ModelError("runtime.timing_died", msg, where=where, remedy=remedy)
+    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    msg = f"the process that timed the model failed with status {done.returncode}: {last}"
+    return errors.InternalError("runtime.timing_died", msg, where=where)
+
+
+def _environment() -> dict[str, str]:
+    """What a worker inherits, and where it finds this package."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "PYTHONPATH": str(Path(errors.__file__).parents[1])}
+
+
+def _summarize(rounds: Sequence[Mapping[str, Any]]) -> LatencyResult:
+    runs = np.array([entry["runs_ms"] for entry in rounds])
+    return LatencyResult(
+        median_ms=float(np.median(runs)),
+        p90_ms=float(np.percentile(runs, 90)),
+        first_ms=statistics.median(entry["first_ms"] for entry in rounds),
+        per_round_median_ms=tuple(np.median(runs, axis=1).tolist()),
+        load_seconds=statistics.median(entry["load_seconds"] for entry in rounds),
+        peak_rss_bytes=max(entry["peak_rss_bytes"] for entry in rounds),
+    )

@@ -1,0 +1,88 @@
+"""Time one model in a process of its own: ``python -m onnxq.runtime.timing_worker SPEC.json``.
+
+The specification is a JSON object that :mod:`onnxq.runtime.timing` writes; the answer is one JSON
+line on standard output, with the key ``error`` if the model does not load or run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxq.errors import OnnxqError
+from onnxq.runtime.machine import peak_rss_bytes
+from onnxq.runtime.session import SessionSettings, open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from onnxq.runtime.session import Session
+
+
+def main(spec_path: Path) -> int:
+    """Time the model of a specification and print the answer.
+
+    Returns:
+        The exit status: 0, or 1 if the answer is an error.
+    """
+    spec = json.loads(spec_path.read_text(encoding="utf-8"))
+    try:
+        answer = time_model(spec)
+    except OnnxqError as error:
+        texts = ("code", "message", "where", "remedy")
+        answer = {"error": {text: getattr(error, text) for text in texts}}
+        answer["error"]["kind"] = type(error).__name__
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return int("error" in answer)
+
+
+def time_model(spec: dict[str, Any]) -> dict[str, Any]:
+    """Load a model, run it once, warm it up, and time its runs.
+
+    Args:
+        spec: ``model`` (path), ``provider``, ``threads``, ``runs``, ``warmup``, and ``feeds``: the
+            files that the runs cycle through, each a ``path`` and its arrays' ``names``.
+
+    Returns:
+        ``load_seconds``, ``first_ms``, ``runs_ms`` and ``peak_rss_bytes``.
+
+    Raises:
+        ModelError: The model does not load or run.
+        ProviderError: The provider is not there.
+    """
+    feeds = [_read(feed) for feed in spec["feeds"]]
+    settings = SessionSettings(provider=spec["provider"], threads=spec["threads"])
+    begin = time.perf_counter()
+    session = open_session(Path(spec["model"]), settings)
+    load_seconds = time.perf_counter() - begin
+    first = _seconds(session, feeds[0])
+    for feed in islice(cycle(feeds), spec["warmup"]):
+        session.execute(feed)
+    runs = [_seconds(session, feed) for feed in islice(cycle(feeds), spec["runs"])]
+    return {
+        "load_seconds": load_seconds,
+        "first_ms": first * 1e3,
+        "runs_ms": [seconds * 1e3 for seconds in runs],
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def _read(feed: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    with np.load(feed["path"], allow_pickle=False) as arrays:
+        return {name: arrays[f"arr_{index}"] for index, name in enumerate(feed["names"])}
+
+
+def _seconds(session: Session, feed: dict[str, NDArray[Any]]) -> float:
+    begin = time.perf_counter()
+    session.execute(feed)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,173 @@
+"""What a provider accepts and fuses, read from a file of this folder.
+
+The files are data: ``cpu.toml`` records what the kernel probe showed, and a test compares the two.
+A planner asks :meth:`Target.rule` for an operator and :func:`weight_scheme` for the integers that
+weights may have on a given machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from onnxq.errors import InternalError, UsageError
+from onnxq.numerics.schemes import Scheme  # noqa: TC001 - pydantic reads it at run time
+
+if TYPE_CHECKING:
+    from onnxq.runtime.machine import Machine
+
+Kind = Literal["weighted", "activation_matmul", "elementwise", "data_movement", "table"]
+"""``weighted`` has a constant weight, ``data_movement`` only hands integers on."""
+
+ActivationDtype = Literal["uint8", "int8"]
+
+ACTIVATION_MATMUL: Final = "MatMul-activations"
+"""The key of the rule for a MatMul of two activations."""
+
+TABLE: Final = "Gather-table"
+"""The key of the rule for a Gather of rows of a weight."""
+
+_STRICT: Final = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """What a provider does with one operator between Q/DQ pairs.
+
+    Attributes:
+        kind: What sort of operator it is.
+        integer: Whether it runs in integers at all. Q/DQ around one that does not is pure cost.
+        output_q: ``"required"`` if it runs in integers only with a Q/DQ pair on every output;
+            ``"optional"`` if also with a float output.
+        activations: The integers of the activations with which it runs in integers.
+        same_scale: Whether its output must have its input's scale and zero point.
+        float_output_bias: For a weighted operator with a float output, the bias with which it stays
+            in integers: ``"int32"`` (quantized by the product of activation's and weight's scale),
+            or ``"none"``.
+        constants: The integers of the activations with which a quantized constant may be its other
+            operand. A constant left in float always makes it a float operator.
+        note: Where the knowledge comes from, and what else there is to know.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    kind: Kind
+    integer: bool
+    output_q: Literal["required", "optional"] = "required"
+    activations: tuple[ActivationDtype, ...] = ()
+    same_scale: bool = False
+    float_output_bias: Literal["int32", "none"] = "none"
+    constants: tuple[ActivationDtype, ...] = ()
+    note: str = ""
+
+
+FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")
+"""The rule for an operator that a target says nothing of."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a provider accepts, fuses and wants.
+
+    Attributes:
+        name: The target's name, the file's without ``.toml``.
+        provider: The short name of its execution provider.
+        probed_with: The version of ONNX Runtime whose probe the file records.
+        min_opset: The lowest opset in which its integer models can be written.
+        activation: The scheme of activations, per tensor.
+        weight: The scheme of weights; the granularity is decided at each site.
+        weight_without_vnni_bits: The width of weights on x86 processors without VNNI.
+        absorbs: Operators between an integer operator and its output's Q/DQ pair that vanish if the
+            pair represents nothing outside their range: ``Relu`` if the lowest integer stands for
+            0, ``Clip`` if the representable range lies within its bounds.
+        ops: The rule of each operator.
+        notes: What else there is to know, such as what costs latency.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    provider: str
+    probed_with: str
+    min_opset: int
+    activation: Scheme
+    weight: Scheme
+    weight_without_vnni_bits: int
+    absorbs: tuple[str, ...]
+    ops: Mapping[str, OpRule]
+    notes: tuple[str, ...] = field(default=())
+
+    def rule(self, op: str) -> OpRule:
+        """The rule of an operator, or of :data:`ACTIVATION_MATMUL` or :data:`TABLE`.
+
+        One that the target says nothing of counts as float.
+        """
+        return self.ops.get(op, FLOAT_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightScheme:
+    """The integers that weights may have on a machine, and why if not all 8 bits."""
+
+    scheme: Scheme
+    reason: str = ""
+
+
+def weight_scheme(target: Target, machine: Machine) -> WeightScheme:
+    """The scheme of weights for a target on a machine.
+
+    x86 processors without VNNI multiply uint8 by int8 with ``VPMADDUBSW``, which adds two products
+    in 16 bits with saturation: 2 · 255 · 127 = 64,770 does not fit into 32,767, while with 7 bits
+    2 · 255 · 63 = 32,130 does. Applies where the target's provider runs on the processor.
+    """
+    if target.provider != "cpu" or not machine.x86 or machine.vnni:
+        return WeightScheme(target.weight)
+    bits = target.weight_without_vnni_bits
+    reason = (
+        f"weights have {bits} bits because this processor has no VNNI: its sums of two "
+        "uint8 x int8 products saturate at 16 bits"
+    )
+    return WeightScheme(replace(target.weight, bits=bits), reason)
+
+
+def known_targets() -> tuple[str, ...]:
+    """The names of the targets there are."""
+    files = resources.files("onnxq.targets").iterdir()
+    return tuple(sorted(file.name[:-5] for file in files if file.name.endswith(".toml")))
+
+
+@functools.cache
+def load_target(name: str) -> Target:
+    """Load a target by its name.
+
+    Raises:
+        UsageError: There is none of that name.
+        InternalError: Its file, part of this package, is damaged.
+    """
+    names = known_targets()
+    if name not in names:
+        code, msg = "targets.unknown", f"there is no target called {name!r}"
+        raise UsageError(code, msg, remedy=f"targets: {', '.join(names)}")
+    text = (resources.files("onnxq.targets") / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_target(text, name)
+
+
+def parse_target(text: str, name: str) -> Target:
+    """Read a target from the text of its file.
+
+    Raises:
+        InternalError: It is no TOML, lacks a key, or has an unknown key or a bad value.
+    """
+    try:
+        target = TypeAdapter(Target).validate_python({"name": name, **tomllib.loads(text)})
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        code, msg = "targets.file", f"damaged target file: {' '.join(str(error).split())}"
+        raise InternalError(code, msg, where=f"{name}.toml") from error
+    return replace(target, ops=MappingProxyType(dict(target.ops)))
