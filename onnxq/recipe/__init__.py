@@ -9,6 +9,8 @@ rules, of which there are none::
     seed = 0                      # seeds the choice of samples and the held-out split
     eval_fraction = 0.2           # the part of the data that calibration does not see
 
+    channel_scaling = "auto"      # or "off": never even out channels before quantizing
+
     [calibration]
     method = "auto"               # minmax, moving-average, percentile, entropy, mse
     percentile = 99.999           # what the percentile method keeps, in percent

@@ -158,6 +158,8 @@ class Recipe(_Frozen):
         target: What runs the model.
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
+        channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
+            lowers the error of the sites that read them.
         calibration: How ranges are found.
         rules: What is different for some sites; a later rule wins.
     """
@@ -167,6 +169,7 @@ class Recipe(_Frozen):
     target: str = Field(default="cpu", min_length=1)
     seed: int = Field(default=0, ge=0)
     eval_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    channel_scaling: Literal["auto", "off"] = "auto"
     calibration: CalibrationSettings = CalibrationSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 

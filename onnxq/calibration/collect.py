@@ -1,0 +1,313 @@
+"""One streaming pass over the data for everything that was asked for.
+
+What is held at a time: one sample, the probed tensors of that sample, and the statistics. Where the
+probed tensors of the largest sample would not fit into the memory budget, they are divided among
+several passes over the data. The budget is for the probed tensors and the quantized weights of the
+candidates; the running model itself comes on top.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from onnxq.calibration.probe import ProbeGraph
+from onnxq.calibration.requests import Channels, Distribution, Extrema, OutputError, Request
+from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
+from onnxq.errors import DataError
+from onnxq.graph.io import save, to_bytes, weight_bytes
+from onnxq.numerics.histogram import FloatHistogram
+from onnxq.runtime.session import Session, SessionSettings, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from onnxq.data.sample import Sample
+    from onnxq.data.source import DataSource
+
+DEFAULT_BUDGET = 2 << 30
+"""Bytes of probed tensors that one pass may hold."""
+
+_IN_MEMORY = 3 << 29
+"""Bytes of weights up to which a probe is opened from memory; a message ends at 2 GiB."""
+
+# Spinning threads of the session would steal the cores from the counting in between.
+_SETTINGS = SessionSettings(spinning=False)
+
+
+class _Observer(Protocol):
+    """Takes its outputs of one run and adds them to the statistics."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _DistributionObserver:
+    outputs: tuple[str, ...]
+    stats: TensorStats
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        values = np.asarray(arrays[0])
+        if self.stats.histogram is None:
+            self.stats.histogram = FloatHistogram()
+        seen = self.stats.histogram.add(values)
+        _extend(self.stats, values.size, seen.low, seen.high)
+        self.stats.masked += seen.masked
+        self.stats.nan += seen.nan
+
+
+@dataclass(frozen=True, slots=True)
+class _ExtremaObserver:
+    outputs: tuple[str, ...]
+    stats: TensorStats
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        low, high, ordinary, shape = arrays
+        size = int(np.prod(np.asarray(shape, np.int64)))
+        _extend(self.stats, size, float(low), float(high))
+        self.stats.masked += size - int(ordinary)
+
+
+@dataclass(frozen=True, slots=True)
+class _ChannelObserver:
+    outputs: tuple[str, ...]
+    stats: TensorStats
+    axis: int
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        low, high, total, shape = (np.asarray(array) for array in arrays)
+        rows = int(np.prod(shape)) // max(low.size, 1)
+        found = ChannelStats(low.copy(), high.copy(), total.astype(np.float64), rows)
+        known = self.stats.channels.get(self.axis)
+        if known is None:
+            self.stats.channels[self.axis] = found
+        else:
+            known.merge(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorObserver:
+    outputs: tuple[str, ...]
+    error: SiteError
+    label: str
+    first: bool
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        signal, noise = (float(np.asarray(array)) for array in arrays)
+        if self.first:
+            self.error.signal += signal
+        self.error.noise[self.label] = self.error.noise.get(self.label, 0.0) + noise
+
+
+def collect(
+    model: ir.Model,
+    requests: Sequence[Request],
+    data: DataSource,
+    stats: Stats,
+    *,
+    budget: int = DEFAULT_BUDGET,
+    progress: Callable[[int, int], None] | None = None,
+) -> Stats:
+    """Observe what ``requests`` ask for while ``data`` streams through ``model``.
+
+    Args:
+        model: A normalized model of opset 13 or later; it is not changed.
+        requests: What to observe. A tensor that ``stats`` knows already is not asked for again.
+        data: Checked samples.
+        stats: What is already known; it is added to, and returned.
+        budget: Bytes of probed tensors to hold at a time, see :data:`DEFAULT_BUDGET`.
+        progress: Called with the samples done and the samples in all passes.
+
+    Returns:
+        ``stats`` with the findings.
+
+    Raises:
+        DataError: There is no sample.
+    """
+    requests = unknown(requests, stats)
+    passes = divide(model, requests, data, budget)
+    samples = len(data)
+    if samples == 0:
+        code, text = "data.empty", "there is no sample to calibrate with"
+        raise DataError(code, text, where=data.name, remedy="give at least one sample")
+    for number, part in enumerate(passes):
+
+        def report(done: int, *, base: int = number * samples) -> None:
+            if progress is not None:
+                progress(base + done, len(passes) * samples)
+
+        _run_pass(model, part, data, stats, report)
+    stats.samples = max(stats.samples, samples)
+    return stats
+
+
+def unknown(requests: Sequence[Request], stats: Stats) -> list[Request]:
+    """Those of ``requests`` that ``stats`` cannot answer, each once.
+
+    A distribution answers for the extrema too, so extrema are dropped where both are asked for.
+    """
+    distributions = {r.tensor for r in requests if isinstance(r, Distribution)}
+    missing: dict[object, Request] = {}
+    for request in requests:
+        match request:
+            case Distribution(tensor):
+                known = tensor in stats.tensors and stats.tensors[tensor].histogram is not None
+                if not known and tensor in stats.tensors:
+                    # Extrema alone were known; the distribution counts the samples anew.
+                    stats.tensors[tensor] = TensorStats(channels=stats.tensors[tensor].channels)
+                key: object = ("tensor", tensor)
+            case Extrema(tensor):
+                known = tensor in distributions or (
+                    tensor in stats.tensors and stats.tensors[tensor].elements > 0
+                )
+                key = ("tensor", tensor)
+            case Channels(tensor, axis):
+                known = tensor in stats.tensors and axis in stats.tensors[tensor].channels
+                key = ("channels", tensor, axis)
+            case OutputError(site, _, _, label):
+                known = site in stats.sites and label in stats.sites[site].noise
+                key = ("error", site, label)
+        if not known:
+            missing.setdefault(key, request)
+    return list(missing.values())
+
+
+def divide(
+    model: ir.Model, requests: Sequence[Request], data: DataSource, budget: int
+) -> list[list[Request]]:
+    """Divide ``requests`` among passes, so that each holds at most ``budget`` bytes at a time.
+
+    A single request above the budget gets a pass of its own.
+    """
+    fetched = [r.tensor for r in requests if isinstance(r, Distribution)]
+    sizes = observed_bytes(model, fetched, _largest(data)) if fetched else {}
+    passes: list[list[Request]] = []
+    room = 0
+    for request in requests:
+        cost = _cost(model, request, sizes)
+        if not passes or cost > room:
+            passes.append([])
+            room = budget
+        passes[-1].append(request)
+        room -= cost
+    return passes
+
+
+def observed_bytes(model: ir.Model, tensors: Sequence[str], sample: Sample) -> dict[str, int]:
+    """Bytes of each tensor, as float32, in a real run of ``sample``.
+
+    Works where shape inference does not; only the shapes leave the graph.
+    """
+    return {
+        name: 4 * int(np.prod(shape))
+        for name, shape in observed_shapes(model, tensors, sample).items()
+    }
+
+
+def observed_shapes(
+    model: ir.Model, tensors: Sequence[str], sample: Sample
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a real run of ``sample``."""
+    probe = ProbeGraph(model)
+    outputs = [probe.shape(name) for name in tensors]
+    with _session(probe.model) as session:
+        shapes = session.run(sample.feeds, outputs)
+    return {
+        name: tuple(int(dim) for dim in shape) for name, shape in zip(tensors, shapes, strict=True)
+    }
+
+
+def _largest(data: DataSource) -> Sample:
+    best: Sample | None = None
+    size = -1
+    for sample in data:
+        here = sum(array.nbytes for array in sample.feeds.values())
+        if here > size:
+            best, size = sample, here
+    if best is None:
+        code, text = "data.empty", "there is no sample to calibrate with"
+        raise DataError(code, text, where=data.name, remedy="give at least one sample")
+    return best
+
+
+def _cost(model: ir.Model, request: Request, sizes: Mapping[str, int]) -> int:
+    if isinstance(request, Distribution):
+        return sizes[request.tensor]
+    if isinstance(request, OutputError) and request.weight is not None:
+        weight = model.graph.initializers[request.weight.name].const_value
+        return 0 if weight is None else int(weight.nbytes)
+    return 0
+
+
+def _run_pass(
+    model: ir.Model,
+    requests: Sequence[Request],
+    data: DataSource,
+    stats: Stats,
+    report: Callable[[int], None],
+) -> None:
+    probe = ProbeGraph(model)
+    observers = [_observer(probe, request, stats) for request in requests]
+    names = list(dict.fromkeys(name for observer in observers for name in observer.outputs))
+    workers = min(os.cpu_count() or 1, 8)
+    with _session(probe.model) as session, ThreadPoolExecutor(workers) as pool:
+        for done, sample in enumerate(data, start=1):
+            arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
+            jobs = [
+                pool.submit(observer, [arrays[name] for name in observer.outputs])
+                for observer in observers
+            ]
+            for job in jobs:
+                job.result()
+            report(done)
+
+
+def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
+    match request:
+        case Distribution(tensor):
+            return _DistributionObserver((probe.fetch(tensor),), _tensor(stats, tensor))
+        case Extrema(tensor):
+            outputs = (*probe.extrema(tensor), probe.shape(tensor))
+            return _ExtremaObserver(outputs, _tensor(stats, tensor))
+        case Channels(tensor, axis):
+            outputs = (*probe.channels(tensor, axis), probe.shape(tensor))
+            return _ChannelObserver(outputs, _tensor(stats, tensor), axis)
+        case OutputError(site, _, _, label):
+            first = site not in stats.sites
+            error = stats.sites.setdefault(site, SiteError())
+            return _ErrorObserver(probe.output_error(request), error, label, first)
+
+
+def _tensor(stats: Stats, tensor: str) -> TensorStats:
+    return stats.tensors.setdefault(tensor, TensorStats())
+
+
+def _extend(stats: TensorStats, size: int, low: float, high: float) -> None:
+    stats.elements += size
+    stats.lows.append(low if np.isfinite(low) else 0.0)
+    stats.highs.append(high if np.isfinite(high) else 0.0)
+
+
+@contextmanager
+def _session(model: ir.Model) -> Iterator[Session]:
+    """A session of an in-memory model; one too large for a message goes by a private folder."""
+    if weight_bytes(model) < _IN_MEMORY:
+        yield open_session(to_bytes(model), _SETTINGS)
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        path = Path(folder) / "probe.onnx"
+        save(model, path)
+        yield open_session(path, _SETTINGS)

@@ -1,0 +1,171 @@
+"""The probe graph: the model with outputs added where something is to be observed.
+
+Reductions are added as nodes, so that ONNX Runtime computes them and frees the tensor at once; only
+tensors whose distribution is wanted leave the graph whole. The model itself is never changed: the
+probe is a clone that shares its weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import InternalError
+from onnxq.graph.edit import NameScope, constant_array, initializer, node_by_name, value_by_name
+from onnxq.numerics.affine import fake_quantize
+from onnxq.numerics.histogram import MASK_MAGNITUDE
+
+if TYPE_CHECKING:
+    from onnxq.calibration.requests import OutputError, QuantizedInput
+
+
+class ProbeGraph:
+    """A clone of a model to which probes are added; ``model`` is then run."""
+
+    def __init__(self, model: ir.Model) -> None:
+        """Clone ``model`` (weights are shared)."""
+        self.model = model.clone()
+        self.graph = self.model.graph
+        self._values = value_by_name(self.graph)
+        self._nodes = node_by_name(self.graph)
+        self._fresh = NameScope(self.model)
+        self._quantized: dict[object, ir.Value] = {}
+        self._constants: dict[object, ir.Value] = {}
+        self._outputs = {value.name for value in self.graph.outputs}
+
+    def fetch(self, tensor: str) -> str:
+        """Make ``tensor`` an output; returns the output's name."""
+        value = self._value(tensor)
+        if tensor not in self._outputs:
+            self.graph.outputs.append(value)
+            self._outputs.add(tensor)
+        return tensor
+
+    def shape(self, tensor: str) -> str:
+        """Add an output with the shape of ``tensor``."""
+        return self._output(self._op("Shape", [self._value(tensor)]))
+
+    def extrema(self, tensor: str) -> tuple[str, str, str]:
+        """Add outputs: least and greatest ordinary value of ``tensor``, and how many there are.
+
+        Mask constants, Inf and NaN count as 0 in the extrema.
+        """
+        value = self._value(tensor)
+        limit = self._constant("limit", np.asarray(MASK_MAGNITUDE, np.float32))
+        zero = self._constant("zero", np.asarray(0, np.float32))
+        ordinary = self._op("Less", [self._op("Abs", [value]), limit])
+        kept = self._op("Where", [ordinary, value, zero])
+        low = self._op("ReduceMin", [kept], {"keepdims": 0})
+        high = self._op("ReduceMax", [kept], {"keepdims": 0})
+        as_int = self._op("Cast", [ordinary], {"to": int(ir.DataType.INT64)})
+        count = self._op("ReduceSum", [as_int], {"keepdims": 0})
+        return self._output(low), self._output(high), self._output(count)
+
+    def channels(self, tensor: str, axis: int) -> tuple[str, str, str]:
+        """Add outputs: least, greatest and summed absolute value of each channel along ``axis``."""
+        value = self._value(tensor)
+        if value.shape is None:
+            code, text = "calibration.rank", f"the rank of {tensor!r} is unknown"
+            raise InternalError(code, text)
+        rank = value.shape.rank()
+        others = [i for i in range(rank) if i != axis % rank]
+        low = self._reduce("ReduceMin", value, others)
+        high = self._reduce("ReduceMax", value, others)
+        total = self._reduce("ReduceSum", self._op("Abs", [value]), others)
+        return self._output(low), self._output(high), self._output(total)
+
+    def output_error(self, request: OutputError) -> tuple[str, str]:
+        """Add outputs: the site's squared output, and the squared error when it is quantized."""
+        node = self._nodes[request.site]
+        inputs = list(node.inputs)
+        inputs[request.activation.index] = self._fake_quantized(request.activation)
+        if request.weight is not None:
+            inputs[request.weight.index] = self._quantized_weight(request.weight)
+        twin = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            list(node.attributes.values()),
+            outputs=[ir.val(self._name(), ir.DataType.FLOAT)],
+            name=self._name(),
+        )
+        self.graph.append(twin)
+        original = node.outputs[0]
+        difference = self._op("Sub", [original, twin.outputs[0]])
+        signal_key = ("signal", request.site)
+        if signal_key not in self._constants:
+            self._constants[signal_key] = self._squared_sum(original)
+        return (
+            self._output(self._constants[signal_key]),
+            self._output(self._squared_sum(difference)),
+        )
+
+    def _squared_sum(self, value: ir.Value) -> ir.Value:
+        return self._op("ReduceSumSquare", [value], {"keepdims": 0})
+
+    def _fake_quantized(self, request: QuantizedInput) -> ir.Value:
+        params = request.params
+        factor = None if request.factor is None else request.factor.tobytes()
+        kind = str(params.scheme.dtype)
+        key = (request.name, factor, float(params.scale), int(params.zero_point), kind)
+        if key not in self._quantized:
+            value = self._value(request.name)
+            if request.factor is not None:
+                scaling = self._constant(("factor", request.name, factor), request.factor)
+                value = self._op("Mul", [value, scaling])
+            scale = self._constant(("scale", *key), np.asarray(params.scale, np.float32))
+            zero = self._constant(("zero_point", *key), np.asarray(params.zero_point))
+            coded = self._op("QuantizeLinear", [value, scale, zero])
+            self._quantized[key] = self._op("DequantizeLinear", [coded, scale, zero])
+        return self._quantized[key]
+
+    def _quantized_weight(self, request: QuantizedInput) -> ir.Value:
+        key = ("weight", id(request.params), request.name)
+        if key not in self._constants:
+            array = constant_array(self._value(request.name))
+            if array is None:
+                code, text = "calibration.weight", f"{request.name} is no constant"
+                raise InternalError(code, text)
+            values = np.asarray(array, np.float32)
+            if request.factor is not None:
+                values = values * request.factor
+            self._constant(key, fake_quantize(values, request.params))
+        return self._constants[key]
+
+    def _reduce(self, op: str, value: ir.Value, axes: list[int]) -> ir.Value:
+        axes_input = op == "ReduceSum" or self.graph.opset_imports.get("", 0) >= 18
+        if axes_input:
+            wanted = self._constant(("axes", *axes), np.asarray(axes, np.int64))
+            return self._op(op, [value, wanted], {"keepdims": 0})
+        return self._op(op, [value], {"keepdims": 0, "axes": axes})
+
+    def _op(
+        self, op: str, inputs: list[ir.Value], attributes: dict[str, int | list[int]] | None = None
+    ) -> ir.Value:
+        output = ir.val(self._name())
+        node = ir.node(op, inputs, attributes or {}, outputs=[output], name=self._name())
+        self.graph.append(node)
+        return output
+
+    def _constant(self, key: object, array: np.ndarray) -> ir.Value:
+        if key not in self._constants:
+            self._constants[key] = initializer(self.model, self._name(), array)
+        return self._constants[key]
+
+    def _output(self, value: ir.Value) -> str:
+        name = value.name or ""
+        if name not in self._outputs:
+            self.graph.outputs.append(value)
+            self._outputs.add(name)
+        return name
+
+    def _value(self, tensor: str) -> ir.Value:
+        if tensor not in self._values:
+            code, text = "calibration.tensor", f"the model has no tensor {tensor!r}"
+            raise InternalError(code, text)
+        return self._values[tensor]
+
+    def _name(self) -> str:
+        return self._fresh("onnxq_probe")

@@ -1,0 +1,76 @@
+"""What an algorithm may ask to be observed while the calibration data streams by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from onnxq.numerics.schemes import QParams
+
+
+@dataclass(frozen=True, slots=True)
+class Extrema:
+    """Least and greatest value of a tensor, for each sample; reduced inside ONNX Runtime."""
+
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The histogram of every element of a tensor, and its extrema for each sample."""
+
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Least, greatest and mean absolute value of each channel; reduced inside ONNX Runtime.
+
+    Attributes:
+        tensor: The tensor.
+        axis: The channel axis; negative counts from the end.
+    """
+
+    tensor: str
+    axis: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class QuantizedInput:
+    """One input of a site as it would be after quantizing.
+
+    Attributes:
+        index: Which input.
+        name: The activation's or the initializer's name.
+        params: Its integers.
+        factor: What the values are multiplied by first; it broadcasts against them. None for 1.
+    """
+
+    index: int
+    name: str
+    params: QParams
+    factor: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OutputError:
+    """Squared error of a site's output when the site alone is quantized.
+
+    Attributes:
+        site: The node's name.
+        activation: The quantized activation.
+        weight: The quantized weight; None leaves it float.
+        label: Names this candidate among those of the site.
+    """
+
+    site: str
+    activation: QuantizedInput
+    weight: QuantizedInput | None
+    label: str
+
+
+Request = Extrema | Distribution | Channels | OutputError

@@ -1,0 +1,134 @@
+"""What the passes share: a graph indexed by name, in which a plan's names are looked up."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.errors import PlanError
+from onnxq.graph.edit import (
+    NameScope,
+    constant_tensor,
+    initializer,
+    node_by_name,
+    remove_if_unread,
+    value_by_name,
+)
+from onnxq.numerics.affine import quantize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnxq.numerics.schemes import QParams
+    from onnxq.plan import Plan, Reader
+
+
+class PlanPass(ir.passes.InPlacePass):
+    """An in-place pass over the main graph that finds what a plan names."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Keep the plan."""
+        self.plan = plan
+
+    def __repr__(self) -> str:
+        """The pass's name."""
+        return f"{type(self).__name__}()"
+
+
+class Editor:
+    """The main graph of a model by name, with what a pass does to it."""
+
+    def __init__(self, model: ir.Model) -> None:
+        """Index the graph."""
+        self.model = model
+        self.graph = model.graph
+        self.fresh = NameScope(model)
+        self._values = value_by_name(model.graph)
+        self._nodes = node_by_name(model.graph)
+
+    def value(self, name: str) -> ir.Value:
+        """The value of this name.
+
+        Raises:
+            PlanError: There is none.
+        """
+        if name not in self._values:
+            msg = "tensor"
+            raise _unknown(msg, name)
+        return self._values[name]
+
+    def node(self, name: str) -> ir.Node:
+        """The node of this name.
+
+        Raises:
+            PlanError: There is none.
+        """
+        if name not in self._nodes:
+            msg = "node"
+            raise _unknown(msg, name)
+        return self._nodes[name]
+
+    def weight(self, name: str) -> ir.TensorProtocol:
+        """The constant tensor of this name.
+
+        Raises:
+            PlanError: There is none.
+        """
+        tensor = constant_tensor(self.value(name))
+        if tensor is None:
+            msg = "constant"
+            raise _unknown(msg, name)
+        return tensor
+
+    def constant(self, base: str, tensor: np.ndarray | ir.TensorProtocol) -> ir.Value:
+        """A new initializer called ``base`` or similar."""
+        return initializer(self.model, self.fresh(base), tensor)
+
+    def add(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        output: str,
+        dtype: ir.DataType,
+        attributes: dict[str, int] | None = None,
+    ) -> ir.Node:
+        """A new node, not yet in the graph, with one output called ``output`` or similar."""
+        value = ir.val(self.fresh(output), dtype)
+        name = self.fresh(f"{output}/{op}")
+        return ir.node(op, inputs, attributes or {}, outputs=[value], name=name)
+
+    def put_first(self, nodes: ir.Node | tuple[ir.Node, ...]) -> None:
+        """Insert nodes that read only inputs and initializers at the head of the graph."""
+        self.graph.insert_before(self.graph[0], nodes)
+
+    def rewire(self, readers: Iterable[Reader], value: ir.Value) -> None:
+        """Let ``readers`` read ``value``."""
+        for reader in readers:
+            self.node(reader.node).replace_input_with(reader.input, value)
+
+    def drop_if_unread(self, name: str) -> None:
+        """Drop the initializer of this name if nobody reads it any more."""
+        if remove_if_unread(self._values[name]):
+            del self._values[name]
+
+
+def rounded(tensor: ir.TensorProtocol, params: QParams, name: str) -> ir.LazyTensor:
+    """``tensor`` as int8, rounded to the nearest when it is read: no weight is held twice."""
+    return ir.LazyTensor(
+        partial(_round, tensor, params),
+        dtype=ir.DataType.INT8,
+        shape=ir.Shape(tuple(tensor.shape.numpy())),
+        name=name,
+    )
+
+
+def _round(tensor: ir.TensorProtocol, params: QParams) -> ir.TensorProtocol:
+    return ir.tensor(quantize(tensor.numpy(), params).astype(np.int8))
+
+
+def _unknown(kind: str, name: str) -> PlanError:
+    text = f"the plan names the {kind} {name!r}, which the model does not have"
+    return PlanError("plan.unknown_name", text, remedy="make a plan for this model")

@@ -1,0 +1,43 @@
+"""Put QuantizeLinear and DequantizeLinear between a tensor and the readers that the plan editor.
+
+Case: ``x -> readers`` becomes ``x -> QuantizeLinear -> DequantizeLinear -> readers``. One pair for
+each tensor; readers that the plan does not name (graph outputs, subgraphs, shape arithmetic, float
+nodes) keep reading ``x`` itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxq.passes.base import Editor, PlanPass
+
+
+class InsertQDQ(PlanPass):
+    """Insert the pairs of ``plan.activations``."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Insert each pair behind the tensor's producer."""
+        editor = Editor(model)
+        for entry in self.plan.activations:
+            value = editor.value(entry.tensor)
+            params = entry.params()
+            scale = editor.constant(f"{entry.tensor}_scale", np.asarray(params.scale))
+            zero_point = editor.constant(
+                f"{entry.tensor}_zero_point", np.asarray(params.zero_point)
+            )
+            integer = ir.DataType.from_numpy(params.scheme.dtype)
+            base = f"{entry.tensor}_quantized"
+            quantize = editor.add("QuantizeLinear", [value, scale, zero_point], base, integer)
+            inputs = [quantize.outputs[0], scale, zero_point]
+            base = f"{entry.tensor}_dequantized"
+            dequantize = editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT)
+            for node in (quantize, dequantize):
+                node.outputs[0].shape = value.shape
+            producer = value.producer()
+            if producer is None:
+                editor.put_first((quantize, dequantize))
+            else:
+                model.graph.insert_after(producer, (quantize, dequantize))
+            editor.rewire(entry.readers, dequantize.outputs[0])
+        return ir.passes.PassResult(model, modified=bool(self.plan.activations))

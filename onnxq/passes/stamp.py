@@ -1,0 +1,37 @@
+"""Write into the model's metadata what it is and how it was verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from onnxq.passes.base import PlanPass
+
+if TYPE_CHECKING:
+    from onnxq.plan import Plan
+
+VERIFIED_KEY = "onnxq.verified"
+
+
+class Stamp(PlanPass):
+    """Add ``onnxq.*`` entries to the metadata; everything else there stays."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Add the entries."""
+        model.metadata_props.update(metadata(self.plan))
+        return ir.passes.PassResult(model, modified=True)
+
+
+def metadata(plan: Plan) -> dict[str, str]:
+    """The entries for a plan."""
+    quantized = sum(site.decision == "int8" for site in plan.sites)
+    return {
+        "onnxq.version": plan.onnxq_version,
+        "onnxq.scheme": plan.scheme,
+        "onnxq.target": plan.target,
+        "onnxq.sites": f"{quantized} of {len(plan.sites)} quantized",
+        "onnxq.float_model": plan.model_digest,
+        "onnxq.calibration_data": plan.data_digest,
+        VERIFIED_KEY: "on held-out samples" if plan.independent else "not independently verified",
+    }

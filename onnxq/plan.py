@@ -1,0 +1,238 @@
+"""The plan: everything that was decided, and nothing that still needs data.
+
+A plan lies on disk as two files in one folder: ``plan.json``, which a person can read and compare,
+and ``plan.safetensors``, which holds what cannot be a line of text (scales per channel, integers of
+biases and of weights that an algorithm chose). It carries the digest of the model and of the data.
+Passes execute a plan and decide nothing: the same model and plan give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from onnxq.errors import PlanError
+from onnxq.numerics.schemes import Granularity, PerAxis, PerTensor, QParams, Scheme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+JSON_NAME = "plan.json"
+ARRAYS_NAME = "plan.safetensors"
+
+Decision = Literal["int8", "float"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reader(_Entry):
+    """One input of one node."""
+
+    node: str
+    input: int
+
+
+class SiteEntry(_Entry):
+    """What happens to one site, and why."""
+
+    name: str
+    op: str
+    decision: Decision
+    reason: str
+    macs: int | None = None
+
+
+class ActivationEntry(_Entry):
+    """A tensor that passes through QuantizeLinear and DequantizeLinear on the way to some readers.
+
+    Attributes:
+        tensor: The value's name.
+        bits: Width of the integers.
+        signed: Whether they are signed.
+        scale: The one scale.
+        zero_point: The one zero point.
+        method: How the range was chosen.
+        low: Lower end of the chosen range.
+        high: Upper end of the chosen range.
+        readers: Who reads the quantized tensor; everybody else keeps reading the float one.
+    """
+
+    tensor: str
+    bits: int
+    signed: bool
+    scale: float = Field(gt=0, allow_inf_nan=False)
+    zero_point: int
+    method: str
+    low: float
+    high: float
+    readers: tuple[Reader, ...]
+
+    def params(self) -> QParams:
+        """The parameters as arrays."""
+        scheme = Scheme(bits=self.bits, signed=self.signed)
+        zero_point = np.asarray(self.zero_point, scheme.dtype)
+        return QParams(np.asarray(self.scale, np.float32), zero_point, scheme)
+
+
+class WeightEntry(_Entry):
+    """An initializer that is stored as integers; scales (and chosen integers) are in the arrays."""
+
+    initializer: str
+    bits: int
+    axis: int | None
+    readers: tuple[Reader, ...]
+
+    @property
+    def scheme(self) -> Scheme:
+        """Symmetric signed integers, per axis or per tensor."""
+        granularity: Granularity = PerTensor() if self.axis is None else PerAxis(self.axis)
+        return Scheme(self.bits, signed=True, symmetric=True, granularity=granularity, narrow=True)
+
+
+class BiasEntry(_Entry):
+    """A bias that is stored as int32 in units of activation scale times weight scale."""
+
+    node: str
+    input: int
+    initializer: str
+
+
+class EmbeddingEntry(_Entry):
+    """A Gather whose table is stored as int8 with one scale for each row."""
+
+    node: str
+    initializer: str
+
+
+class ScalingEntry(_Entry):
+    """Channels of an activation that are divided by a factor, and the weights multiplied by it.
+
+    Attributes:
+        tensor: The activation.
+        fold: Name of the normalization node whose scale and bias take the division; empty where a
+            Mul is inserted instead.
+        readers: The sites' activation inputs.
+        weights: The sites' weight inputs.
+        axes: For each of ``weights`` the axis of the weight that counts input channels.
+    """
+
+    tensor: str
+    fold: str
+    readers: tuple[Reader, ...]
+    weights: tuple[Reader, ...]
+    axes: tuple[int, ...]
+
+
+class AbsorbedEntry(_Entry):
+    """A Relu or Clip that the quantizer behind it already performs, and that is taken out."""
+
+    node: str
+    op: str
+
+
+class Plan(_Entry):
+    """What was decided for one model.
+
+    Attributes:
+        independent: Whether data that calibration did not see was kept for the comparison.
+        arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
+            ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
+            ``bias/NODE/integers``, ``embedding/NAME/scale``, ``scaling/TENSOR/factor``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    schema_version: Literal[1] = 1
+    onnxq_version: str
+    model_digest: str
+    data_digest: str
+    scheme: str
+    target: str
+    minimum_opset: int
+    independent: bool
+    sites: tuple[SiteEntry, ...]
+    scalings: tuple[ScalingEntry, ...] = ()
+    activations: tuple[ActivationEntry, ...] = ()
+    weights: tuple[WeightEntry, ...] = ()
+    biases: tuple[BiasEntry, ...] = ()
+    embeddings: tuple[EmbeddingEntry, ...] = ()
+    absorbed: tuple[AbsorbedEntry, ...] = ()
+    warnings: tuple[str, ...] = ()
+    arrays: dict[str, np.ndarray] = Field(default_factory=dict, exclude=True, repr=False)
+
+    def array(self, kind: str, name: str, what: str) -> NDArray[np.generic]:
+        """The array ``kind/name/what``.
+
+        Raises:
+            PlanError: The plan lacks it.
+        """
+        key = f"{kind}/{name}/{what}"
+        if key not in self.arrays:
+            code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
+            raise PlanError(code, text, remedy="make the plan again with --plan-out")
+        return self.arrays[key]
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Write ``plan.json`` and ``plan.safetensors`` into ``folder``, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {key: np.ascontiguousarray(value) for key, value in sorted(plan.arrays.items())}
+    staged = folder / f".{ARRAYS_NAME}.{os.getpid()}"
+    try:
+        save_file(arrays, staged)
+        staged.replace(folder / ARRAYS_NAME)
+        staged.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        staged.replace(folder / JSON_NAME)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def load_plan(folder: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        PlanError: A file is missing, damaged, or of another version.
+    """
+    where = str(folder / JSON_NAME)
+    remedy = "make the plan again with `onnxq quantize ... --plan-out DIR`"
+    try:
+        raw = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        arrays = load_file(folder / ARRAYS_NAME)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        code, text = "plan.unreadable", f"the plan cannot be read: {reason}"
+        raise PlanError(code, text, where=where, remedy=remedy) from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        code, text = "plan.version", f"plan version {version!r}; this onnxq reads {SCHEMA_VERSION}"
+        raise PlanError(code, text, where=where, remedy=remedy)
+    try:
+        return Plan.model_validate({**raw, "arrays": arrays})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        code, text = "plan.invalid", f"{key}: {first['msg']}"
+        raise PlanError(code, text, where=where, remedy=remedy) from error
+
+
+def check_digest(plan: Plan, digest: str, model_path: str) -> None:
+    """Refuse to use a plan with another model than the one it was made for.
+
+    Raises:
+        PlanError: The digests differ.
+    """
+    if plan.model_digest != digest:
+        code, text = "plan.other_model", "the plan was made for another model (digests differ)"
+        remedy = f"plan: {plan.model_digest}, model: {digest}; make a plan for this model"
+        raise PlanError(code, text, where=model_path, remedy=remedy)

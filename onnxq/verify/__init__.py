@@ -1,0 +1,1 @@
+"""Is the result a valid graph, finite, close to float, faster, and really in integer kernels?"""

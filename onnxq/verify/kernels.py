@@ -1,0 +1,59 @@
+"""How many sites run in integer kernels, read from the graph that ONNX Runtime really executes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.runtime.kernels import executed, integer_sites, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from onnxq.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """Planned and real integer kernels.
+
+    Attributes:
+        planned: Sites with a weight and an activation that the plan quantizes.
+        integer: How many of them run in integer kernels.
+        by_op: All integer kernels by operator, those without weights too.
+        missed: Sites that were planned and run in float.
+        mac_share: Share of the multiply-accumulates of all sites that run in integer kernels; None
+            where they are not known.
+    """
+
+    planned: int
+    integer: int
+    by_op: Mapping[str, int]
+    missed: tuple[str, ...]
+    mac_share: float | None
+
+
+def report_kernels(
+    path: Path, plan: Plan, macs: Mapping[str, int], provider: str = "cpu"
+) -> KernelReport:
+    """Compare the plan with what ONNX Runtime executes.
+
+    Args:
+        path: The quantized model.
+        plan: What was planned.
+        macs: Multiply-accumulates of each site in one run, by name; may be empty.
+        provider: Where it runs.
+    """
+    weights = {reader.node: entry.initializer for entry in plan.weights for reader in entry.readers}
+    nodes = executed(path, provider)
+    found = integer_sites(nodes, {site: f"{name}_quantized" for site, name in weights.items()})
+    total = sum(macs.values())
+    covered = sum(macs.get(name, 0) for name in found)
+    return KernelReport(
+        planned=len(weights),
+        integer=len(found),
+        by_op=tally(nodes).by_op,
+        missed=tuple(name for name in weights if name not in found),
+        mac_share=covered / total if total else None,
+    )

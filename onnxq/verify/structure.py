@@ -1,0 +1,41 @@
+"""Is the file a valid ONNX model that ONNX Runtime loads, optimized and as written?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from onnxq.errors import InternalError, ModelError
+from onnxq.runtime.session import SessionSettings, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxq.runtime.session import Optimization
+
+_LEVELS: tuple[Optimization, ...] = ("all", "none")
+
+
+def check_structure(path: Path) -> None:
+    """Check a written model against the ONNX specification and load it at two levels.
+
+    Args:
+        path: The model; its external data lies beside it.
+
+    Raises:
+        InternalError: It is invalid or does not load; what onnxq wrote is then wrong.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        code, text = "verify.invalid", f"the result is no valid ONNX model: {reason}"
+        raise InternalError(code, text, where=path.name) from error
+    for level in _LEVELS:
+        try:
+            open_session(path, SessionSettings(optimization=level, spinning=False))
+        except ModelError as error:
+            text = f"the result does not load at optimization {level!r}: {error.message}"
+            msg = "verify.does_not_load"
+            raise InternalError(msg, text, where=path.name) from error

@@ -1,0 +1,130 @@
+"""Everything that is measured of a quantized model before it is handed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from onnxq.graph.io import file_bytes
+from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.verify.fidelity import Fidelity, compare_outputs
+from onnxq.verify.kernels import KernelReport, report_kernels
+from onnxq.verify.structure import check_structure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from onnxq.data import DataSource, Labels
+    from onnxq.plan import Plan
+    from onnxq.runtime.timing import LatencyResult, Ratio
+
+    Report = Callable[[str, int, int], None]
+
+_TIMED_SAMPLES = 16
+"""Different samples that the timed runs cycle through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Float and quantized model timed against each other."""
+
+    floating: LatencyResult
+    quantized: LatencyResult
+    ratio: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was measured of a quantized model.
+
+    Attributes:
+        fidelity: How close its outputs are.
+        kernels: What runs in integers.
+        latency: How fast it is; None where timing was not asked for.
+        float_bytes: Size of the float model on disk.
+        quantized_bytes: Size of the quantized model on disk.
+    """
+
+    fidelity: Fidelity
+    kernels: KernelReport
+    latency: Latency | None
+    float_bytes: int
+    quantized_bytes: int
+
+    @property
+    def size_ratio(self) -> float:
+        """How many times smaller the quantized model is."""
+        return self.float_bytes / self.quantized_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a quantized model is judged on.
+
+    Attributes:
+        data: Samples to compare on.
+        independent: Whether calibration saw none of them.
+        labels: The right classes, if there are any.
+        macs: Multiply-accumulates of each site, by name.
+        provider: Where both models run.
+        timing: How to time; None to leave timing out.
+    """
+
+    data: DataSource
+    independent: bool
+    labels: Labels | None
+    macs: Mapping[str, int]
+    provider: str
+    timing: TimingSettings | None
+
+
+def verify(
+    reference: Path, result: Path, plan: Plan, evidence: Evidence, report: Report
+) -> Verification:
+    """Measure a written quantized model against the float model it came from.
+
+    Args:
+        reference: The float model.
+        result: The quantized model.
+        plan: What it was made from.
+        evidence: What it is judged on.
+        report: Called with the name of the step, how much of it is done, and all of it.
+
+    Raises:
+        InternalError: The result is invalid or does not load.
+    """
+    check_structure(result)
+    settings = SessionSettings(provider=evidence.provider, spinning=False)
+    fidelity = compare_outputs(
+        open_session(reference, settings),
+        open_session(result, settings),
+        evidence.data,
+        independent=evidence.independent,
+        labels=evidence.labels,
+        progress=lambda done, total: report("compare", done, total),
+    )
+    return Verification(
+        fidelity=fidelity,
+        kernels=report_kernels(result, plan, evidence.macs, evidence.provider),
+        latency=_time(reference, result, evidence, report),
+        float_bytes=file_bytes(reference),
+        quantized_bytes=file_bytes(result),
+    )
+
+
+def _time(reference: Path, result: Path, evidence: Evidence, report: Report) -> Latency | None:
+    if evidence.timing is None:
+        return None
+    feeds = [sample.feeds for sample in islice(evidence.data, _TIMED_SAMPLES)]
+    contenders = [
+        Contender("float", reference, evidence.provider),
+        Contender("quantized", result, evidence.provider),
+    ]
+    timing = measure(
+        contenders, feeds, evidence.timing, lambda done, total: report("time", done, total)
+    )
+    results = timing.results
+    return Latency(results["float"], results["quantized"], timing.ratio("float", "quantized"))
