@@ -101,7 +101,7 @@ class WeightEntry(_Entry):
 
 
 class BiasEntry(_Entry):
-    """A bias that is stored as int32 in units of activation scale times weight scale."""
+    """A bias, as a vector, stored as int32 in units of activation scale times weight scale."""
 
     node: str
     input: int

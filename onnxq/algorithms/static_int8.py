@@ -19,7 +19,13 @@ from onnxq.algorithms.selection import Decision, QuantizedTensor, Selection, cli
 from onnxq.algorithms.weight_rounding import rounded_params, row_params
 from onnxq.calibration.requests import OutputError, QuantizedInput
 from onnxq.errors import InternalError
-from onnxq.graph.edit import constant_array, consumers, node_by_name, value_by_name
+from onnxq.graph.edit import (
+    constant_array,
+    consumers,
+    node_by_name,
+    static_shape,
+    value_by_name,
+)
 from onnxq.numerics.affine import saturates
 from onnxq.numerics.schemes import PerAxis, PerTensor, QParams, Scheme
 from onnxq.plan import (
@@ -305,23 +311,48 @@ class _Builder:
         """Widen scales where a bias would not fit into int32 in units of ``s_x s_w``."""
         scale = params.scale.astype(np.float64)
         for site in sites:
-            if site.bias is not None:
+            bias = self._bias_of(site)
+            if bias is not None:
                 unit = float(self._params(site.activation or "").scale)
-                bias = np.abs(self._array(site.bias).astype(np.float64))
-                needed = bias / unit / (_INT32_MAX - 1)
+                values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
+                needed = values / unit / (_INT32_MAX - 1)
                 scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
         return scale.astype(np.float32)
 
     def _add_bias(self, site: Site, weight_scale: np.ndarray) -> None:
-        if site.bias is None:
+        bias = self._bias_of(site)
+        if bias is None:
             return
         scale = self._params(site.activation or "").scale * weight_scale
-        values = self._array(site.bias).astype(np.float64)
+        values = self._array(bias.initializer).astype(np.float64).reshape(-1)
         integers = np.clip(np.rint(values / scale), -_INT32_MAX, _INT32_MAX).astype(np.int32)
-        self.arrays[f"bias/{site.name}/scale"] = scale.astype(np.float32)
-        self.arrays[f"bias/{site.name}/integers"] = integers
-        index = self._index(site.name, site.bias)
-        self.biases.append(BiasEntry(node=site.name, input=index, initializer=site.bias))
+        self.arrays[f"bias/{bias.node}/scale"] = scale.astype(np.float32)
+        self.arrays[f"bias/{bias.node}/integers"] = integers
+        self.biases.append(bias)
+
+    def _bias_of(self, site: Site) -> BiasEntry | None:
+        """The site's bias, or that of the Add with which ONNX Runtime will merge a MatMul.
+
+        It merges ``MatMul -> Add(bias[N])`` into a Gemm before it looks at Q/DQ where the
+        activation has two axes or a static shape; with a float bias that Gemm is a float one.
+        """
+        if site.bias is not None:
+            index = self._index(site.name, site.bias)
+            return BiasEntry(node=site.name, input=index, initializer=site.bias)
+        value = self.values[site.activation or ""]
+        merges = static_shape(value) or (value.shape is not None and value.shape.rank() == 2)
+        readers = consumers(self.values[site.output])
+        if site.op != "MatMul" or not merges or len(readers) != 1:
+            return None
+        node, index = readers[0]
+        other = node.inputs[1 - index] if node.op_type == "Add" else None
+        array = constant_array(other)
+        if other is None or array is None or not other.is_initializer():
+            return None
+        channels = self._array(site.weight or "").shape[1]
+        if array.shape not in ((channels,), (1, channels)) or other.is_graph_input():
+            return None
+        return BiasEntry(node=node.name or "", input=1 - index, initializer=other.name or "")
 
     def _params(self, tensor: str) -> QParams:
         return self.chosen[self.roots[tensor]].params

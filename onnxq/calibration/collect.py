@@ -247,8 +247,9 @@ def _cost(model: ir.Model, request: Request, sizes: Mapping[str, int]) -> int:
     if isinstance(request, Distribution):
         return sizes[request.tensor]
     if isinstance(request, OutputError) and request.weight is not None:
+        # The graph's own copy, the message, and ONNX Runtime's before and after packing.
         weight = model.graph.initializers[request.weight.name].const_value
-        return 0 if weight is None else int(weight.nbytes)
+        return 0 if weight is None else 4 * int(weight.nbytes)
     return 0
 
 

@@ -20,7 +20,6 @@ class QuantizeBiases(PlanPass):
         """Replace each bias; two sites that share one get one each, since their scales differ."""
         editor = Editor(model)
         for entry in self.plan.biases:
-            bias = editor.value(entry.initializer)
             scale = np.asarray(self.plan.array("bias", entry.node, "scale"), np.float32)
             integers = np.asarray(self.plan.array("bias", entry.node, "integers"), np.int32)
             inputs = [
@@ -31,7 +30,7 @@ class QuantizeBiases(PlanPass):
             attributes = {"axis": 0} if scale.ndim else {}
             base = f"{entry.initializer}_dequantized"
             node = editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT, attributes)
-            node.outputs[0].shape = bias.shape
+            node.outputs[0].shape = ir.Shape(integers.shape)
             editor.put_first(node)
             editor.node(entry.node).replace_input_with(entry.input, node.outputs[0])
             editor.drop_if_unread(entry.initializer)

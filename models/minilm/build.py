@@ -1,0 +1,65 @@
+"""Builds minilm: the exported encoder, and BBC news texts of 16 to 128 tokens, one a sample."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from models.minilm.model import FOLDER, PACKAGE, factory, weights
+from models.packages import package_file
+from models.source import ModelSource, Origin, write_samples
+from models.texts import BBC_PACKAGE, bbc_articles, bbc_folder
+from onnxq.export import export
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+CALIBRATION_SAMPLES: Final = 128
+EVALUATION_SAMPLES: Final = 64
+LENGTHS: Final = (16, 128)
+
+
+def tokenizer_path() -> Path:
+    """Return the path of ``tokenizer.json`` inside the package."""
+    return package_file(PACKAGE, f"{FOLDER}/tokenizer.json")
+
+
+def samples(texts: Sequence[str], seed: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """Cut each text to a drawn number of tokens, 16 to 128; batch 1, so nothing is padded."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_path()))
+    tokenizer.no_padding()
+    lengths = random.Random(seed)
+    for text in texts:
+        tokenizer.enable_truncation(lengths.randint(*LENGTHS))
+        ids = np.array([tokenizer.encode(text).ids], np.int64)
+        yield {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids),
+        }
+
+
+def write(folder: Path) -> None:
+    """Export the model; calibrate and evaluate on different articles."""
+    export(factory, folder / "model.onnx")
+    articles = bbc_articles(CALIBRATION_SAMPLES + EVALUATION_SAMPLES)
+    write_samples(folder / "calibration", samples(articles[:CALIBRATION_SAMPLES], seed=1))
+    write_samples(folder / "evaluation", samples(articles[CALIBRATION_SAMPLES:], seed=2))
+
+
+SOURCE: Final = ModelSource(
+    name="minilm",
+    origins=(
+        Origin(PACKAGE, "MIT (package), Apache-2.0 (weights)", "weights and tokenizer"),
+        Origin(BBC_PACKAGE, "MIT (package); articles © BBC, for research", "BBC news articles"),
+    ),
+    tools=("torch", "transformers", "tokenizers"),
+    reads=lambda: (weights(), tokenizer_path(), bbc_folder()),
+    write=write,
+)
