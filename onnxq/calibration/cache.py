@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from onnxq._version import __version__
 from onnxq.calibration.stats import Stats, load_stats, save_stats
@@ -41,5 +42,5 @@ def store(stats: Stats) -> None:
     """Keep statistics for the next run; a cache that cannot be written to is no failure."""
     try:
         save_stats(stats, cache_path(stats.model_digest, stats.data_digest))
-    except OSError:
+    except (OSError, SafetensorError):
         return

@@ -75,10 +75,11 @@ class _ExtremaObserver:
     stats: TensorStats
 
     def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
-        low, high, ordinary, shape = arrays
+        low, high, ordinary, nan, shape = arrays
         size = int(np.prod(np.asarray(shape, np.int64)))
         _extend(self.stats, size, float(low), float(high))
-        self.stats.masked += size - int(ordinary)
+        self.stats.masked += size - int(ordinary) - int(nan)
+        self.stats.nan += int(nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +282,8 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
         case Distribution(tensor):
             return _DistributionObserver((probe.fetch(tensor),), _tensor(stats, tensor))
         case Extrema(tensor):
-            outputs = (*probe.extrema(tensor), probe.shape(tensor))
-            return _ExtremaObserver(outputs, _tensor(stats, tensor))
+            extrema = (*probe.extrema(tensor), probe.shape(tensor))
+            return _ExtremaObserver(extrema, _tensor(stats, tensor))
         case Channels(tensor, axis):
             outputs = (*probe.channels(tensor, axis), probe.shape(tensor))
             return _ChannelObserver(outputs, _tensor(stats, tensor), axis)

@@ -47,8 +47,8 @@ class ProbeGraph:
         """Add an output with the shape of ``tensor``."""
         return self._output(self._op("Shape", [self._value(tensor)]))
 
-    def extrema(self, tensor: str) -> tuple[str, str, str]:
-        """Add outputs: least and greatest ordinary value of ``tensor``, and how many there are.
+    def extrema(self, tensor: str) -> tuple[str, str, str, str]:
+        """Add outputs: least and greatest ordinary value, how many ordinary ones, how many NaN.
 
         Mask constants, Inf and NaN count as 0 in the extrema.
         """
@@ -59,9 +59,8 @@ class ProbeGraph:
         kept = self._op("Where", [ordinary, value, zero])
         low = self._op("ReduceMin", [kept], {"keepdims": 0})
         high = self._op("ReduceMax", [kept], {"keepdims": 0})
-        as_int = self._op("Cast", [ordinary], {"to": int(ir.DataType.INT64)})
-        count = self._op("ReduceSum", [as_int], {"keepdims": 0})
-        return self._output(low), self._output(high), self._output(count)
+        count, nan = self._count(ordinary), self._count(self._op("IsNaN", [value]))
+        return self._output(low), self._output(high), self._output(count), self._output(nan)
 
     def channels(self, tensor: str, axis: int) -> tuple[str, str, str]:
         """Add outputs: least, greatest and summed absolute value of each channel along ``axis``."""
@@ -102,6 +101,11 @@ class ProbeGraph:
             self._output(self._squared_sum(difference)),
         )
 
+    def _count(self, condition: ir.Value) -> ir.Value:
+        """How many elements are true."""
+        as_int = self._op("Cast", [condition], {"to": int(ir.DataType.INT64)})
+        return self._op("ReduceSum", [as_int], {"keepdims": 0})
+
     def _squared_sum(self, value: ir.Value) -> ir.Value:
         return self._op("ReduceSumSquare", [value], {"keepdims": 0})
 
@@ -122,7 +126,8 @@ class ProbeGraph:
         return self._quantized[key]
 
     def _quantized_weight(self, request: QuantizedInput) -> ir.Value:
-        key = ("weight", id(request.params), request.name)
+        factor = None if request.factor is None else request.factor.tobytes()
+        key = ("weight", id(request.params), factor, request.name)
         if key not in self._constants:
             array = constant_array(self._value(request.name))
             if array is None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+# A damaged description has values of any type anywhere.
+_DAMAGES = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+
 
 @dataclass(slots=True)
 class ChannelStats:
@@ -182,7 +185,7 @@ def load_stats(path: Path) -> Stats:
             tensors={name: _restore(entry, arrays) for name, entry in body["tensors"].items()},
             sites={n: SiteError(e["signal"], e["noise"]) for n, e in body["sites"].items()},
         )
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except _DAMAGES as error:
         code, text = "stats.unreadable", "the statistics file is missing or damaged"
         raise PlanError(code, text, where=str(path), remedy=remedy) from error
 
@@ -199,7 +202,8 @@ def _describe(tensor: TensorStats, key: str, arrays: dict[str, Any]) -> dict[str
     arrays[f"{key}/highs"] = np.asarray(tensor.highs, np.float64)
     histogram = tensor.histogram
     if histogram is not None:
-        entry["histogram"] = {"pages": histogram.pages}
+        ends = [histogram.minimum, histogram.maximum]
+        entry["histogram"] = {"pages": histogram.pages, "ends": ends}
         arrays[f"{key}/counts"] = histogram.counts
     for axis, channel in tensor.channels.items():
         entry["channels"][str(axis)] = channel.rows
@@ -212,13 +216,14 @@ def _describe(tensor: TensorStats, key: str, arrays: dict[str, Any]) -> dict[str
 def _restore(entry: dict[str, Any], arrays: dict[str, Any]) -> TensorStats:
     key = entry["key"]
     lows, highs = arrays[f"{key}/lows"].tolist(), arrays[f"{key}/highs"].tolist()
-    tensor = TensorStats(entry["elements"], lows, highs, entry["masked"], entry["nan"])
+    counts = (int(entry["elements"]), lows, highs, int(entry["masked"]), int(entry["nan"]))
+    tensor = TensorStats(*counts)
     if "histogram" in entry:
         tensor.histogram = FloatHistogram(
             entry["histogram"]["pages"],
             arrays[f"{key}/counts"],
-            minimum=tensor.low if lows else np.inf,
-            maximum=tensor.high if highs else -np.inf,
+            minimum=float(entry["histogram"]["ends"][0]),
+            maximum=float(entry["histogram"]["ends"][1]),
         )
     for axis, rows in entry["channels"].items():
         prefix = f"{key}/channel/{axis}"

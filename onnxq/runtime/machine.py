@@ -99,7 +99,7 @@ class Distribution:
 
 def inspect_machine() -> Machine:
     """Look at this machine."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     cpu, flags = _cpu()
     architecture = platform.machine().lower()

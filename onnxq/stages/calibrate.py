@@ -1,0 +1,228 @@
+"""Calibrate: observe the model, scale its channels, observe what that changed, choose ranges.
+
+Scaling channels changes no tensor but the scaled ones, so everything else that was observed of the
+float model is carried over as it is. Two passes over the data suffice where channels are scaled,
+one where they are not; candidates are compared on a few samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.channel_scaling import ChannelScaling
+from onnxq.algorithms.static_int8 import PlanLabels, decide, without_nan
+from onnxq.calibration.cache import load_cached, store
+from onnxq.calibration.collect import collect, observed_shapes, unknown
+from onnxq.calibration.requests import OutputError
+from onnxq.calibration.stats import Stats
+from onnxq.data import limit
+from onnxq.graph.edit import node_by_name
+from onnxq.graph.sites import find_sites
+from onnxq.graph.structure import macs
+from onnxq.numerics.metrics import sqnr_db
+from onnxq.passes.scale_channels import ScaleChannels
+from onnxq.runtime.machine import peak_rss_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from onnxq.algorithms.range_choice import Candidate
+    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.calibration.requests import Request
+    from onnxq.data import DataSource
+    from onnxq.plan import Plan, ScalingEntry
+    from onnxq.stages.prepare import Prepared
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and all of it."""
+
+ERROR_SAMPLES = 32
+"""Calibration samples, a seeded choice, on which candidates are compared by output error. The
+distributions themselves count every sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRun:
+    """How calibration went.
+
+    Attributes:
+        method: The general method of the recipe.
+        samples: How many samples were seen.
+        seconds: How long it took.
+        peak_rss_bytes: The most memory that this process has held so far.
+        reused: Whether all statistics were known from an earlier run.
+    """
+
+    method: str
+    samples: int
+    seconds: float
+    peak_rss_bytes: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A model with scaled channels, and the ranges that were chosen for it.
+
+    Attributes:
+        prepared: The scaled model with its sites.
+        config: What static INT8 was asked to do; sites that would read NaN are kept float.
+        chosen: The range of each tensor that has one.
+        stats: What was observed of the scaled model.
+        scalings: How channels were scaled.
+        arrays: The factors.
+        run: How calibration went.
+    """
+
+    prepared: Prepared
+    config: StaticInt8
+    chosen: Mapping[str, Candidate]
+    stats: Stats
+    scalings: tuple[ScalingEntry, ...]
+    arrays: Mapping[str, np.ndarray]
+    run: CalibrationRun
+
+    def plan(self, *, independent: bool) -> Plan:
+        """The plan; ``independent`` says whether data was kept from calibration."""
+        prepared = self.prepared
+        labels = PlanLabels(
+            model_digest=prepared.digest,
+            scheme="int8",
+            target=prepared.recipe.target,
+            minimum_opset=prepared.target.min_opset,
+            independent=independent,
+        )
+        plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
+        arrays = {**plan.arrays, **self.arrays}
+        return plan.model_copy(update={"scalings": self.scalings, "arrays": arrays})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A model as one stage observes it, and what is known of it."""
+
+    prepared: Prepared
+    stats: Stats
+
+
+class _Observer:
+    """Collects what is not known yet, and remembers whether anything had to be."""
+
+    def __init__(self, prepared: Prepared, data: DataSource, report: Report) -> None:
+        self.budget = prepared.recipe.calibration.memory_budget
+        self.data = data
+        self.few = limit(data, ERROR_SAMPLES, seed=prepared.recipe.seed)
+        self.report = report
+        self.observed = 0
+
+    def __call__(self, stage: _Stage, requests: Sequence[Request], step: str) -> None:
+        missing = unknown(requests, stage.stats)
+        if not missing:
+            return
+        self.observed += len(missing)
+        errors_only = all(isinstance(request, OutputError) for request in missing)
+        collect(
+            stage.prepared.model,
+            missing,
+            self.few if errors_only else self.data,
+            stage.stats,
+            budget=self.budget,
+            progress=lambda done, total: self.report(step, done, total),
+        )
+
+
+def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
+    """Observe a model on all of ``data``, scale its channels and choose its ranges."""
+    start = time.perf_counter()
+    observe = _Observer(prepared, data, report)
+    first = _Stage(prepared, load_cached(prepared.digest, data.digest()))
+    scalings, arrays = _choose_scalings(first, observe)
+    second = _scaled(first, scalings, arrays, data) if scalings else first
+    config, chosen = _choose_ranges(second, observe)
+    if observe.observed:
+        store(first.stats)
+        if scalings:
+            store(second.stats)
+    run = CalibrationRun(
+        method=prepared.recipe.calibration.method,
+        samples=len(data),
+        seconds=time.perf_counter() - start,
+        peak_rss_bytes=peak_rss_bytes(),
+        reused=not observe.observed,
+    )
+    return Calibrated(second.prepared, config, chosen, second.stats, scalings, arrays, run)
+
+
+def site_errors(prepared: Prepared, data: DataSource, report: Report) -> dict[str, float]:
+    """SQNR in decibels of each site's output when it alone is quantized."""
+    found = calibrate(prepared, data, report)
+    scaled = found.prepared
+    stage = _Stage(scaled, Stats(scaled.digest, data.digest()))
+    requests = found.config.alone_requests(scaled.model, found.chosen)
+    _Observer(scaled, data, report)(stage, requests, "measure sites")
+    return {
+        name: sqnr_db(error.signal, next(iter(error.noise.values())))
+        for name, error in stage.stats.sites.items()
+    }
+
+
+def observed_macs(prepared: Prepared, data: DataSource) -> dict[str, int]:
+    """Multiply-accumulates of each site in a real run of the first sample."""
+    nodes = node_by_name(prepared.model.graph)
+    sites = [site for site in prepared.sites if site.activation and site.name in nodes]
+    tensors = dict.fromkeys(name for s in sites for name in (s.activation or "", s.output))
+    shapes = observed_shapes(prepared.model, list(tensors), next(iter(data)))
+    counts = {site.name: macs(nodes[site.name], shapes) for site in sites}
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def _choose_scalings(
+    stage: _Stage, observe: _Observer
+) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
+    if stage.prepared.recipe.channel_scaling == "off":
+        return (), {}
+    config = stage.prepared.config(stage.prepared.select({}))
+    scaling = ChannelScaling(stage.prepared.model, config)
+    # The distributions are wanted in any case: one pass over the data observes both.
+    observe(stage, [*scaling.requests(), *config.requests()], "calibrate")
+    observe(stage, scaling.error_requests(stage.stats), "scale channels")
+    return scaling.choose(stage.stats)
+
+
+def _scaled(
+    stage: _Stage,
+    scalings: tuple[ScalingEntry, ...],
+    arrays: Mapping[str, np.ndarray],
+    data: DataSource,
+) -> _Stage:
+    """The model with its channels scaled; its sites keep their names, its weights do not."""
+    model = ScaleChannels(scalings, arrays)(stage.prepared.model.clone()).model
+    key = hashlib.sha256(stage.prepared.digest.encode())
+    for name, factor in sorted(arrays.items()):
+        key.update(name.encode() + factor.tobytes())
+    stats = load_cached(f"sha256:{key.hexdigest()}", data.digest())
+    changed = {entry.tensor for entry in scalings}
+    for name, tensor in stage.stats.tensors.items():
+        if name not in changed:
+            stats.tensors.setdefault(name, tensor)
+    prepared = replace(stage.prepared, model=model, sites=find_sites(model))
+    return _Stage(prepared, stats)
+
+
+def _choose_ranges(stage: _Stage, observe: _Observer) -> tuple[StaticInt8, dict[str, Candidate]]:
+    prepared, stats = stage.prepared, stage.stats
+    config = prepared.config(prepared.select({}))
+    observe(stage, config.requests(), "calibrate")
+    spoilt = without_nan(config.selection, stats)
+    if spoilt:
+        config = prepared.config(prepared.select(spoilt))
+        observe(stage, config.requests(), "calibrate")
+    candidates = config.candidates(stats)
+    observe(stage, config.error_requests(candidates), "choose ranges")
+    return config, config.choose(stats, candidates)

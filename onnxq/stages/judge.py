@@ -1,0 +1,78 @@
+"""Judge a verification: what bound was missed, and what the user must be told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.static_int8 import worst_sites
+from onnxq.errors import InternalError
+
+if TYPE_CHECKING:
+    from onnxq.calibration.stats import Stats
+    from onnxq.verify.kernels import KernelReport
+    from onnxq.verify.verification import Verification
+
+LOW_SQNR = 10.0
+"""Below this many decibels the user is warned: noise above a tenth of the signal."""
+
+AS_FAST = 0.97
+"""From this ratio on, a model counts as at least as fast."""
+
+
+def missed_bound(verification: Verification, min_sqnr: float | None) -> str:
+    """The bound that the result misses, in a sentence; empty if it misses none.
+
+    Raises:
+        InternalError: The result gives NaN or Inf where the float model does not: no user can
+            want it, so it is never handed over.
+    """
+    found = verification.fidelity
+    if found.not_finite:
+        code = "verify.not_finite"
+        text = f"the quantized model gives NaN or Inf in {', '.join(found.not_finite)}"
+        remedy = "`onnxq inspect MODEL --data DATA` shows which site; exclude it"
+        raise InternalError(code, text, remedy=remedy)
+    # A NaN is no number above the bound.
+    if min_sqnr is not None and not found.sqnr_db >= min_sqnr:
+        return f"SQNR {found.sqnr_db:.2f} dB is below the {min_sqnr:g} dB asked for"
+    return ""
+
+
+def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
+    """Everything about the result that its user should know before deploying it."""
+    fidelity, kernels, latency = (
+        verification.fidelity,
+        verification.kernels,
+        verification.latency,
+    )
+    texts = []
+    if not fidelity.independent:
+        texts.append("not independently verified: there was one sample, and calibration saw it")
+    if fidelity.sqnr_db < LOW_SQNR:
+        texts.append(_why_wrong(fidelity.sqnr_db, stats))
+    if kernels.missed:
+        named = ", ".join(kernels.missed[:5])
+        count = f"{len(kernels.missed)} of {kernels.planned}"
+        texts.append(f"{count} planned sites run in float: {named}")
+    if latency is not None and latency.ratio.median < AS_FAST:
+        texts.append(_why_slow(kernels, latency.ratio.median))
+    return tuple(texts)
+
+
+def _why_wrong(sqnr: float, stats: Stats) -> str:
+    worst = ", ".join(worst_sites(stats, 3))
+    named = f"; the activations that cost most are those of {worst}" if worst else ""
+    return (
+        f"low accuracy: {sqnr:.1f} dB SQNR{named}; "
+        "`onnxq inspect MODEL --data DATA` lists every site's error"
+    )
+
+
+def _why_slow(kernels: KernelReport, ratio: float) -> str:
+    text = f"slower than float: {ratio:.2f} times its speed"
+    if kernels.missed:
+        return f"{text}; the cause is the sites that run in float behind Q/DQ pairs, named above"
+    return (
+        f"{text}, though all {kernels.integer} planned sites run in integer kernels; the model is "
+        "too small for them to outweigh the cost of quantizing its activations"
+    )

@@ -1,0 +1,101 @@
+"""Make a model ready: load, normalize, find its sites, resolve the recipe's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.selection import Selection, select
+from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.errors import ModelError
+from onnxq.graph.io import digest, load
+from onnxq.graph.normalize import NormalizeResult, normalize
+from onnxq.graph.opset import raise_opset
+from onnxq.graph.quantized import find_already_quantized
+from onnxq.graph.sites import Site, find_sites
+from onnxq.runtime.machine import inspect_machine
+from onnxq.targets import Target, load_target, weight_scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from onnxq.recipe import Recipe, RuleOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model made ready for quantizing.
+
+    Attributes:
+        source: The file it came from.
+        model: The normalized model.
+        digest: Of the model as it was loaded.
+        notes: What normalizing changed or could not do, and what the machine forbids.
+        sites: Every site of the normalized model.
+        target: What the provider can run.
+        recipe: What the user wants.
+        outcomes: What the recipe's rules say of each site, by name.
+    """
+
+    source: Path
+    model: ir.Model
+    digest: str
+    notes: tuple[str, ...]
+    sites: tuple[Site, ...]
+    target: Target
+    recipe: Recipe
+    outcomes: Mapping[str, RuleOutcome]
+
+    def select(self, more_float: Mapping[str, str]) -> Selection:
+        """Choose what is quantized; ``more_float`` are sites to keep, with the reason."""
+        kept = {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
+        return select(self.model, self.sites, self.target, {**kept, **more_float})
+
+    def config(self, selection: Selection) -> StaticInt8:
+        """What static INT8 is asked to do."""
+        weight = weight_scheme(self.target, inspect_machine()).scheme
+        calibration = self.recipe.calibration
+        return StaticInt8(selection, self.target.activation, weight, calibration, self.outcomes)
+
+
+def prepare(source: Path, recipe: Recipe) -> Prepared:
+    """Load a float model and make it ready.
+
+    Raises:
+        ModelError: The file is no valid model, or the model is quantized already.
+        RecipeError: A pattern matches no site.
+    """
+    loaded = load(source)
+    form = find_already_quantized(loaded)
+    if form is not None:
+        code, text = "model.quantized", f"the model is quantized already ({form})"
+        remedy = "give the float model it was made from"
+        raise ModelError(code, text, where=str(source), remedy=remedy)
+    return make_ready(source, loaded, recipe)
+
+
+def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
+    """As :func:`prepare`, for a model that is loaded, a quantized one too."""
+    target = load_target(recipe.target)
+    normalized = normalized_for(loaded, target.min_opset)
+    narrow = weight_scheme(target, inspect_machine()).reason
+    sites = find_sites(normalized.model)
+    outcomes = recipe.resolve([(site.name, site.op) for site in sites])
+    return Prepared(
+        source=source,
+        model=normalized.model,
+        digest=digest(loaded),
+        notes=(*normalized.notes, *([narrow] if narrow else [])),
+        sites=sites,
+        target=target,
+        recipe=recipe,
+        outcomes={site.name: rule for site, rule in zip(sites, outcomes, strict=True)},
+    )
+
+
+def normalized_for(loaded: ir.Model, minimum_opset: int) -> NormalizeResult:
+    """The model of at least this opset, normalized: the form that a plan's names refer to."""
+    return normalize(raise_opset(loaded, minimum_opset))
