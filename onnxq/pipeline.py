@@ -31,6 +31,7 @@ from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.calibrate import CalibrationRun, Report, observed_macs, site_errors
 from onnxq.stages.calibrate import calibrate as run_calibration
+from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.verify.structure import check_structure
 from onnxq.verify.verification import Evidence, Verification, verify
@@ -177,10 +178,11 @@ def quantize(
     recipe = _with_target(recipe, target)
     source, output = Path(model), Path(output)
     prepared = prepare(source, recipe)
+    split, labels = _open(prepared, data, options)
+    prepared = learn_types(prepared, split.calibration)
     selection = prepared.select({})
     if not selection.chosen:
         return _unchanged(prepared, selection, output)
-    split, labels = _open(prepared, data, options)
     found = run_calibration(prepared, split.calibration, options.report)
     plan = found.plan(independent=split.independent)
     evidence = Evidence(
@@ -237,7 +239,7 @@ def calibrate(
     prepared = prepare(Path(model), _with_target(recipe, target))
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
-    found = run_calibration(prepared, source, report)
+    found = run_calibration(learn_types(prepared, source), source, report)
     save_stats(found.stats, Path(output))
     return found.run
 
@@ -293,6 +295,8 @@ def inspect(
     if data is not None:
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
+        prepared = learn_types(prepared, source)
+        selection = prepared.select({})
         errors = site_errors(prepared, source, report)
     sites = tuple(_inspected(prepared, decision, errors) for decision in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes, sites)

@@ -25,6 +25,7 @@ from onnxq.calibration.requests import Channels, OutputError, QuantizedInput
 from onnxq.graph.edit import constant_array, consumers, value_by_name
 from onnxq.graph.protected import protected_values
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.histogram import MASK_MAGNITUDE
 from onnxq.plan import Reader, ScalingEntry
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class ChannelScaling:
         return [
             self._error_request(group, site, exponent, stats)
             for group in self.groups
+            if _usable(group, stats)
             for exponent in (None, *EXPONENTS)
             for site in group.sites
         ]
@@ -88,7 +90,7 @@ class ChannelScaling:
     def choose(self, stats: Stats) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
         """The entries of a plan and their arrays."""
         entries, arrays = [], {}
-        for group in self.groups:
+        for group in (group for group in self.groups if _usable(group, stats)):
             errors = {e: _error(group, e, stats) for e in (None, *EXPONENTS)}
             best = min(errors, key=lambda exponent: errors[exponent])
             least = errors[None] * (1.0 if group.fold else _WORTH_A_MUL)
@@ -178,6 +180,13 @@ class ChannelScaling:
             ),
             axes=tuple(_input_axis(site) for site in group.sites),
         )
+
+
+def _usable(group: Group, stats: Stats) -> bool:
+    """Whether the channels' extrema are ordinary numbers: no NaN, Inf or mask constant."""
+    channels = stats.tensors[group.tensor.name].channels[-1]
+    peaks = np.maximum(np.abs(channels.low), np.abs(channels.high))
+    return bool(np.all(peaks < MASK_MAGNITUDE))
 
 
 def _input_axis(site: Site) -> int:

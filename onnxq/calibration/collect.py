@@ -218,13 +218,24 @@ def observed_bytes(model: ir.Model, tensors: Sequence[str], sample: Sample) -> d
     }
 
 
+def observed_dtypes(
+    model: ir.Model, tensors: Sequence[str]
+) -> dict[str, np.dtype[np.generic] | None]:
+    """The element type of each value as ONNX Runtime infers it; None of one that is no tensor."""
+    probe = ProbeGraph(model)
+    for name in tensors:
+        probe.fetch(name)
+    with _session(probe.pruned()) as session:
+        return {spec.name: spec.dtype for spec in session.outputs}
+
+
 def observed_shapes(
     model: ir.Model, tensors: Sequence[str], sample: Sample
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor in a real run of ``sample``."""
     probe = ProbeGraph(model)
     outputs = [probe.shape(name) for name in tensors]
-    with _session(probe.model) as session:
+    with _session(probe.pruned()) as session:
         shapes = session.run(sample.feeds, outputs)
     return {
         name: tuple(int(dim) for dim in shape) for name, shape in zip(tensors, shapes, strict=True)
@@ -265,7 +276,7 @@ def _run_pass(
     observers = [_observer(probe, request, stats) for request in requests]
     names = list(dict.fromkeys(name for observer in observers for name in observer.outputs))
     workers = min(os.cpu_count() or 1, 8)
-    with _session(probe.model) as session, ThreadPoolExecutor(workers) as pool:
+    with _session(probe.pruned()) as session, ThreadPoolExecutor(workers) as pool:
         for done, sample in enumerate(data, start=1):
             arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
             jobs = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from onnxq.errors import InternalError
 from onnxq.graph.edit import NameScope, constant_array, initializer, node_by_name, value_by_name
@@ -25,15 +26,20 @@ class ProbeGraph:
     """A clone of a model to which probes are added; ``model`` is then run."""
 
     def __init__(self, model: ir.Model) -> None:
-        """Clone ``model`` (weights are shared)."""
+        """Clone ``model`` (weights are shared); its own outputs are no outputs of the probe."""
         self.model = model.clone()
         self.graph = self.model.graph
+        self.graph.outputs.clear()
         self._values = value_by_name(self.graph)
         self._nodes = node_by_name(self.graph)
         self._fresh = NameScope(self.model)
         self._quantized: dict[object, ir.Value] = {}
         self._constants: dict[object, ir.Value] = {}
-        self._outputs = {value.name for value in self.graph.outputs}
+        self._outputs: set[str] = set()
+
+    def pruned(self) -> ir.Model:
+        """The probe without what no probe needs, weights included."""
+        return common.RemoveUnusedNodesPass()(self.model).model
 
     def fetch(self, tensor: str) -> str:
         """Make ``tensor`` an output; returns the output's name."""

@@ -1,0 +1,44 @@
+"""Learn types and ranks from ONNX Runtime where shape inference knows none.
+
+ONNX's inference stops at operators of other domains. ONNX Runtime knows the types of every value it
+can run, and a real run of one sample tells the ranks; lengths stay open, since they may vary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from onnxq.calibration.collect import observed_dtypes, observed_shapes
+from onnxq.graph.edit import value_by_name
+from onnxq.graph.sites import find_sites
+
+if TYPE_CHECKING:
+    from onnxq.data import DataSource
+    from onnxq.stages.prepare import Prepared
+
+
+def learn_types(prepared: Prepared, data: DataSource) -> Prepared:
+    """The same, with types and ranks of all values that ONNX Runtime can name.
+
+    Raises:
+        ModelError: The model does not run on the first sample.
+    """
+    model = prepared.model.clone()
+    values = value_by_name(model.graph)
+    unknown = [
+        name
+        for name, value in values.items()
+        if not value.is_initializer() and (value.dtype is None or value.shape is None)
+    ]
+    if not unknown:
+        return prepared
+    dtypes = observed_dtypes(model, unknown)
+    tensors = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+    shapes = observed_shapes(model, list(tensors), next(iter(data)))
+    for name, dtype in tensors.items():
+        values[name].dtype = ir.DataType.from_numpy(dtype)
+        values[name].shape = ir.Shape([None] * len(shapes[name]))
+    return replace(prepared, model=model, sites=find_sites(model))
