@@ -119,7 +119,7 @@ class InspectedSite:
         op: Its operator.
         decision: ``int8`` or ``float``.
         reason: Why it stays float; empty if it does not.
-        macs: Multiply-accumulates, where static shapes tell.
+        macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.
         sqnr_db: SQNR of its output when it alone is quantized; None without data.
     """
@@ -291,14 +291,16 @@ def inspect(
     form = find_already_quantized(loaded)
     prepared = make_ready(Path(model), loaded, recipe)
     selection = prepared.select({})
-    errors: dict[str, float] = {}
+    errors: Mapping[str, float] = {}
+    counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
     if data is not None:
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
         prepared = learn_types(prepared, source)
         selection = prepared.select({})
         errors = site_errors(prepared, source, report)
-    sites = tuple(_inspected(prepared, decision, errors) for decision in selection.decisions)
+        counts = observed_macs(prepared, source)
+    sites = tuple(_inspected(prepared, d, errors, counts) for d in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes, sites)
 
 
@@ -370,7 +372,10 @@ def _scheme_reason(recipe: Recipe) -> str:
 
 
 def _inspected(
-    prepared: Prepared, decision: Decision, errors: Mapping[str, float]
+    prepared: Prepared,
+    decision: Decision,
+    errors: Mapping[str, float],
+    counts: Mapping[str, int],
 ) -> InspectedSite:
     site = decision.site
     weight = prepared.model.graph.initializers.get(site.weight or "")
@@ -380,7 +385,7 @@ def _inspected(
         op=site.op,
         decision="int8" if decision.quantize else "float",
         reason=decision.reason,
-        macs=site.macs,
+        macs=counts.get(site.name),
         weight=None if array is None else describe_weight(array, site.weight_axis),
         sqnr_db=errors.get(site.name),
     )
