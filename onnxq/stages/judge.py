@@ -72,7 +72,11 @@ def _why_slow(kernels: KernelReport, ratio: float) -> str:
     text = f"slower than float: {ratio:.2f} times its speed"
     if kernels.missed:
         return f"{text}; the cause is the sites that run in float behind Q/DQ pairs, named above"
-    return (
-        f"{text}, though all {kernels.integer} planned sites run in integer kernels; the model is "
-        "too small for them to outweigh the cost of quantizing its activations"
-    )
+    text = f"{text}, though all {kernels.integer} planned sites run in integer kernels"
+    if kernels.behind:
+        named = ", ".join(f"{count} {op}" for op, count in list(kernels.behind.items())[:4])
+        return (
+            f"{text}: between them {kernels.conversions} conversions to and from integers are "
+            f"executed for operators that stay float ({named})"
+        )
+    return f"{text} and nothing else is converted: at these shapes its float kernels are faster"

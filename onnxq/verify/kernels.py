@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.runtime.kernels import executed, integer_sites, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from onnxq.plan import Plan
+    from onnxq.runtime.kernels import ExecutedNode
+
+
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,9 @@ class KernelReport:
         integer: How many of them run in integer kernels.
         by_op: All integer kernels by operator, those without weights too.
         missed: Sites that were planned and run in float.
+        conversions: QuantizeLinear and DequantizeLinear nodes that are really executed.
+        behind: Float operators that read what is dequantized, by operator: what the conversions
+            are for.
         mac_share: Share of the multiply-accumulates of all sites that run in integer kernels; None
             where they are not known.
     """
@@ -31,6 +39,8 @@ class KernelReport:
     integer: int
     by_op: Mapping[str, int]
     missed: tuple[str, ...]
+    conversions: int
+    behind: Mapping[str, int]
     mac_share: float | None
 
 
@@ -55,5 +65,19 @@ def report_kernels(
         integer=len(found),
         by_op=tally(nodes).by_op,
         missed=tuple(name for name in weights if name not in found),
+        conversions=sum(node.op in _CONVERSIONS for node in nodes),
+        behind=_behind(nodes),
         mac_share=covered / total if total else None,
     )
+
+
+def _behind(nodes: Sequence[ExecutedNode]) -> dict[str, int]:
+    dequantized = {name for node in nodes if node.op == "DequantizeLinear" for name in node.outputs}
+    counts = Counter(
+        node.op
+        for node in nodes
+        if not node.integer
+        and node.op not in _CONVERSIONS
+        and any(name in dequantized for name in node.inputs)
+    )
+    return dict(counts.most_common())
