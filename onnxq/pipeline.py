@@ -7,9 +7,7 @@ place. Every function refuses with one of :mod:`onnxq.errors` and leaves nothing
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +16,18 @@ from onnxq._version import __version__
 from onnxq.algorithms.static_int8 import site_entries
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.data import DataLike, Labels, Split, held_out, limit, load_labels, open_data
-from onnxq.errors import UsageError
+from onnxq.data import (
+    DataLike,
+    Labels,
+    Split,
+    held_out,
+    limit,
+    load_labels,
+    open_data,
+    shared_samples,
+)
 from onnxq.graph.edit import constant_array
-from onnxq.graph.io import digest, load, publish, save
+from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, signature, summary
 from onnxq.passes.execute import execute
@@ -37,7 +43,7 @@ from onnxq.verify.structure import check_structure
 from onnxq.verify.verification import Evidence, Verification, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from onnxq.algorithms.selection import Decision, Selection
 
@@ -177,6 +183,7 @@ def quantize(
     """
     recipe = _with_target(recipe, target)
     source, output = Path(model), Path(output)
+    check_output(output, model=source)
     prepared = prepare(source, recipe)
     split, labels = _open(prepared, data, options)
     prepared = learn_types(prepared, split.calibration)
@@ -199,7 +206,7 @@ def quantize(
         missed = judge.missed_bound(verification, options.min_sqnr)
         if not missed or options.allow_miss:
             publish(staged, output)
-    if options.plan_out is not None:
+    if options.plan_out is not None and (not missed or options.allow_miss):
         save_plan(plan, options.plan_out)
     return QuantizeResult(
         output=output if not missed or options.allow_miss else None,
@@ -236,6 +243,7 @@ def calibrate(
     Raises:
         OnnxqError: As :func:`quantize`.
     """
+    check_output(output, model=model)
     prepared = prepare(Path(model), _with_target(recipe, target))
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
@@ -255,6 +263,7 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     Raises:
         PlanError: The plan is damaged or was made for another model.
     """
+    check_output(output, model=model)
     decided = load_plan(Path(plan))
     loaded = load(model)
     check_digest(decided, digest(loaded), str(model))
@@ -324,17 +333,8 @@ def _open(prepared: Prepared, data: DataLike, options: RunOptions) -> tuple[Spli
         labels = load_labels(options.eval_data, options.labels)
     calibration = limit(split.calibration, recipe.calibration.samples, seed=recipe.seed)
     aligned = None if labels is None else Labels.align(labels, labelled)
-    return Split(calibration, split.evaluation, split.independent), aligned
-
-
-@contextmanager
-def staging(output: Path) -> Iterator[Path]:
-    """A private folder beside ``output`` and in it the path to write to; gone afterwards."""
-    if not output.absolute().parent.is_dir():
-        code, text = "usage.no_folder", "the folder to write to does not exist"
-        raise UsageError(code, text, where=str(output), remedy="create it first")
-    with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.absolute().parent) as folder:
-        yield Path(folder) / output.name
+    shared = shared_samples(calibration, split.evaluation)
+    return Split(calibration, split.evaluation, independent=shared == 0), aligned
 
 
 def _unchanged(prepared: Prepared, selection: Selection, output: Path) -> QuantizeResult:

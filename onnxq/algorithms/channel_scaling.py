@@ -91,7 +91,7 @@ class ChannelScaling:
         """The entries of a plan and their arrays."""
         entries, arrays = [], {}
         for group in (group for group in self.groups if _usable(group, stats)):
-            errors = {e: _error(group, e, stats) for e in (None, *EXPONENTS)}
+            errors = {e: self._error(group, e, stats) for e in (None, *EXPONENTS)}
             best = min(errors, key=lambda exponent: errors[exponent])
             least = errors[None] * (1.0 if group.fold else _WORTH_A_MUL)
             if best is not None and errors[best] < least:
@@ -145,7 +145,22 @@ class ChannelScaling:
         rounded = rounded_params(scaled, self.config.weight_scheme_for(site))
         index = _index(self.values[site.weight or ""], site)
         weight = QuantizedInput(index, site.weight or "", rounded, column)
-        return OutputError(site.name, activation, weight, _label(exponent))
+        return OutputError(site.name, activation, weight, self._label(group, site, exponent))
+
+    def _label(self, group: Group, site: Site, exponent: float | None) -> str:
+        """Names what was measured: under other integers or beside other sites it is another."""
+        weight = self.config.weight_scheme_for(site)
+        granularity = type(weight.granularity).__name__
+        return (
+            f"{'unscaled' if exponent is None else f'scaled {exponent:g}'}, "
+            f"{self.config.scheme_for(group.tensor).label}, {weight.label} {granularity}, "
+            f"among {', '.join(member.name for member in group.sites)}"
+        )
+
+    def _error(self, group: Group, exponent: float | None, stats: Stats) -> float:
+        """Sum over the sites of the error relative to the site's signal."""
+        found = [(stats.sites[s.name], self._label(group, s, exponent)) for s in group.sites]
+        return sum(e.noise[label] / e.signal for e, label in found if e.signal > 0)
 
     def _factor(self, group: Group, exponent: float | None, stats: Stats) -> NDArray[np.float32]:
         channels = stats.tensors[group.tensor.name].channels[-1]
@@ -195,13 +210,3 @@ def _input_axis(site: Site) -> int:
 
 def _index(value: ir.Value, site: Site) -> int:
     return next(index for node, index in consumers(value) if node.name == site.name)
-
-
-def _label(exponent: float | None) -> str:
-    return "unscaled" if exponent is None else f"scaled {exponent:g}"
-
-
-def _error(group: Group, exponent: float | None, stats: Stats) -> float:
-    """Sum over the sites of the error relative to the site's signal."""
-    found = [stats.sites[site.name] for site in group.sites]
-    return sum(e.noise[_label(exponent)] / e.signal for e in found if e.signal > 0)

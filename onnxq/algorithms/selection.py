@@ -122,6 +122,8 @@ class _Selector:
         rule = self.target.rule(site.op)
         reason = kept if site.candidate else site.reason
         lookup = site.activation is None
+        if not reason and lookup and site.output in self.protected:
+            reason = f"its output {site.output!r} must keep its value"
         if not reason and not lookup and not rule.integer:
             reason = f"{self.target.provider} has no integer kernel for {site.op}"
         if not reason and not lookup and rule.output_q == "required":

@@ -50,7 +50,12 @@ if TYPE_CHECKING:
     from onnxq.graph.sites import Site
     from onnxq.recipe import CalibrationSettings, RuleOutcome
 
-_INT32_MAX = 2**31 - 1
+_EMPTY = 1e-12
+"""Scale of a channel whose weights are all zero and whose bias needs no greater one."""
+
+_BIAS_MAX = 2**30
+"""Greatest bias in units of ``s_x s_w``; the other half of int32 is left for the sum of products,
+which integer kernels add without saturation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +232,7 @@ def decide(
         weights=tuple(builder.weights),
         biases=tuple(builder.biases),
         embeddings=tuple(builder.embeddings),
-        absorbed=tuple(builder.absorb(*item) for item in selection.absorbed.items()),
+        absorbed=tuple(builder.absorbed(selection.absorbed)),
         warnings=tuple(warnings),
         arrays=builder.arrays,
     )
@@ -300,22 +305,33 @@ class _Builder:
             readers=tuple(Reader(node=node, input=index) for node, index in tensor.readers),
         )
 
-    def absorb(self, node_name: str, tensor: str) -> AbsorbedEntry:
-        node = self.nodes[node_name]
-        if not saturates(self._params(tensor), *clip_bounds(node)):
-            code, text = "plan.absorb", f"the range of {tensor!r} does not cover {node_name!r}"
-            raise InternalError(code, text)
-        return AbsorbedEntry(node=node_name, op=node.op_type)
+    def absorbed(self, wanted: Mapping[str, str]) -> list[AbsorbedEntry]:
+        """The nodes that quantizers perform; where one saturates elsewhere the node stays.
+
+        A symmetric range does not saturate at 0, nor that of a tensor that is always 0 at 6.
+        """
+        return [
+            AbsorbedEntry(node=name, op=self.nodes[name].op_type)
+            for name, tensor in wanted.items()
+            if saturates(self._params(tensor), *clip_bounds(self.nodes[name]))
+        ]
 
     def _with_room_for_biases(self, params: QParams, sites: Sequence[Site]) -> np.ndarray:
-        """Widen scales where a bias would not fit into int32 in units of ``s_x s_w``."""
+        """Widen scales where a bias would not fit into int32 in units of ``s_x s_w``.
+
+        A channel without weights, which has no range of its own, takes the scale of its bias.
+        """
         scale = params.scale.astype(np.float64)
+        if scale.ndim:
+            weight = self._array(sites[0].weight or "")
+            others = tuple(i for i in range(weight.ndim) if i != sites[0].weight_axis)
+            scale[~weight.any(axis=others)] = _EMPTY
         for site in sites:
             bias = self._bias_of(site)
             if bias is not None:
                 unit = float(self._params(site.activation or "").scale)
                 values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
-                needed = values / unit / (_INT32_MAX - 1)
+                needed = values / unit / _BIAS_MAX
                 scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
         return scale.astype(np.float32)
 
@@ -325,7 +341,7 @@ class _Builder:
             return
         scale = self._params(site.activation or "").scale * weight_scale
         values = self._array(bias.initializer).astype(np.float64).reshape(-1)
-        integers = np.clip(np.rint(values / scale), -_INT32_MAX, _INT32_MAX).astype(np.int32)
+        integers = np.clip(np.rint(values / scale), -_BIAS_MAX, _BIAS_MAX).astype(np.int32)
         self.arrays[f"bias/{bias.node}/scale"] = scale.astype(np.float32)
         self.arrays[f"bias/{bias.node}/integers"] = integers
         self.biases.append(bias)

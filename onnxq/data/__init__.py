@@ -10,7 +10,7 @@ from onnxq.data.labels import Labels, find_labels, load_labels, read_labels
 from onnxq.data.open import DataLike, open_data
 from onnxq.data.sample import Sample, Signature, check_sample
 from onnxq.data.source import DataSource, Reader, ReaderSource, checked
-from onnxq.data.split import Split, held_out, limit
+from onnxq.data.split import Split, held_out, limit, shared_samples
 
 __all__ = [
     "DataLike",
@@ -29,4 +29,5 @@ __all__ = [
     "load_labels",
     "open_data",
     "read_labels",
+    "shared_samples",
 ]

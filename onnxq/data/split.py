@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
+    from onnxq.data.sample import Sample
     from onnxq.data.source import DataSource
 
 
@@ -74,6 +76,27 @@ def limit(source: DataSource, samples: int | None, *, seed: int = 0) -> DataSour
         return source
     chosen = np.random.default_rng(seed).choice(count, size=samples, replace=False)
     return source.subset(np.sort(chosen).tolist())
+
+
+def shared_samples(calibration: DataSource, evaluation: DataSource) -> int:
+    """How many evaluation samples have the same contents as one that calibration sees.
+
+    Goes through both once; a digest of 16 bytes is held for each calibration sample.
+    """
+    seen = {_fingerprint(sample) for sample in calibration}
+    return sum(_fingerprint(sample) in seen for sample in evaluation)
+
+
+def _fingerprint(sample: Sample) -> bytes:
+    hasher = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(sample.feeds.items()):
+        hasher.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        hasher.update(
+            repr(array.tolist()).encode()
+            if array.dtype == np.object_
+            else np.ascontiguousarray(array).data
+        )
+    return hasher.digest()
 
 
 def _count(source: DataSource) -> int:

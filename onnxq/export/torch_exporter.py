@@ -54,6 +54,7 @@ def export(
             fit the module, the module cannot be traced, or an axis turns out not to be dynamic.
         BoundMissedError: If an output is further from PyTorch's than the tolerance allows.
     """
+    io.check_output(output)
     require_torch()
     specification = resolve(source)
     tolerance = tolerance or Tolerance()

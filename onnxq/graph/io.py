@@ -8,15 +8,17 @@ from __future__ import annotations
 from onnxq.graph.digest import digest
 from onnxq.graph.reading import file_bytes, load
 from onnxq.graph.tensors import weight_bytes
-from onnxq.graph.writing import GIBIBYTE, publish, save, to_bytes
+from onnxq.graph.writing import GIBIBYTE, check_output, publish, save, staging, to_bytes
 
 __all__ = [
     "GIBIBYTE",
+    "check_output",
     "digest",
     "file_bytes",
     "load",
     "publish",
     "save",
+    "staging",
     "to_bytes",
     "weight_bytes",
 ]

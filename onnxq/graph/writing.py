@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from onnxq.graph.tensors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 GIBIBYTE = 1 << 30
 
@@ -70,6 +71,37 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
     except OSError as error:
         code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
         raise UsageError(code, text, where=str(target)) from error
+
+
+def check_output(path: str | Path, *, model: str | Path | None = None) -> None:
+    """Refuse before any work what could only fail at its end.
+
+    Args:
+        path: The file that is to be written.
+        model: The file that it is made from, which it may not replace.
+
+    Raises:
+        UsageError: The folder does not exist, the path is a folder, or it is the model itself.
+    """
+    target = Path(path).absolute()
+    if target.is_dir():
+        code, text = "usage.is_folder", "this is a folder, a file is wanted"
+        raise UsageError(code, text, where=str(path), remedy="name a file in it")
+    if not target.parent.is_dir():
+        code, text = "usage.no_folder", "the folder to write to does not exist"
+        raise UsageError(code, text, where=str(path), remedy="create it first")
+    source = None if model is None else Path(model)
+    if source is not None and source.exists() and target.exists() and target.samefile(source):
+        code, text = "usage.replaces_model", "the result would replace the model it is made from"
+        raise UsageError(code, text, where=str(path), remedy="write to another file")
+
+
+@contextmanager
+def staging(path: str | Path) -> Iterator[Path]:
+    """A private folder beside ``path``, gone afterwards; gives the path to write to in it."""
+    target = Path(path).absolute()
+    with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=target.parent) as folder:
+        yield Path(folder) / target.name
 
 
 def to_bytes(model: ir.Model) -> bytes:

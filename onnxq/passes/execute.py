@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from onnxq.errors import OnnxqError
 from onnxq.passes.absorb_activations import AbsorbActivations
 from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.quantize_biases import QuantizeBiases
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def execute(plan: Plan, model: ir.Model) -> ir.Model:
-    """The quantized model; ``model`` (normalized, of the plan's opset) stays as it is."""
+    """The quantized model; ``model`` (normalized, of the plan's opset) stays as it is.
+
+    Raises:
+        PlanError: The plan names what the model does not have, or lacks an array.
+    """
     sequence = ir.passes.Sequential(
         ScaleChannels(plan.scalings, plan.arrays),
         AbsorbActivations(plan),
@@ -29,4 +34,17 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         InsertQDQ(plan),
         Stamp(plan),
     )
-    return sequence(model.clone()).model
+    try:
+        return sequence(model.clone()).model
+    except ir.passes.PassError as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _refusal(error: BaseException | None) -> OnnxqError | None:
+    """The refusal of ours that the library has wrapped, if there is one."""
+    while error is not None and not isinstance(error, OnnxqError):
+        error = error.__cause__
+    return error

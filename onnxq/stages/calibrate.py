@@ -176,7 +176,12 @@ def observed_macs(prepared: Prepared, data: DataSource) -> dict[str, int]:
     """Multiply-accumulates of each site in a real run of the first sample."""
     nodes = node_by_name(prepared.model.graph)
     sites = [site for site in prepared.sites if site.activation and site.name in nodes]
-    tensors = dict.fromkeys(name for s in sites for name in (s.activation or "", s.output))
+    tensors = dict.fromkeys(
+        value.name
+        for site in sites
+        for value in (*nodes[site.name].inputs, nodes[site.name].outputs[0])
+        if value is not None and value.name and not value.is_initializer()
+    )
     shapes = observed_shapes(prepared.model, list(tensors), next(iter(data)))
     counts = {site.name: macs(nodes[site.name], shapes) for site in sites}
     return {name: count for name, count in counts.items() if count is not None}

@@ -47,7 +47,10 @@ def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
     )
     texts = []
     if not fidelity.independent:
-        texts.append("not independently verified: there was one sample, and calibration saw it")
+        texts.append(
+            "not independently verified: calibration saw samples that the comparison used; "
+            "give more samples, or others with --eval-data"
+        )
     if fidelity.sqnr_db < LOW_SQNR:
         texts.append(_why_wrong(fidelity.sqnr_db, stats))
     if kernels.missed:

@@ -1,0 +1,57 @@
+"""``onnxq calibrate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.cli import json_output, parameters
+from onnxq.cli.command import command
+from onnxq.cli.outcome import Outcome
+from onnxq.cli.parameters import RecipeArguments, build_recipe
+from onnxq.cli.progress import bars
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments(RecipeArguments):
+    """What ``calibrate`` takes; see its ``--help``."""
+
+    model: Path
+    output: Path
+    data: str
+
+
+def calibrate(arguments: Arguments) -> Outcome:
+    """Collect the statistics that quantizing MODEL needs."""
+    recipe = build_recipe(arguments)
+    from onnxq import pipeline
+
+    with bars() as report:
+        run = pipeline.calibrate(
+            arguments.model, arguments.data, arguments.output, recipe=recipe, report=report
+        )
+    from onnxq.cli.show import calibrated
+
+    return Outcome(
+        json_output.calibrated(arguments.output, run), lambda: calibrated(arguments.output, run)
+    )
+
+
+COMMAND = command(
+    calibrate,
+    Arguments,
+    [
+        parameters.MODEL,
+        parameters.DATA_REQUIRED,
+        parameters.OUTPUT,
+        parameters.RECIPE,
+        parameters.TARGET,
+        parameters.CALIBRATION,
+        parameters.SAMPLES,
+        parameters.MEMORY_BUDGET,
+        parameters.SEED,
+    ],
+)

@@ -1,0 +1,56 @@
+"""Makes a click command of a function that takes its options as one typed object."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxq.cli.outcome import Outcome
+
+Arguments = TypeVar("Arguments")
+
+
+def command(
+    run: Callable[[Arguments], Outcome],
+    arguments: type[Arguments],
+    parameters: Sequence[click.Parameter],
+) -> click.Command:
+    """A command named like ``run``; ``--json`` and ``--debug`` come with it.
+
+    Args:
+        run: The command; its docstring is the help.
+        arguments: A dataclass with a field for each parameter.
+        parameters: What the command line takes.
+    """
+
+    def callback(**given: Any) -> Outcome:
+        return run(arguments(**given))
+
+    text = getdoc(run) or ""
+    return click.Command(
+        run.__name__,
+        callback=callback,
+        params=[*parameters, *_everywhere()],
+        help=text,
+        short_help=text.partition("\n")[0],
+    )
+
+
+def _everywhere() -> tuple[click.Option, ...]:
+    # Both are looked for before parsing, because they also say how its errors are told.
+    return (
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            help="Print one JSON object on standard output, on failure too.",
+        ),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
+        ),
+    )

@@ -1,0 +1,277 @@
+"""Results as the dicts that ``--json`` prints: a contract, versioned by ``schema_version``.
+
+``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
+has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
+``max_error`` is then 0. Times are milliseconds where the key says so, else seconds; sizes are
+bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxq.compare.compare import ComparedRun, Comparison
+    from onnxq.errors import OnnxqError
+    from onnxq.export import ExportResult
+    from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
+    from onnxq.plan import Plan
+    from onnxq.runtime.doctor import Diagnosis
+    from onnxq.runtime.probe import ProbeResult
+    from onnxq.runtime.timing import LatencyResult
+    from onnxq.verify.fidelity import Fidelity
+    from onnxq.verify.verification import Latency, Verification
+
+SCHEMA_VERSION = 1
+
+_OF_QUANTIZE = (
+    "scheme",
+    "target",
+    "kernels",
+    "metrics",
+    "latency",
+    "size",
+    "calibration",
+    "verified_on",
+)
+"""Keys that ``quantize`` always prints; null where there is nothing to say."""
+
+
+def plain(value: object) -> object:
+    """The value in JSON's own types.
+
+    Paths become strings, frozen results dicts, what is not finite null.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    msg = f"{type(value).__name__} has no form in JSON"
+    raise TypeError(msg)
+
+
+def document(
+    output: Path | None = None,
+    *,
+    status: str = "done",
+    warnings: Sequence[str] = (),
+    errors: Sequence[OnnxqError] = (),
+) -> dict[str, object]:
+    """What every object begins with."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "output": output,
+        "warnings": list(warnings),
+        "errors": [error_entry(error) for error in errors],
+    }
+
+
+def error_entry(error: OnnxqError) -> dict[str, str]:
+    """The four texts of an error."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "where": error.where,
+        "remedy": error.remedy,
+    }
+
+
+def failure(command: str, status: str, error: OnnxqError) -> dict[str, object]:
+    """A command that did not run to its end; ``quantize`` has its keys all the same."""
+    more: dict[str, object] = {}
+    if command == "quantize":
+        more = {**dict.fromkeys(_OF_QUANTIZE), "sites": []}
+    return {**document(status=status, errors=[error]), **more}
+
+
+def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, object]:
+    """``quantize``."""
+    verification = result.verification
+    return {
+        **document(
+            result.output,
+            status="missed" if missed else "done",
+            warnings=result.warnings,
+            errors=[missed] if missed else [],
+        ),
+        "scheme": result.scheme,
+        "scheme_reason": result.scheme_reason,
+        "target": result.target,
+        **planned(result.plan),
+        "kernels": {"planned": 0, "integer": 0, "by_op": {}},
+        "metrics": None,
+        "latency": None,
+        "size": None,
+        "verified_on": None,
+        "calibration": result.calibration,
+        **({} if verification is None else _verified(verification)),
+    }
+
+
+def planned(plan: Plan) -> dict[str, object]:
+    """The sites of a plan."""
+    keys = ("name", "op", "decision", "reason")
+    return {"sites": [{key: getattr(site, key) for key in keys} for site in plan.sites]}
+
+
+def _verified(found: Verification) -> dict[str, object]:
+    fidelity = found.fidelity
+    return {
+        "kernels": found.kernels,
+        "metrics": _metrics(fidelity),
+        "latency": None if found.latency is None else _latency(found.latency),
+        "size": {
+            "float_bytes": found.float_bytes,
+            "quantized_bytes": found.quantized_bytes,
+            "ratio": found.size_ratio,
+        },
+        "verified_on": {"samples": fidelity.samples, "independent": fidelity.independent},
+    }
+
+
+def _metrics(found: Fidelity) -> dict[str, object]:
+    task: dict[str, object] = {}
+    if found.quantized_accuracy is not None:
+        task = {
+            "float_accuracy": found.float_accuracy,
+            "quantized_accuracy": found.quantized_accuracy,
+        }
+    return {
+        "sqnr_db": found.sqnr_db,
+        "cosine": found.cosine,
+        "max_error": found.max_error,
+        "top1_agreement": found.top1_agreement,
+        "task": task,
+    }
+
+
+def _latency(found: Latency) -> dict[str, object]:
+    return {
+        "float_ms": found.floating.median_ms,
+        "quantized_ms": found.quantized.median_ms,
+        "ratio": found.ratio.median,
+        "ratio_low": found.ratio.low,
+        "ratio_high": found.ratio.high,
+        "float": _run(found.floating),
+        "quantized": _run(found.quantized),
+    }
+
+
+def _run(found: LatencyResult) -> dict[str, object]:
+    keys = ("median_ms", "p90_ms", "first_ms", "load_seconds", "peak_rss_bytes")
+    return {key: getattr(found, key) for key in keys}
+
+
+def calibrated(output: Path, run: CalibrationRun) -> dict[str, object]:
+    """``calibrate``."""
+    return {**document(output), "calibration": run}
+
+
+def applied(output: Path, plan: Plan) -> dict[str, object]:
+    """``apply``."""
+    return {
+        **document(output, warnings=plan.warnings),
+        "scheme": plan.scheme,
+        "target": plan.target,
+        **planned(plan),
+    }
+
+
+def inspected(found: Inspection) -> dict[str, object]:
+    """``inspect``; the sites come in the order of the graph."""
+    return {
+        **document(warnings=found.notes),
+        "model": found.summary,
+        "quantized_form": found.quantized_form,
+        "sites": found.sites,
+    }
+
+
+def compared(found: Comparison) -> dict[str, object]:
+    """``compare``; the first run is the reference."""
+    return {
+        **document(),
+        "runs": [_compared(run) for run in found.runs],
+        "verified_on": {"samples": found.samples},
+        "timing": found.timing,
+    }
+
+
+def _compared(run: ComparedRun) -> dict[str, object]:
+    latency: dict[str, object] | None = None
+    if run.latency is not None:
+        ratio = run.ratio
+        latency = {
+            **_run(run.latency),
+            "ratio": ratio and ratio.median,
+            "ratio_low": ratio and ratio.low,
+            "ratio_high": ratio and ratio.high,
+        }
+    metrics = None
+    if run.fidelity is not None:
+        metrics = {**_metrics(run.fidelity), "not_finite": run.fidelity.not_finite}
+        metrics["task"] = {} if run.accuracy is None else {"accuracy": run.accuracy}
+    return {
+        "model": run.model,
+        "provider": run.provider,
+        "size": {"bytes": run.file_bytes},
+        "kernels": run.kernels,
+        "metrics": metrics,
+        "accuracy": run.accuracy,
+        "latency": latency,
+    }
+
+
+def exported(result: ExportResult) -> dict[str, object]:
+    """``export``."""
+    return {
+        **document(result.path),
+        "opset": result.opset,
+        "inputs": result.inputs,
+        "outputs": result.outputs,
+        "verified_shapes": result.verified_shapes,
+        "worst": result.worst,
+        "tolerance": result.tolerance,
+    }
+
+
+def diagnosed(
+    found: Diagnosis, probed: Sequence[ProbeResult], errors: Sequence[OnnxqError]
+) -> dict[str, object]:
+    """``doctor``; a finding of level ``error`` is among the errors too."""
+    machine = found.machine
+    return {
+        **document(status="missed" if errors else "done", errors=errors),
+        "findings": found.findings,
+        "machine": {
+            **{name: getattr(machine, name) for name in _MACHINE},
+            "isa": sorted(machine.isa),
+        },
+        "versions": found.versions,
+        "providers": found.providers,
+        "probe": probed,
+    }
+
+
+_MACHINE = (
+    "cpu",
+    "architecture",
+    "cores",
+    "memory_total",
+    "memory_available",
+    "system",
+    "python",
+)

@@ -1,0 +1,107 @@
+"""What several commands take from the command line, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from onnxq.recipe import CalibrationSettings, Recipe
+
+METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
+"""``onnxq.recipe.CalibrationMethod``, not imported from there because ``--help`` shall be quick."""
+
+SCHEMES = ("auto", "int8")
+
+_PATH = click.Path(path_type=Path)
+DATA_FORMS = "a folder of .npz files (one a sample), one .npz, or one .npy"
+
+MODEL = click.Argument(["model"], type=_PATH)
+OUTPUT = click.Option(
+    ["-o", "--output"], type=_PATH, metavar="OUT", required=True, help="File to write."
+)
+DATA = click.Option(["--data"], metavar="DATA", help=f"Calibration data: {DATA_FORMS}.")
+DATA_REQUIRED = click.Option(["--data"], metavar="DATA", required=True, help=DATA.help)
+LABELS = click.Option(
+    ["--labels"],
+    type=_PATH,
+    metavar="FILE",
+    help="The right class of each row: .npy, or .txt or .csv with one integer a line.",
+)
+RECIPE = click.Option(
+    ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."
+)
+TARGET = click.Option(["--target"], metavar="NAME", help="What will run the model.  [default: cpu]")
+CALIBRATION = click.Option(
+    ["--calibration"], type=click.Choice(METHODS), help="How ranges are chosen.  [default: auto]"
+)
+SAMPLES = click.Option(
+    ["--samples"],
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Calibrate on at most so many samples.",
+)
+MEMORY_BUDGET = click.Option(
+    ["--memory-budget"],
+    metavar="BYTES",
+    help="What calibration may hold at once, like 500MB.  [default: 2GiB]",
+)
+SEED = click.Option(
+    ["--seed"],
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Seeds the choice of samples and the held-out split.  [default: 0]",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeArguments:
+    """A recipe and what overrides it; None and empty leave the recipe's own."""
+
+    recipe: Path | None = None
+    scheme: str | None = None
+    target: str | None = None
+    calibration: str | None = None
+    samples: int | None = None
+    memory_budget: str | None = None
+    seed: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def build_recipe(arguments: RecipeArguments) -> Recipe:
+    """The recipe of the file, or the default one, with what the command line says of it.
+
+    Raises:
+        RecipeError: The file, an amount of memory or a pattern is wrong.
+    """
+    from onnxq.recipe import Recipe, load_recipe
+
+    recipe = Recipe() if arguments.recipe is None else load_recipe(arguments.recipe)
+    top = {key: getattr(arguments, key) for key in ("scheme", "target", "seed")}
+    changed: dict[str, Any] = {key: value for key, value in top.items() if value is not None}
+    changed["calibration"] = _calibration(arguments, recipe.calibration)
+    recipe = recipe.model_copy(update=changed)
+    return recipe.narrowed(include=arguments.include, exclude=arguments.exclude)
+
+
+def _calibration(arguments: RecipeArguments, settings: CalibrationSettings) -> CalibrationSettings:
+    from onnxq.errors import RecipeError
+    from onnxq.recipe import CalibrationSettings, parse_bytes
+
+    changed = {
+        "method": arguments.calibration,
+        "samples": arguments.samples,
+        "memory_budget": None,
+    }
+    if arguments.memory_budget is not None:
+        try:
+            changed["memory_budget"] = parse_bytes(arguments.memory_budget)
+        except RecipeError as error:
+            code, text = error.code, error.message
+            raise RecipeError(code, text, where="--memory-budget", remedy=error.remedy) from error
+    given = {key: value for key, value in changed.items() if value is not None}
+    return CalibrationSettings.model_validate({**settings.model_dump(), **given})

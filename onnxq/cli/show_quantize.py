@@ -1,0 +1,133 @@
+"""What ``quantize`` prints: a verdict, a table, the kernels, what was skipped, warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.cli.console import (
+    DASH,
+    bytes_text,
+    db_text,
+    line,
+    ms_text,
+    percent_text,
+    table,
+    times_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from onnxq.pipeline import QuantizeResult
+    from onnxq.verify.kernels import KernelReport
+    from onnxq.verify.verification import Verification
+
+SHOWN_SITES = 20
+"""So many sites that stay float are shown; `inspect` shows all."""
+
+
+def views(result: QuantizeResult) -> Iterator[RenderableType]:
+    """Everything, in the order of interest."""
+    yield line(_verdict(result), style="bold")
+    yield line(f"Scheme {result.scheme} for {result.target}: {result.scheme_reason}.")
+    found = result.verification
+    if found is not None:
+        yield ""
+        yield _measured(found)
+        yield ""
+        yield line(_kernels(found.kernels))
+        yield line(_verified_on(found))
+    if result.calibration is not None:
+        run = result.calibration
+        again = ", statistics of an earlier run" if run.reused else ""
+        yield line(
+            f"Calibrated ({run.method}) on {run.samples} samples in {run.seconds:.1f} s{again}."
+        )
+    skipped = [
+        (site.name, site.op, site.reason) for site in result.plan.sites if site.decision == "float"
+    ]
+    yield from left_float(skipped, limit=SHOWN_SITES)
+    for text in result.warnings:
+        yield line(f"warning: {text}", style="yellow")
+
+
+def left_float(
+    sites: Sequence[tuple[str, str, str]], limit: int | None
+) -> Iterator[RenderableType]:
+    """A table of the sites that stay float, those of one reason together.
+
+    Args:
+        sites: Name, operator and reason of each.
+        limit: At most so many; None for all.
+    """
+    if not sites:
+        return
+    first = {reason: index for index, (_, _, reason) in reversed(list(enumerate(sites)))}
+    ordered = sorted(sites, key=lambda site: first[site[2]])
+    shown = table(f"{len(sites)} sites stay float", ["reason", "site", "operator"], [])
+    before = None
+    for name, op, reason in ordered[:limit]:
+        shown.add_row(*(line(t) for t in ("" if reason == before else reason, name, op)))
+        before = reason
+    yield ""
+    yield shown
+    rest = len(sites) - len(ordered[:limit])
+    if rest:
+        yield line(f"and {rest} more; see `onnxq inspect`")
+
+
+def _verdict(result: QuantizeResult) -> str:
+    found = result.verification
+    if found is None:
+        return f"{result.output}: written unchanged, {result.scheme_reason}."
+    parts = [f"{found.size_ratio:.2f} times smaller"]
+    if found.latency is not None:
+        ratio = found.latency.ratio.median
+        parts.append(f"{ratio:.2f} times as fast as float" + (", SLOWER" if ratio < 1 else ""))
+    parts.append(f"SQNR {db_text(found.fidelity.sqnr_db)}")
+    name = result.output or "NOT WRITTEN"
+    end = f"; {result.missed}" if result.missed else ""
+    return f"{name}: {', '.join(parts)}{end}."
+
+
+def _measured(found: Verification) -> Table:
+    fidelity, latency = found.fidelity, found.latency
+    shown = table("", [""], ["float", "quantized", "times better"])
+    size = (found.float_bytes, found.quantized_bytes)
+    shown.add_row("size on disk", *map(bytes_text, size), f"{found.size_ratio:.2f}")
+    if latency is not None:
+        float_run, run, ratio = latency.floating, latency.quantized, latency.ratio
+        times = times_text(ratio.median, ratio.low, ratio.high)
+        shown.add_row("median latency", ms_text(float_run.median_ms), ms_text(run.median_ms), times)
+        memory = (float_run.peak_rss_bytes, run.peak_rss_bytes)
+        shown.add_row(
+            "peak memory of the process", *map(bytes_text, memory), f"{memory[0] / memory[1]:.2f}"
+        )
+    shown.add_row("SQNR of the first output", DASH, db_text(fidelity.sqnr_db), "")
+    shown.add_row("cosine", DASH, f"{fidelity.cosine:.5f}", "")
+    shown.add_row("greatest difference", DASH, f"{fidelity.max_error:.3g}", "")
+    if fidelity.top1_agreement is not None:
+        shown.add_row("same top class", DASH, percent_text(fidelity.top1_agreement), "")
+    if fidelity.quantized_accuracy is not None:
+        accuracy = (fidelity.float_accuracy, fidelity.quantized_accuracy)
+        shown.add_row("accuracy", *map(percent_text, accuracy), "")
+    return shown
+
+
+def _kernels(found: KernelReport) -> str:
+    share = (
+        "" if found.mac_share is None else f", {percent_text(found.mac_share)} of the sites' MACs"
+    )
+    ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
+    text = f"{found.integer} of {found.planned} planned sites run in integer kernels{share}"
+    return f"{text} ({ops})." if ops else f"{text}."
+
+
+def _verified_on(found: Verification) -> str:
+    samples = found.fidelity.samples
+    if found.fidelity.independent:
+        return f"Verified on {samples} samples that calibration did not see."
+    return f"Not independently verified: calibration saw the samples compared on ({samples})."

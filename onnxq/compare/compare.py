@@ -1,0 +1,253 @@
+"""Models side by side: speed, size, memory, numerics and integer kernels on each provider.
+
+The first model on the first provider is the reference. Numbers are compared with it; speed is
+compared with the first model on the same provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxq.data import Labels, load_labels, open_data
+from onnxq.errors import ModelError, UsageError
+from onnxq.graph.io import file_bytes, load
+from onnxq.graph.structure import Summary, ValueSummary, signature, summary
+from onnxq.runtime import providers as execution_providers
+from onnxq.runtime.kernels import KernelCount, count_kernels
+from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.verify.fidelity import Fidelity, compare_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxq.data import DataLike, DataSource
+    from onnxq.runtime.session import Session
+    from onnxq.runtime.timing import LatencyResult, Ratio, Timing
+
+    Report = Callable[[str, int, int], None]
+
+_DEFAULT_TIMING = TimingSettings()
+
+_TIMED_SAMPLES = 16
+"""Different samples that the timed runs cycle through."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRun:
+    """One model on one provider.
+
+    Attributes:
+        model: The model's file, as given.
+        provider: The provider, as given.
+        file_bytes: Size on disk, external data included.
+        kernels: Integer kernels; None where the provider compiles kernels that cannot be read.
+        fidelity: How close its outputs are to the reference's; None of the reference itself. Its
+            ``float_accuracy`` is the reference's, ``quantized_accuracy`` this run's.
+        accuracy: Share of rows that are right; None without labels.
+        latency: How fast it is; None where timing was left out.
+        ratio: How many times faster than the first model on the same provider; None of that model.
+    """
+
+    model: Path
+    provider: str
+    file_bytes: int
+    kernels: KernelCount | None
+    fidelity: Fidelity | None
+    accuracy: float | None
+    latency: LatencyResult | None
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What ``compare`` measured.
+
+    Attributes:
+        runs: Every model on the first provider, then on the next; the first run is the reference.
+        samples: How many samples the outputs were compared on.
+        timing: How the latencies were taken; None if they were not.
+    """
+
+    runs: tuple[ComparedRun, ...]
+    samples: int
+    timing: TimingSettings | None
+
+    @property
+    def reference(self) -> ComparedRun:
+        """What the numbers are compared with."""
+        return self.runs[0]
+
+
+def compare(
+    models: Sequence[str | Path],
+    data: DataLike,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    labels: str | Path | None = None,
+    timing: TimingSettings | None = _DEFAULT_TIMING,
+    report: Report = lambda step, done, total: None,
+) -> Comparison:
+    """Compare models on the same samples, each on every provider.
+
+    Args:
+        models: Files of models with the same inputs and outputs; the first is the reference.
+        data: Samples to compare and to time on; the outputs of all are compared, one at a time.
+        providers: Short or full names of execution providers.
+        labels: A file with the right class of each row, for the accuracy of each run.
+        timing: How to time; None leaves timing out.
+        report: Told of progress.
+
+    Raises:
+        UsageError: No model or no provider.
+        ProviderError: A provider is not there; nothing has run by then.
+        ModelError: A model does not load, or the models differ in their inputs or outputs.
+        DataError: A sample does not fit the models, or the labels do not fit the samples.
+    """
+    paths = [Path(model) for model in models]
+    names = _distinct_providers(providers)
+    if not paths or not names:
+        code, text = "compare.nothing", "there is nothing to compare"
+        raise UsageError(code, text, remedy="name at least one model and one provider")
+    loaded = [load(path) for path in paths]
+    _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
+    source = open_data(data, signature(loaded[0]))
+    found = load_labels(data, labels)
+    aligned = None if found is None else Labels.align(found, source)
+    pairs = [(path, provider) for provider in names for path in paths]
+    # Numbers before times: a bad sample or model is then told at once.
+    numbers = _compare_numbers(pairs, source, aligned, report)
+    timed = _time(pairs, source, timing, report)
+    runs = [
+        ComparedRun(
+            model=path,
+            provider=provider,
+            file_bytes=file_bytes(path),
+            kernels=_kernels(path, provider),
+            fidelity=numbers[index] if index else None,
+            accuracy=_accuracy(numbers, index),
+            latency=timed.results[str(index)] if timed else None,
+            ratio=timed.ratio(str(index - index % len(paths)), str(index))
+            if timed and index % len(paths)
+            else None,
+        )
+        for index, (path, provider) in enumerate(pairs)
+    ]
+    return Comparison(tuple(runs), len(source), timing)
+
+
+def _distinct_providers(names: Sequence[str]) -> list[str]:
+    """The names as given, without those that mean an earlier one again; all of them are there."""
+    by_full_name: dict[str, str] = {}
+    for name in names:
+        by_full_name.setdefault(execution_providers.require(name), name)
+    return list(by_full_name.values())
+
+
+def _check_alike(models: Sequence[tuple[Path, Summary]]) -> None:
+    (first, expected), *others = models
+    for path, found in others:
+        difference = _difference("input", _by_name(expected.inputs), _by_name(found.inputs))
+        # Outputs are compared by their place, inputs are fed by their name.
+        difference = difference or _difference("output", expected.outputs, found.outputs)
+        if difference:
+            code, text = "compare.models_differ", f"{difference} (the first model is {first})"
+            remedy = "compare models that take the same inputs and give the same outputs"
+            raise ModelError(code, text, where=str(path), remedy=remedy)
+
+
+def _by_name(values: Sequence[ValueSummary]) -> list[ValueSummary]:
+    return sorted(values, key=lambda value: value.name)
+
+
+def _difference(kind: str, expected: Sequence[ValueSummary], found: Sequence[ValueSummary]) -> str:
+    """What differs, in words; empty if the data of one fits the other."""
+    wanted, given = [value.name for value in expected], [value.name for value in found]
+    if wanted != given:
+        return f"its {kind}s are {', '.join(given)} where the first model has {', '.join(wanted)}"
+    for one, other in zip(expected, found, strict=True):
+        if one.type_text != other.type_text or not _shapes_agree(one, other):
+            return (
+                f"{kind} {one.name!r} is {_type_of(other)} where the first model has "
+                f"{_type_of(one)}"
+            )
+    return ""
+
+
+def _shapes_agree(one: ValueSummary, other: ValueSummary) -> bool:
+    """Whether the ranks are equal and no two fixed lengths differ."""
+    if one.shape is None or other.shape is None:
+        return True
+    return len(one.shape) == len(other.shape) and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int))
+        for a, b in zip(one.shape, other.shape, strict=True)
+    )
+
+
+def _type_of(value: ValueSummary) -> str:
+    dims = "..." if value.shape is None else ", ".join(str(dim or "?") for dim in value.shape)
+    return f"{value.type_text}[{dims}]"
+
+
+def _compare_numbers(
+    pairs: Sequence[tuple[Path, str]],
+    source: DataSource,
+    labels: Labels | None,
+    report: Report,
+) -> list[Fidelity]:
+    """Each run against the first. The first is run against itself only where it is alone."""
+    reference = _open(*pairs[0])
+    others = pairs[1:] or pairs
+    found = [
+        compare_outputs(
+            reference,
+            _open(path, provider),
+            source,
+            # Whether one of the models was calibrated on these samples is not known here.
+            independent=False,
+            labels=labels,
+            progress=_named(f"run {path.name} on {provider}", report),
+        )
+        for path, provider in others
+    ]
+    return [found[0], *found] if len(pairs) > 1 else found
+
+
+def _named(step: str, report: Report) -> Callable[[int, int], None]:
+    return lambda done, total: report(step, done, total)
+
+
+def _accuracy(numbers: Sequence[Fidelity], index: int) -> float | None:
+    return numbers[index].quantized_accuracy if index else numbers[0].float_accuracy
+
+
+def _open(path: Path, provider: str) -> Session:
+    return open_session(path, SessionSettings(provider=provider, spinning=False))
+
+
+def _time(
+    pairs: Sequence[tuple[Path, str]],
+    source: DataSource,
+    settings: TimingSettings | None,
+    report: Report,
+) -> Timing | None:
+    if settings is None:
+        return None
+    feeds = [sample.feeds for sample in islice(source, _TIMED_SAMPLES)]
+    contenders = [
+        Contender(str(index), path, provider) for index, (path, provider) in enumerate(pairs)
+    ]
+    return measure(contenders, feeds, settings, lambda done, total: report("time", done, total))
+
+
+def _kernels(path: Path, provider: str) -> KernelCount | None:
+    try:
+        return count_kernels(path, provider)
+    except ModelError:
+        # It loaded and ran above: what fails is writing down kernels that a provider compiled.
+        if execution_providers.require(provider) == execution_providers.CPU:
+            raise
+        return None

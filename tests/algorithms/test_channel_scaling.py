@@ -1,0 +1,156 @@
+"""Which factors are chosen, from channels and errors that a test gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from onnxq.algorithms.channel_scaling import EXPONENTS, ChannelScaling
+from onnxq.algorithms.selection import select
+from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
+from onnxq.graph.sites import find_sites
+from onnxq.numerics.schemes import WEIGHT_INT8
+from onnxq.recipe import CalibrationSettings
+from onnxq.targets import load_target
+from tests.small_models import normal, normalized
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+PEAKS = np.geomspace(0.1, 10, 8).astype(np.float32)
+TWO = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+    y = MatMul(x, w)
+    z = MatMul(x, v)
+}"""
+
+
+def scaling_of(model: ir.Model) -> ChannelScaling:
+    target = load_target("cpu")
+    selection = select(model, find_sites(model), target, {})
+    settings = CalibrationSettings()
+    config = StaticInt8(selection, target.activation, WEIGHT_INT8, settings, {})
+    return ChannelScaling(model, config)
+
+
+def two_sites() -> ir.Model:
+    return normalized(TWO, w=normal(0, 8, 4), v=normal(1, 8, 4))
+
+
+def channels(tensor: str) -> Stats:
+    stats = Stats("m", "d", 1)
+    zeros = np.zeros(8)
+    stats.tensors[tensor] = TensorStats(channels={-1: ChannelStats(-PEAKS, PEAKS * np.float32(0.5), zeros, 8)})
+    return stats
+
+
+def measured(scaling: ChannelScaling, stats: Stats, noise: dict[float | None, float]) -> Stats:
+    """Every site gets the noise of its exponent, in the order of the requests."""
+    exponents = [e for e in (None, *EXPONENTS) for _ in scaling.groups[0].sites]
+    requests = scaling.error_requests(stats)
+    for exponent, request in zip(exponents, requests, strict=True):
+        site = stats.sites.setdefault(request.site, SiteError(1.0))
+        site.noise[request.label] = noise.get(exponent, 1.0)
+    return stats
+
+
+def test_readers_of_one_tensor_are_one_group() -> None:
+    scaling = scaling_of(two_sites())
+    (group,) = scaling.groups
+    assert [site.output for site in group.sites] == ["y", "z"]
+    assert group.fold == ""
+
+
+def test_all_candidates_are_measured_and_labels_differ() -> None:
+    scaling = scaling_of(two_sites())
+    requests = scaling.error_requests(channels("x"))
+    assert len(requests) == 2 * (1 + len(EXPONENTS))
+    assert len({(request.site, request.label) for request in requests}) == len(requests)
+    assert {request.label for request in requests}.isdisjoint(
+        request.label
+        for request in ChannelScaling(
+            two_sites(), replace(scaling.config, weight=replace(WEIGHT_INT8, bits=7))
+        ).error_requests(channels("x"))
+    )
+
+
+def test_the_factor_is_the_formula() -> None:
+    model = two_sites()
+    scaling = scaling_of(model)
+    stats = measured(scaling, channels("x"), {0.5: 0.1})
+    (entry,), arrays = scaling.choose(stats)
+    assert (entry.tensor, entry.fold, entry.axes) == ("x", "", (0, 0))
+    w = np.maximum(np.abs(normal(0, 8, 4)).max(axis=1), np.abs(normal(1, 8, 4)).max(axis=1))
+    expected = np.sqrt(PEAKS.astype(float) / w)
+    expected /= np.exp(np.log(expected).mean())
+    np.testing.assert_allclose(arrays["scaling/x/factor"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("noise", "chosen"),
+    [({}, False), ({0.4: 0.9}, False), ({0.4: 0.79}, True), ({None: 0.1}, False)],
+)
+def test_a_mul_must_take_away_a_fifth(noise: dict[float | None, float], chosen: bool) -> None:
+    scaling = scaling_of(two_sites())
+    entries, arrays = scaling.choose(measured(scaling, channels("x"), noise))
+    assert bool(entries) == bool(arrays) == chosen
+
+
+FOLDED = """g (float[N, 8] x) => (float[N, 4] y) {
+    h = LayerNormalization(x, g, b)
+    y = MatMul(h, w)
+}"""
+
+
+def test_a_fold_costs_nothing_so_any_gain_counts() -> None:
+    model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
+    scaling = scaling_of(model)
+    assert scaling.groups[0].fold
+    (entry,), _ = scaling.choose(measured(scaling, channels("h"), {0.3: 0.99}))
+    assert entry.fold == scaling.groups[0].fold
+
+
+@pytest.mark.parametrize(
+    ("outputs", "more"),
+    [("float[N, 8] h", ""), ("float[N, 8] t", "t = Tanh(h)")],
+)
+def test_no_fold_where_somebody_else_reads(outputs: str, more: str) -> None:
+    text = FOLDED.replace("(float[N, 4] y)", f"(float[N, 4] y, {outputs})").replace(
+        "}", f"{more} }}"
+    )
+    model = normalized(text, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
+    (group,) = scaling_of(model).groups
+    assert group.fold == ""
+
+
+def test_a_channel_that_is_always_zero_is_left_alone() -> None:
+    scaling = scaling_of(two_sites())
+    stats = channels("x")
+    found = stats.tensors["x"].channels[-1]
+    found.low[3] = found.high[3] = 0
+    _, arrays = scaling.choose(measured(scaling, stats, {0.5: 0.1}))
+    factor = arrays["scaling/x/factor"]
+    assert factor[3] == 1
+    assert np.isfinite(factor).all()
+    assert (factor > 0).all()
+
+
+def test_a_weight_that_an_outsider_reads_is_not_scaled() -> None:
+    text = """g (float[N, 8] x) => (float[N, 8] y) {
+        h = MatMul(x, w)
+        t = Tanh(h)
+        y = MatMul(t, w)
+    }"""
+    assert scaling_of(normalized(text, w=normal(0, 8, 8))).groups == ()
+
+
+def test_nan_and_infinite_channels_are_not_scaled() -> None:
+    scaling = scaling_of(two_sites())
+    for bad in (np.nan, np.inf):
+        stats = channels("x")
+        stats.tensors["x"].channels[-1].high[2] = bad
+        assert scaling.error_requests(stats) == []
+        assert scaling.choose(stats) == ((), {})

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxq.algorithms import weight_rounding
+from onnxq.algorithms.weight_rounding import rounded_params, row_params
+from onnxq.numerics.affine import fake_quantize
+from onnxq.numerics.schemes import WEIGHT_INT8, Granularity, PerAxis, PerTensor
+from tests.small_models import normal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def reference(row: NDArray[np.float32], qmax: int) -> float:
+    """The best scale of one channel, by the formula of the module, float64."""
+    errors: dict[float, float] = {}
+    for factor in np.linspace(1.0, 0.7, 13).tolist():
+        scale = factor * float(np.abs(row).max()) / qmax
+        coded = np.clip(np.rint(row / scale), -qmax, qmax)
+        errors[scale] = float(np.square(row - coded * scale).sum())
+    return min(errors, key=lambda scale: errors[scale])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("bits", [7, 8, 4])
+def test_each_channel_has_the_least_error(axis: int, bits: int) -> None:
+    weight = normal(0, 5, 6, 7) ** 3
+    scheme = replace(WEIGHT_INT8, bits=bits, granularity=PerAxis(axis))
+    params = rounded_params(weight, scheme)
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    expected = [reference(row, scheme.qmax) for row in rows]
+    np.testing.assert_allclose(params.scale, expected, rtol=1e-5)
+    assert not params.zero_point.any()
+
+
+def test_one_scale_for_the_tensor() -> None:
+    weight = normal(0, 30, 40)
+    params = rounded_params(weight, replace(WEIGHT_INT8, granularity=PerTensor()))
+    assert params.scale.shape == ()
+    assert float(params.scale) == pytest.approx(reference(weight.ravel(), 127), rel=1e-5)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = normal(0, 37, 50)
+    scheme = replace(WEIGHT_INT8, granularity=PerAxis(0))
+    whole = rounded_params(weight, scheme).scale
+    monkeypatch.setattr(weight_rounding, "_CHUNK", 120)
+    np.testing.assert_array_equal(rounded_params(weight, scheme).scale, whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    power=st.integers(-30, 30),
+    granularity=st.sampled_from([PerTensor(), PerAxis(0), PerAxis(1)]),
+    bits=st.integers(2, 8),
+)
+def test_never_worse_than_the_greatest_magnitude(
+    seed: int, power: int, granularity: Granularity, bits: int
+) -> None:
+    weight = normal(seed, 6, 9) * np.float32(10.0) ** power
+    scheme = replace(WEIGHT_INT8, bits=bits, granularity=granularity)
+    params = rounded_params(weight, scheme)
+    assert (params.scale > 0).all()
+    found = np.square((fake_quantize(weight, params) - weight).astype(float)).sum()
+    peak = np.abs(weight) if isinstance(granularity, PerTensor) else np.abs(weight).astype(float)
+    axes = None if isinstance(granularity, PerTensor) else (1 - granularity.axis,)
+    scale = peak.max(axis=axes, keepdims=True).astype(float) / scheme.qmax
+    plain = np.square(np.rint(weight / scale) * scale - weight).sum()
+    assert found <= plain * (1 + 1e-3)
+
+
+def test_channels_of_zeros() -> None:
+    weight = normal(0, 3, 4)
+    weight[1] = 0
+    params = rounded_params(weight, replace(WEIGHT_INT8, granularity=PerAxis(0)))
+    assert np.isfinite(params.scale).all()
+    assert not fake_quantize(weight, params)[1].any()
+
+
+def test_rows_of_a_table() -> None:
+    table = normal(0, 8, 5)
+    table[3] = 0
+    params = row_params(table, replace(WEIGHT_INT8, granularity=PerAxis(0)))
+    expected = np.abs(table).max(axis=1) / np.float32(127)
+    expected[3] = 1
+    np.testing.assert_allclose(params.scale, expected, rtol=1e-6)

@@ -1,0 +1,132 @@
+"""The command line as a process: imports, pipes, signals, faults."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from onnxq.cli.json_output import plain
+from tests.cli.conftest import IMAGES, MODEL, ROOT, onnxq, start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = ("torch", "onnxruntime", "onnx", "onnx_ir", "numpy", "numba", "pydantic", "rich")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from onnxq.cli import main; status = main(['quantize', '--help']); "
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]; "
+        "sys.exit(f'{status} {loaded}' if status or loaded else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--memory-budget" in done.stdout
+
+
+def test_only_what_is_built_is_offered() -> None:
+    text = onnxq("--help").out
+    commands = [
+        line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line[2:3].strip()
+    ]
+    assert commands == [
+        "apply", "calibrate", "compare", "doctor", "export", "inspect", "quantize",
+    ]  # fmt: skip
+    quantize = onnxq("quantize", "--help").out
+    assert "[auto|int8]" in quantize
+    for later in ("--algorithm", "--block-size", "--preprocess", "--tokenizer"):
+        assert later not in quantize
+
+
+def test_version() -> None:
+    run = onnxq("--version")
+    assert (run.status, run.err) == (0, "")
+    assert run.out.startswith("onnxq 0.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    folder, temporary = tmp_path / "out", tmp_path / "tmp"
+    folder.mkdir()
+    temporary.mkdir()
+    output = folder / "model.onnx"
+    output.write_bytes(b"precious")
+    process = start(
+        "quantize", MODEL, "--data", IMAGES, "--samples", "8", "-o", output, "--json",
+        TMPDIR=str(temporary),
+    )  # fmt: skip
+    # The finished model lies staged beside its destination while it is verified.
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".onnxq-*/*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in err
+    assert '"status": "interrupted"' in out
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    assert output.read_bytes() == b"precious"
+    # ONNX Runtime itself writes an identifier there when it is imported.
+    assert [path.name for path in temporary.iterdir() if path.name != ".ses"] == []
+
+
+def test_a_reader_that_leaves_changes_nothing() -> None:
+    process = start("inspect", MODEL)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_fault_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        msg = "the wheels\ncame off"
+        raise ZeroDivisionError(msg)
+
+    monkeypatch.setattr("onnxq.pipeline.inspect", fail)
+    run = onnxq("inspect", MODEL, "--json")
+    assert run.status == 3
+    assert run.document["errors"][0]["code"] == "internal.unexpected"
+    first, second = run.err.splitlines()
+    assert first == "error: fault of onnxq: ZeroDivisionError: the wheels came off"
+    assert "--debug" in second
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), 2, "system.refused"),
+        (MemoryError(), 2, "system.memory"),
+        (ImportError("broken", name="onnxruntime.capi"), 2, "system.no_runtime"),
+        (OSError(9, "Bad file descriptor"), 3, "internal.unexpected"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault(
+    error: Exception, status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("onnxq.pipeline.inspect", fail)
+    run = onnxq("inspect", MODEL, "--json")
+    assert run.status == status
+    assert run.document["errors"][0]["code"] == code
+
+
+def test_json_has_neither_nan_nor_infinity() -> None:
+    value = {"a": float("inf"), "b": [float("nan"), -float("inf"), 1.5], "c": ROOT}
+    assert plain(value) == {"a": None, "b": [None, None, 1.5], "c": str(ROOT)}
+    with pytest.raises(TypeError, match="no form in JSON"):
+        plain(object())

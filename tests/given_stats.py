@@ -1,0 +1,51 @@
+"""Plans from statistics that a test gives, without running any model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.selection import select
+from onnxq.algorithms.static_int8 import PlanLabels, StaticInt8, decide
+from onnxq.calibration.stats import Stats, TensorStats
+from onnxq.graph.sites import find_sites
+from onnxq.numerics.schemes import WEIGHT_INT8
+from onnxq.recipe import CalibrationSettings
+from onnxq.targets import load_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx_ir as ir
+
+    from onnxq.numerics.schemes import Scheme
+    from onnxq.plan import Plan
+    from onnxq.recipe import RuleOutcome
+
+LABELS = PlanLabels(
+    model_digest="sha256:model", scheme="int8", target="cpu", minimum_opset=13, independent=True
+)
+
+
+def plan_for(
+    model: ir.Model,
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    keep_float: Mapping[str, str] | None = None,
+    outcomes: Mapping[str, RuleOutcome] | None = None,
+    weight: Scheme = WEIGHT_INT8,
+) -> Plan:
+    """The static INT8 plan for the CPU where each tensor has the given extrema.
+
+    A tensor that gets a scale of its own and is not among ``ranges`` is a KeyError; one that is
+    among them and gets none, an AssertionError: so ``ranges`` says who shares a scale.
+    """
+    target = load_target("cpu")
+    selection = select(model, find_sites(model), target, keep_float or {})
+    settings = CalibrationSettings(method="minmax")
+    config = StaticInt8(selection, target.activation, weight, settings, outcomes or {})
+    stats = Stats("sha256:model", "sha256:data", 1)
+    for name, (low, high) in ranges.items():
+        stats.tensors[name] = TensorStats(2, [low], [high])
+    chosen = {name: options[0] for name, options in config.candidates(stats).items()}
+    assert chosen.keys() == ranges.keys()
+    return decide(model, config, chosen, stats, LABELS)

@@ -1,0 +1,116 @@
+"""Scaling channels leaves a float model what it is, but for float32's rounding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from onnxq.graph.edit import node_by_name
+from onnxq.passes.scale_channels import ScaleChannels
+from onnxq.plan import Reader, ScalingEntry
+from tests.small_models import graph_text, normal, normalized, run
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+FACTOR = np.geomspace(0.01, 100, 8, dtype=np.float32)
+
+
+def scaled(model: ir.Model, tensor: str, fold: str = "") -> ir.Model:
+    """``tensor`` divided by FACTOR for every MatMul and Gemm that reads it."""
+    sites = [
+        node
+        for node in model.graph
+        if node.op_type in ("MatMul", "Gemm") and node.inputs[0].name == tensor  # type: ignore[union-attr]
+    ]
+    readers = tuple(Reader(node=node.name or "", input=0) for node in sites)
+    weights = tuple(Reader(node=node.name or "", input=1) for node in sites)
+    axes = tuple(node.attributes.get_int("transB", 0) for node in sites)
+    entry = ScalingEntry(tensor=tensor, fold=fold, readers=readers, weights=weights, axes=axes)
+    before = graph_text(model)
+    result = ScaleChannels((entry,), {f"scaling/{tensor}/factor": FACTOR})(model.clone()).model
+    assert graph_text(model) == before
+    return result
+
+
+def assert_same_outputs(left: ir.Model, right: ir.Model, feeds: dict[str, NDArray[Any]]) -> None:
+    for mine, other in zip(run(left, feeds), run(right, feeds), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mul_in_front_of_the_sites_alone() -> None:
+    model = normalized(
+        """g (float[N, 8] x) => (float[N, 3] y, float[N, 4] z, float[N, 8] t) {
+            h = Tanh(x)
+            y = MatMul(h, w)
+            z = Gemm<transB = 1>(h, v)
+            t = Neg(h)
+        }""",
+        w=normal(0, 8, 3),
+        v=normal(1, 4, 8),
+    )
+    result = scaled(model, "h")
+    assert graph_text(result).splitlines() == [
+        "Tanh(x) -> h",
+        "Mul(h, h_channel_scale) -> h_scaled",
+        "MatMul(h_scaled, w_channel_scaled) -> y",
+        "Gemm(h_scaled, v_channel_scaled) -> z",
+        "Neg(h) -> t",
+    ]
+    assert not {"w", "v"} & set(result.graph.initializers)
+    assert_same_outputs(model, result, {"x": normal(2, 5, 8)})
+
+
+def test_an_input_of_the_model_is_scaled_at_the_head() -> None:
+    model = normalized(
+        "g (float[N, 8] x) => (float[N, 3] y) { y = MatMul(x, w) }", w=normal(0, 8, 3)
+    )
+    result = scaled(model, "x")
+    assert graph_text(result).splitlines()[0] == "Mul(x, x_channel_scale) -> x_scaled"
+    assert_same_outputs(model, result, {"x": normal(2, 5, 8)})
+
+
+def test_a_weight_that_two_sites_share_is_scaled_once() -> None:
+    model = normalized(
+        """g (float[N, 8] x) => (float[N, 3] y, float[N, 3] z) {
+            y = Gemm(x, w, a)
+            z = Gemm(x, w, b)
+        }""",
+        w=normal(0, 8, 3),
+        a=normal(1, 3),
+        b=normal(2, 3),
+    )
+    result = scaled(model, "x")
+    assert [name for name in result.graph.initializers if name.startswith("w")] == [
+        "w_channel_scaled"
+    ]
+    assert_same_outputs(model, result, {"x": normal(2, 5, 8)})
+
+
+NORMALIZED = """g (float[N, 8] x) => (float[N, 8] y, float[N, 8] z) {
+    h = LayerNormalization(x, g, b)
+    a = MatMul(h, w)
+    k = LayerNormalization(a, g, b)
+    y = MatMul(k, v)
+    z = Neg(k)
+}"""
+
+
+@pytest.mark.parametrize("scale", ["vector", "scalar"])
+def test_a_fold_into_the_normalization(scale: str) -> None:
+    """The scale and bias that another normalization reads too are left to it."""
+    gamma = normal(0, 8) + 2 if scale == "vector" else np.asarray([1.5], np.float32)
+    model = normalized(NORMALIZED, g=gamma, b=normal(1, 8), w=normal(2, 8, 8), v=normal(3, 8, 8))
+    first = next(
+        name for name, node in node_by_name(model.graph).items() if "h" in str(node.outputs[0].name)
+    )
+    result = scaled(model, "h", first)
+    assert len(result.graph) == len(model.graph)
+    assert graph_text(result).splitlines()[0] == (
+        "LayerNormalization(x, g_channel_scaled, b_channel_scaled) -> h"
+    )
+    assert "LayerNormalization(a, g, b) -> k" in graph_text(result)
+    assert_same_outputs(model, result, {"x": normal(4, 5, 8)})

@@ -1,0 +1,590 @@
+"""The way through: quantize, apply, calibrate, inspect, on small models."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxq import pipeline
+from onnxq.calibration.stats import load_stats
+from onnxq.errors import DataError, InternalError, ModelError, PlanError, UsageError
+from onnxq.graph.io import digest, load
+from onnxq.pipeline import QuantizeResult, RunOptions, apply, calibrate, inspect, quantize
+from onnxq.recipe import CalibrationSettings, Recipe, Rule
+from tests.small_models import Feeds, normal, run, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+UNTIMED = RunOptions(timing=None)
+PLAIN = Recipe(channel_scaling="off")
+MINMAX = Recipe(channel_scaling="off", calibration=CalibrationSettings(method="minmax"))
+
+GRAPH = """g (float[N, 8] x) => (float[N, 4] y) {
+    a = Gemm(x, w, b)
+    r = Relu(a)
+    y = Gemm(r, v)
+}"""
+
+
+def weights() -> dict[str, NDArray[Any]]:
+    return {"w": normal(0, 8, 16), "b": normal(1, 16), "v": normal(2, 16, 4)}
+
+
+def batches(count: int = 6, *shape: int, seed: int = 10) -> list[Feeds]:
+    return [{"x": normal(seed + i, *(shape or (5, 8)))} for i in range(count)]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(tmp_path / "model.onnx", GRAPH, **weights())
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def decisions(result: QuantizeResult) -> dict[str, str]:
+    return {site.name: site.decision for site in result.plan.sites}
+
+
+# What quantize does.
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), PLAIN, MINMAX])
+def test_quantize_writes_a_verified_model(model: Path, tmp_path: Path, recipe: Recipe) -> None:
+    output = tmp_path / "int8.onnx"
+    result = quantize(model, batches(8, 40, 8), output, recipe=recipe, options=UNTIMED)
+    assert result.output == output
+    assert result.verification is not None
+    assert result.verification.fidelity.sqnr_db > 25
+    assert result.verification.fidelity.independent
+    assert result.verification.kernels.integer == result.verification.kernels.planned == 2
+    assert result.verification.kernels.mac_share == 1.0
+    assert (result.missed, result.scheme, result.target) == ("", "int8", "cpu")
+    assert set(decisions(result).values()) == {"int8"}
+    assert names(tmp_path) == ["int8.onnx", "model.onnx"]
+    feeds = batches(1, seed=99)[0]
+    for level in ("none", "all"):
+        found = run(output, feeds, "none" if level == "none" else "all")[0]
+        expected = run(model, feeds)[0]
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_inputs_outputs_and_metadata_stay(tmp_path: Path, model: Path) -> None:
+    original = onnx.load(model)
+    onnx.helper.set_model_props(original, {"author": "nobody"})
+    onnx.save(original, model)
+    quantize(model, batches(), tmp_path / "o.onnx", options=UNTIMED)
+    result = onnx.load(tmp_path / "o.onnx")
+    assert list(result.graph.input) == list(original.graph.input)
+    assert list(result.graph.output) == list(original.graph.output)
+    props = {entry.key: entry.value for entry in result.metadata_props}
+    assert props["author"] == "nobody"
+    assert props["onnxq.float_model"] == digest(load(model))
+    assert props["onnxq.verified"] == "on held-out samples"
+
+
+def test_a_kept_site_stays_float_with_the_reason(tmp_path: Path, model: Path) -> None:
+    site = inspect(model).sites[1].name
+    recipe = Recipe(rules=(Rule(match=(site,), keep="float", reason="by hand"),))
+    result = quantize(model, batches(), tmp_path / "o.onnx", recipe=recipe, options=UNTIMED)
+    entry = next(entry for entry in result.plan.sites if entry.name == site)
+    assert entry.decision == "float"
+    assert "by hand" in entry.reason
+
+
+def test_a_quantized_model_is_refused(tmp_path: Path, model: Path) -> None:
+    quantize(model, batches(), tmp_path / "o.onnx", options=UNTIMED)
+    with pytest.raises(ModelError, match="quantized already"):
+        quantize(tmp_path / "o.onnx", batches(), tmp_path / "p.onnx", options=UNTIMED)
+    assert inspect(tmp_path / "o.onnx").quantized_form
+
+
+def test_a_model_without_sites_is_written_unchanged(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", "g (float[N, 8] x) => (float[N, 8] y) { y = Tanh(x) }")
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=UNTIMED)
+    assert digest(load(tmp_path / "o.onnx")) == digest(load(model))
+    assert onnx.load(tmp_path / "o.onnx").metadata_props == onnx.load(model).metadata_props
+    assert result.verification is None
+    assert result.calibration is None
+    assert any("written unchanged" in text for text in result.warnings)
+
+
+def test_the_reason_is_given_where_no_site_can_be_quantized(tmp_path: Path) -> None:
+    text = "g (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv(x, w) }"
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 4, 3, 1, 1))
+    result = quantize(model, batches(4, 1, 3, 8, 8), tmp_path / "o.onnx", options=UNTIMED)
+    assert digest(load(tmp_path / "o.onnx")) == digest(load(model))
+    assert any("must keep its value" in text for text in result.warnings)
+
+
+# Values that must be kept.
+
+
+def quantized_outputs(
+    folder: Path, text: str, samples: list[Feeds], feeds: Feeds, **constants: NDArray[Any]
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]], onnx.ModelProto]:
+    """Outputs of the float and of the quantized model, and the quantized model."""
+    model = write(folder / "keep.onnx", text, **constants)
+    result = quantize(model, samples, folder / "kept.onnx", recipe=PLAIN, options=UNTIMED)
+    assert result.verification is not None
+    found = run(folder / "kept.onnx", feeds, "all")
+    return run(model, feeds, "all"), found, onnx.load(folder / "kept.onnx")
+
+
+def readers(model: onnx.ModelProto, tensor: str) -> set[str]:
+    return {node.op_type for node in model.graph.node if tensor in node.input}
+
+
+def test_a_graph_output_keeps_its_value(tmp_path: Path) -> None:
+    text = """g (float[N, 8] x) => (float[N, 8] h, float[N, 4] y) {
+        h = Tanh(x)
+        y = MatMul(h, w)
+    }"""
+    feeds = batches(1)[0]
+    expected, found, model = quantized_outputs(tmp_path, text, batches(), feeds, w=normal(0, 8, 4))
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert not np.array_equal(found[1], expected[1])
+    assert readers(model, "h") == {"QuantizeLinear"}
+
+
+def test_an_embedding_that_is_an_output_keeps_its_value(tmp_path: Path) -> None:
+    text = """g (int64[N] i) => (float[N, 8] e, float[N, 4] y) {
+        e = Gather(t, i)
+        y = MatMul(e, w)
+    }"""
+    samples: list[Feeds] = [{"i": np.asarray([k, 3, 19 - k])} for k in range(6)]
+    expected, found, _ = quantized_outputs(
+        tmp_path, text, samples, samples[0], t=normal(0, 20, 8), w=normal(1, 8, 4)
+    )
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
+def test_an_activation_that_a_subgraph_captures_keeps_its_value(tmp_path: Path) -> None:
+    text = """g (float[N, 8] x, bool c) => (float[N, 4] y, float[N, 8] z) {
+        h = Tanh(x)
+        y = MatMul(h, w)
+        z = If (c) <
+            then_branch = t () => (float[N, 8] a) { a = Neg(h) },
+            else_branch = e () => (float[N, 8] b) { b = Exp(h) }
+        >
+    }"""
+    samples: list[Feeds] = [{**feeds, "c": np.asarray(True)} for feeds in batches()]
+    expected, found, _ = quantized_outputs(tmp_path, text, samples, samples[0], w=normal(0, 8, 4))
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert not np.array_equal(found[0], expected[0])
+
+
+def test_a_conv_whose_output_a_subgraph_captures_stays_float(tmp_path: Path) -> None:
+    text = """g (float[N, 3, 4, 4] x, bool c) => (float[N, 3, 4, 4] y, float[N, 3, 4, 4] z) {
+        a = Conv(x, w)
+        r = Relu(a)
+        d = Conv(r, v)
+        y = Tanh(d)
+        z = If (c) <
+            then_branch = t () => (float[N, 3, 4, 4] p) { p = Neg(r) },
+            else_branch = e () => (float[N, 3, 4, 4] q) { q = Exp(r) }
+        >
+    }"""
+    samples: list[Feeds] = [{**feeds, "c": np.asarray(False)} for feeds in batches(5, 2, 3, 4, 4)]
+    expected, found, model = quantized_outputs(
+        tmp_path, text, samples, samples[0], w=normal(0, 3, 3, 1, 1), v=normal(1, 3, 3, 1, 1)
+    )
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    assert "Relu" in {node.op_type for node in model.graph.node}
+
+
+def test_what_feeds_shape_arithmetic_keeps_its_value(tmp_path: Path) -> None:
+    """Rounded, the greatest value of h would be another length."""
+    text = """g (float[1, 8] x) => (float[1, 4] y, float[L] z) {
+        h = Mul(x, k)
+        y = MatMul(h, w)
+        top = ReduceMax<keepdims = 0>(h)
+        length = Cast<to = 7>(top)
+        shape = Reshape(length, one)
+        z = ConstantOfShape(shape)
+    }"""
+    samples: list[Feeds] = [{"x": np.abs(normal(i, 1, 8)) + 1} for i in range(8)]
+    constants: dict[str, NDArray[Any]] = {
+        "k": np.full(8, 777, np.float32),
+        "w": normal(0, 8, 4),
+        "one": np.asarray([1]),
+    }
+    for feeds in samples:
+        expected, found, _ = quantized_outputs(tmp_path, text, samples, feeds, **constants)
+        assert found[1].shape == expected[1].shape
+
+
+def test_the_mean_of_a_kept_tensor_is_not_rounded_in_front_of_float_readers(
+    tmp_path: Path,
+) -> None:
+    text = """g (float[N, 8] x) => (float[N, 4] y, float[N, 8] s) {
+        h = Tanh(x)
+        y = MatMul(h, w)
+        s = Softmax(h)
+    }"""
+    feeds = batches(1)[0]
+    expected, found, _ = quantized_outputs(tmp_path, text, batches(), feeds, w=normal(0, 8, 4))
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+# Odd models and data.
+
+
+@pytest.mark.parametrize("method", ["minmax", "auto", "percentile"])
+@pytest.mark.parametrize("scaling", ["auto", "off"])
+def test_nan_keeps_a_site_float_with_a_reason(tmp_path: Path, method: Any, scaling: Any) -> None:
+    text = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+        h = Log(x)
+        y = MatMul(h, w)
+        z = MatMul(x, v)
+    }"""
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 8, 4), v=normal(1, 8, 4))
+    recipe = Recipe(channel_scaling=scaling, calibration=CalibrationSettings(method=method))
+    result = quantize(model, batches(), tmp_path / "o.onnx", recipe=recipe, options=UNTIMED)
+    spoilt, other = result.plan.sites
+    assert (spoilt.decision, other.decision) == ("float", "int8")
+    assert "NaN" in spoilt.reason
+    assert "'h'" in spoilt.reason
+
+
+def test_nan_in_front_of_every_site_is_no_fault(tmp_path: Path) -> None:
+    text = "g (float[N, 8] x) => (float[N, 4] y) { h = Log(x) y = MatMul(h, w) }"
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 8, 4))
+    result = quantize(model, batches(), tmp_path / "o.onnx", recipe=MINMAX, options=UNTIMED)
+    assert set(decisions(result).values()) == {"float"}
+
+
+def test_masks_are_reported_and_do_not_stretch_a_range(tmp_path: Path) -> None:
+    text = "g (float[N, 8] x) => (float[N, 4] y) { h = Mul(x, k) y = MatMul(h, w) }"
+    constants = {"k": np.ones(8, np.float32) * 2, "w": normal(0, 8, 4)}
+    model = write(tmp_path / "m.onnx", text, **constants)
+    samples = batches()
+    samples[0]["x"][0, 0] = -1e38
+    options = RunOptions(timing=None, eval_data=batches(3, seed=50))
+    result = quantize(model, samples, tmp_path / "o.onnx", recipe=PLAIN, options=options)
+    (entry,) = result.plan.activations
+    assert -20 < entry.low < 0
+    assert any("mask constants" in text for text in result.warnings)
+
+
+def test_an_output_that_a_clip_never_passes_is_no_fault(tmp_path: Path) -> None:
+    """A range of zero alone has no scale that saturates where the clip does."""
+    text = """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) {
+        c = Conv(x, w, b)
+        r = Clip(c, zero, six)
+        d = Conv(r, v)
+        y = Sigmoid(d)
+    }"""
+    model = write(
+        tmp_path / "m.onnx",
+        text,
+        w=normal(0, 4, 3, 1, 1),
+        b=np.full(4, -1000, np.float32),
+        v=normal(1, 4, 4, 1, 1),
+        zero=np.asarray(0, np.float32),
+        six=np.asarray(6, np.float32),
+    )
+    quantize(model, batches(5, 1, 3, 8, 8), tmp_path / "o.onnx", options=UNTIMED)
+    feeds = batches(1, 1, 3, 8, 8)[0]
+    np.testing.assert_allclose(
+        run(tmp_path / "o.onnx", feeds, "all")[0], run(model, feeds)[0], atol=0.05
+    )
+
+
+def test_a_symmetric_activation_behind_a_relu_is_no_fault(tmp_path: Path) -> None:
+    """The quantizer of a symmetric range does not saturate at 0, so it cannot absorb the Relu."""
+    text = """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) {
+        c = Conv(x, w)
+        r = Relu(c)
+        d = Conv(r, v)
+        y = Sigmoid(d)
+    }"""
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 4, 3, 1, 1), v=normal(1, 4, 4, 1, 1))
+    rule = Rule.model_validate({"match": ("op:Conv",), "activation": {"symmetric": True}})
+    recipe = Recipe(rules=(rule,))
+    quantize(model, batches(5, 1, 3, 8, 8), tmp_path / "o.onnx", recipe=recipe, options=UNTIMED)
+    feeds = batches(1, 1, 3, 8, 8)[0]
+    np.testing.assert_allclose(
+        run(tmp_path / "o.onnx", feeds, "all")[0], run(model, feeds)[0], atol=0.1
+    )
+
+
+def test_a_table_that_is_a_weight_too(tmp_path: Path) -> None:
+    text = """g (int64[N] i) => (float[N, 20] y) {
+        e = Gather(t, i)
+        h = Tanh(e)
+        y = Gemm<transB = 1>(h, t)
+    }"""
+    model = write(tmp_path / "m.onnx", text, t=normal(0, 20, 8))
+    samples: list[Feeds] = [{"i": np.asarray([k, 3, 19 - k])} for k in range(6)]
+    result = quantize(model, samples, tmp_path / "o.onnx", options=UNTIMED)
+    assert result.verification is not None
+    assert result.verification.fidelity.sqnr_db > 25
+    assert "t" not in [entry.name for entry in onnx.load(tmp_path / "o.onnx").graph.initializer]
+
+
+def test_one_sample_is_not_independently_verified(model: Path, tmp_path: Path) -> None:
+    result = quantize(model, batches(1), tmp_path / "o.onnx", options=UNTIMED)
+    assert any("not independently verified" in text for text in result.warnings)
+    assert result.verification is not None
+    assert not result.verification.fidelity.independent
+    props = {p.key: p.value for p in onnx.load(tmp_path / "o.onnx").metadata_props}
+    assert props["onnxq.verified"] == "not independently verified"
+
+
+def test_evaluation_data_of_its_own_is_independent(model: Path, tmp_path: Path) -> None:
+    options = RunOptions(timing=None, eval_data=batches(2, seed=70))
+    result = quantize(model, batches(1), tmp_path / "o.onnx", options=options)
+    assert result.verification is not None
+    assert result.verification.fidelity.independent
+    assert result.verification.fidelity.samples == 2
+    assert result.calibration is not None
+    assert result.calibration.samples == 1
+
+
+def test_evaluating_on_the_calibration_data_is_not_independent(
+    model: Path, tmp_path: Path
+) -> None:
+    options = RunOptions(timing=None, eval_data=batches())
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    assert any("not independently verified" in text for text in result.warnings)
+    assert not result.plan.independent
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), PLAIN])
+def test_apply_gives_the_same_bytes_each_time(model: Path, tmp_path: Path, recipe: Recipe) -> None:
+    plan = tmp_path / "plan"
+    options = RunOptions(timing=None, plan_out=plan)
+    quantize(model, batches(), tmp_path / "o.onnx", recipe=recipe, options=options)
+    expected = (tmp_path / "o.onnx").read_bytes()
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        apply(model, plan, tmp_path / str(number) / "o.onnx")
+        assert (tmp_path / str(number) / "o.onnx").read_bytes() == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_quantizing_again_gives_the_same_bytes(model: Path, tmp_path: Path, seed: int) -> None:
+    """With statistics from the cache as well as with none."""
+    recipe = Recipe(seed=seed)
+    first = quantize(model, batches(), tmp_path / "a.onnx", recipe=recipe, options=UNTIMED)
+    second = quantize(model, batches(), tmp_path / "b.onnx", recipe=recipe, options=UNTIMED)
+    assert first.calibration is not None
+    assert second.calibration is not None
+    assert (first.calibration.reused, second.calibration.reused) == (False, True)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_the_plan_of_another_model_is_refused(model: Path, tmp_path: Path) -> None:
+    options = RunOptions(timing=None, plan_out=tmp_path / "plan")
+    quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    other = write(tmp_path / "other.onnx", GRAPH, **{**weights(), "v": normal(9, 16, 4)})
+    with pytest.raises(PlanError, match="another model") as caught:
+        apply(other, tmp_path / "plan", tmp_path / "p.onnx")
+    assert caught.value.where == str(other)
+    assert not (tmp_path / "p.onnx").exists()
+
+
+def test_a_tampered_plan_is_refused_and_writes_nothing(model: Path, tmp_path: Path) -> None:
+    options = RunOptions(timing=None, plan_out=tmp_path / "plan")
+    quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    path = tmp_path / "plan" / "plan.json"
+    content = json.loads(path.read_text())
+    content["activations"][0]["tensor"] = "nowhere"
+    path.write_text(json.dumps(content))
+    before = names(tmp_path)
+    with pytest.raises(PlanError, match="nowhere"):
+        apply(model, tmp_path / "plan", tmp_path / "p.onnx")
+    assert names(tmp_path) == before
+
+
+# The cache.
+
+
+def test_other_samples_are_calibrated_afresh(model: Path, tmp_path: Path) -> None:
+    for seed in (10, 40):
+        result = quantize(
+            model, batches(seed=seed), tmp_path / "o.onnx", recipe=PLAIN, options=UNTIMED
+        )
+        assert result.calibration is not None
+        assert not result.calibration.reused
+
+
+def test_the_order_of_runs_does_not_change_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one recipe measured is not taken for what another one asks."""
+    text = """g (float[N, 16] x) => (float[N, 8] y, float[N, 8] z) {
+        y = MatMul(x, w)
+        z = MatMul(x, v)
+    }"""
+    skew = np.geomspace(0.01, 100, 16, dtype=np.float32)
+    model = write(
+        tmp_path / "m.onnx",
+        text,
+        w=normal(0, 16, 8) / skew[:, None],
+        v=normal(1, 16, 8) * np.abs(normal(2, 16))[:, None],
+    )
+    samples: list[Feeds] = [{"x": normal(20 + i, 20, 16) * skew} for i in range(6)]
+    other = inspect(model).sites[1].name
+    narrow = Recipe.model_validate(
+        {
+            "rules": (
+                Rule(match=(other,), keep="float"),
+                Rule.model_validate({"match": ("op:MatMul",), "weight": {"bits": 7}}),
+            )
+        }
+    )
+    plans = {}
+    for name, recipes in {"alone": [Recipe()], "after": [narrow, Recipe()]}.items():
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        for recipe in recipes:
+            result = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=UNTIMED)
+        plans[name] = result.plan
+    assert plans["alone"].model_dump() == plans["after"].model_dump()
+    assert plans["alone"].arrays.keys() == plans["after"].arrays.keys()
+    for key, array in plans["alone"].arrays.items():
+        np.testing.assert_array_equal(array, plans["after"].arrays[key])
+
+
+def test_a_damaged_cache_is_no_failure(model: Path, tmp_path: Path, cache_home: Path) -> None:
+    quantize(model, batches(), tmp_path / "o.onnx", options=UNTIMED)
+    kept = [path for path in cache_home.rglob("*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-7])
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=UNTIMED)
+    assert result.calibration is not None
+    assert not result.calibration.reused
+
+
+# Bounds and failures.
+
+
+def test_a_missed_bound_writes_nothing(model: Path, tmp_path: Path) -> None:
+    options = RunOptions(timing=None, min_sqnr=200.0, plan_out=tmp_path / "plan")
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    assert result.output is None
+    assert "200 dB" in result.missed
+    assert names(tmp_path) == ["model.onnx"]
+
+
+def test_a_missed_bound_that_is_allowed_writes(model: Path, tmp_path: Path) -> None:
+    options = RunOptions(timing=None, min_sqnr=200.0, allow_miss=True)
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    assert result.output == tmp_path / "o.onnx"
+    assert result.missed
+    assert result.output.exists()
+
+
+@pytest.mark.parametrize("step", ["verify", "execute", "publish", "save"])
+def test_a_failure_leaves_the_old_output(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    output = tmp_path / "o.onnx"
+    output.write_bytes(b"an older result")
+
+    def fail(*_: object, **__: object) -> None:
+        code, text = "test.failure", "a fault in the middle"
+        raise InternalError(code, text)
+
+    monkeypatch.setattr(pipeline, step, fail)
+    with pytest.raises(InternalError, match="in the middle"):
+        quantize(model, batches(), output, options=UNTIMED)
+    assert output.read_bytes() == b"an older result"
+    assert names(tmp_path) == ["model.onnx", "o.onnx"]
+
+
+def test_an_interrupt_leaves_the_old_output(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "o.onnx"
+    output.write_bytes(b"an older result")
+
+    def interrupt(step: str, done: int, total: int) -> None:
+        if step == "compare":
+            raise KeyboardInterrupt
+
+    options = RunOptions(timing=None, report=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(model, batches(), output, options=options)
+    assert output.read_bytes() == b"an older result"
+    assert names(tmp_path) == ["model.onnx", "o.onnx"]
+
+
+def test_bad_samples_write_nothing(model: Path, tmp_path: Path) -> None:
+    samples = batches()
+    samples[2]["x"] = samples[2]["x"][:, :3]
+    with pytest.raises(DataError):
+        quantize(model, samples, tmp_path / "o.onnx", options=UNTIMED)
+    assert names(tmp_path) == ["model.onnx"]
+
+
+def test_a_folder_that_does_not_exist_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        quantize(model, batches(), tmp_path / "none" / "o.onnx", options=UNTIMED)
+
+
+# calibrate and inspect.
+
+
+def test_calibrate_writes_statistics(model: Path, tmp_path: Path) -> None:
+    run_of = calibrate(model, batches(), tmp_path / "s", recipe=PLAIN)
+    stats = load_stats(tmp_path / "s")
+    assert (run_of.samples, stats.samples) == (6, 6)
+    values = np.concatenate([feeds["x"] for feeds in batches()])
+    assert stats.tensors["x"].low == values.min()
+    assert stats.tensors["x"].high == values.max()
+    assert stats.model_digest == digest(load(model))
+
+
+def test_inspect_shows_each_site_and_its_error(model: Path) -> None:
+    bare = inspect(model)
+    assert [site.op for site in bare.sites] == ["Gemm", "Gemm"]
+    assert all(site.sqnr_db is None and site.decision == "int8" for site in bare.sites)
+    measured = inspect(model, batches(), recipe=PLAIN)
+    for site in measured.sites:
+        assert site.sqnr_db is not None
+        assert 25 < site.sqnr_db < 60
+        assert site.weight is not None
+
+
+def test_the_site_with_an_outlier_is_the_worst(tmp_path: Path) -> None:
+    text = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+        y = MatMul(x, w)
+        h = Mul(x, k)
+        z = MatMul(h, v)
+    }"""
+    k = np.asarray([1000, 1, 1, 1, 1, 1, 1, 1], np.float32)
+    v = normal(1, 8, 4)
+    v[0] = 0
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 8, 4), k=k, v=v)
+    found = {site.name: site.sqnr_db for site in inspect(model, batches(), recipe=MINMAX).sites}
+    fine, coarse = found.values()
+    assert fine is not None
+    assert coarse is not None
+    assert coarse < fine - 20
+
+
+def test_a_small_budget_changes_no_byte(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Recipe(calibration=CalibrationSettings(memory_budget=1))
+    steps: list[tuple[str, int, int]] = []
+    options = RunOptions(timing=None, report=lambda *step: steps.append(step))
+    quantize(model, batches(), tmp_path / "a.onnx", recipe=small, options=options)
+    assert max(total for name, _, total in steps if name == "calibrate") > 6
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    quantize(model, batches(), tmp_path / "b.onnx", options=UNTIMED)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()

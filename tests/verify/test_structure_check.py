@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxq.errors import InternalError
+from onnxq.verify.structure import check_structure
+from tests.small_models import normal, proto, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+GRAPH = "g (float[N, 8] x) => (float[N, 4] y) { y = MatMul(x, w) }"
+
+
+def test_a_good_model_passes(tmp_path: Path) -> None:
+    check_structure(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 8, 4)))
+
+
+def test_a_model_against_the_specification_is_refused(tmp_path: Path) -> None:
+    model = proto(GRAPH, w=normal(0, 8, 4))
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(InternalError, match="no valid ONNX model") as caught:
+        check_structure(tmp_path / "m.onnx")
+    assert caught.value.where == "m.onnx"
+
+
+def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InternalError, match="no valid ONNX model"):
+        check_structure(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 7, 4)))
+
+
+def test_a_model_that_does_not_load_is_refused(tmp_path: Path) -> None:
+    """Valid for the checker, which passes over operators of other domains."""
+    model = proto(GRAPH, w=normal(0, 8, 4))
+    model.graph.node[0].domain = "nobody.knows"
+    model.opset_import.append(onnx.helper.make_opsetid("nobody.knows", 1))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(InternalError, match="does not load at optimization 'all'") as caught:
+        check_structure(tmp_path / "m.onnx")
+    assert caught.value.where == "m.onnx"
+
+
+def test_a_zero_point_of_another_type_is_refused(tmp_path: Path) -> None:
+    text = """g (float[N, 8] x) => (float[N, 8] y) {
+        q = QuantizeLinear(x, s, z)
+        y = DequantizeLinear(q, s, u)
+    }"""
+    constants: dict[str, NDArray[Any]] = {
+        "s": np.asarray(0.1, np.float32),
+        "z": np.asarray(0, np.uint8),
+        "u": np.asarray(0, np.int8),
+    }
+    with pytest.raises(InternalError):
+        check_structure(write(tmp_path / "m.onnx", text, **constants))
