@@ -350,9 +350,7 @@ def test_evaluation_data_of_its_own_is_independent(model: Path, tmp_path: Path) 
     assert result.calibration.samples == 1
 
 
-def test_evaluating_on_the_calibration_data_is_not_independent(
-    model: Path, tmp_path: Path
-) -> None:
+def test_evaluating_on_the_calibration_data_is_not_independent(model: Path, tmp_path: Path) -> None:
     options = RunOptions(timing=None, eval_data=batches())
     result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
     assert any("not independently verified" in text for text in result.warnings)

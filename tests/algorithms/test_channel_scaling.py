@@ -43,7 +43,9 @@ def two_sites() -> ir.Model:
 def channels(tensor: str) -> Stats:
     stats = Stats("m", "d", 1)
     zeros = np.zeros(8)
-    stats.tensors[tensor] = TensorStats(channels={-1: ChannelStats(-PEAKS, PEAKS * np.float32(0.5), zeros, 8)})
+    stats.tensors[tensor] = TensorStats(
+        channels={-1: ChannelStats(-PEAKS, PEAKS * np.float32(0.5), zeros, 8)}
+    )
     return stats
 
 
