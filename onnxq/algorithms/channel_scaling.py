@@ -6,8 +6,9 @@ For the MatMul and Gemm sites that read one activation ``x`` jointly::
 
 with the exponent ``a`` chosen for each activation by the error of its sites' outputs on the
 calibration data, activation and weight both quantized. Not scaling at all is always a candidate.
-The division is folded into the normalization in front where nobody else reads it, else one Mul is
-inserted, and only where it takes away a fifth of the error, for a Mul costs time.
+The division is folded into the normalization in front where nobody else reads it. Else one Mul is
+inserted, which costs time, and so only where it pays: it takes away a fifth of the sites' error,
+and a greater share of the error of all groups than its share of all groups' elements.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
 Language Models", ICML 2023; the joint search after Lin et al. (AWQ), MLSys 2024.
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
 
-EXPONENTS = (0.3, 0.4, 0.5, 0.6, 0.7)
+EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Exponents tried beside not scaling."""
 
-_WORTH_A_MUL = 0.8
+_WORTH_A_MUL = 0.2
 _TINY = 1e-30
 _SCALED_OPS = ("MatMul", "Gemm")
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
@@ -89,15 +90,19 @@ class ChannelScaling:
 
     def choose(self, stats: Stats) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
         """The entries of a plan and their arrays."""
+        usable = [group for group in self.groups if _usable(group, stats)]
+        before = {g.tensor.name: self._error(g, None, stats) for g in usable}
+        elements = {g.tensor.name: _elements(g, stats) for g in usable}
         entries, arrays = [], {}
-        for group in (group for group in self.groups if _usable(group, stats)):
-            errors = {e: self._error(group, e, stats) for e in (None, *EXPONENTS)}
-            best = min(errors, key=lambda exponent: errors[exponent])
-            least = errors[None] * (1.0 if group.fold else _WORTH_A_MUL)
-            if best is not None and errors[best] < least:
+        for group in usable:
+            name = group.tensor.name
+            best = min(EXPONENTS, key=lambda e: self._error(group, e, stats))
+            gain = before[name] - self._error(group, best, stats)
+            share = elements[name] / max(sum(elements.values()), 1)
+            pays = gain >= max(_WORTH_A_MUL * before[name], share * sum(before.values()))
+            if gain > 0 and (group.fold or pays):
                 entries.append(self._entry(group))
-                name = f"scaling/{group.tensor.name}/factor"
-                arrays[name] = self._factor(group, best, stats)
+                arrays[f"scaling/{name}/factor"] = self._factor(group, best, stats)
         return tuple(entries), arrays
 
     def _group(self, tensor: QuantizedTensor) -> Group | None:
@@ -195,6 +200,12 @@ class ChannelScaling:
             ),
             axes=tuple(_input_axis(site) for site in group.sites),
         )
+
+
+def _elements(group: Group, stats: Stats) -> int:
+    """Elements of the activation over all samples: what a Mul would have to go through."""
+    channels = stats.tensors[group.tensor.name].channels[-1]
+    return channels.rows * int(channels.low.size)
 
 
 def _usable(group: Group, stats: Stats) -> bool:
