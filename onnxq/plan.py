@@ -8,6 +8,7 @@ Passes execute a plan and decide nothing: the same model and plan give the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Literal
@@ -141,6 +142,13 @@ class AbsorbedEntry(_Entry):
     op: str
 
 
+class KeptApartEntry(_Entry):
+    """A node that is written as ``op``, which computes the same and is not fused."""
+
+    node: str
+    op: Literal["Sum"]
+
+
 class Plan(_Entry):
     """What was decided for one model.
 
@@ -168,6 +176,7 @@ class Plan(_Entry):
     biases: tuple[BiasEntry, ...] = ()
     embeddings: tuple[EmbeddingEntry, ...] = ()
     absorbed: tuple[AbsorbedEntry, ...] = ()
+    kept_apart: tuple[KeptApartEntry, ...] = ()
     warnings: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] = Field(default_factory=dict, exclude=True, repr=False)
 
@@ -182,6 +191,16 @@ class Plan(_Entry):
             code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
             raise PlanError(code, text, remedy="make the plan again with --plan-out")
         return self.arrays[key]
+
+
+def plan_digest(plan: Plan) -> str:
+    """``sha256:...`` over every decision and array, whatever the plan says of itself."""
+    said = {"onnxq_version", "model_digest", "data_digest", "target", "independent", "warnings"}
+    hasher = hashlib.sha256(plan.model_dump_json(exclude=said).encode())
+    for key, array in sorted(plan.arrays.items()):
+        hasher.update(f"{key}\0{array.dtype.str}\0{array.shape}\0".encode())
+        hasher.update(np.ascontiguousarray(array).data)
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def save_plan(plan: Plan, folder: Path) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_SAMPLES: Final = 128
 MEMORY_SAMPLES: Final = 512
-CROPS_PER_LABELLED: Final = 4
+CROPS_PER_LABELLED: Final = 16
 
 
 def feeds(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -46,7 +46,7 @@ def feeds(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
 def write(folder: Path) -> None:
     """Export the model and write the crops.
 
-    Evaluation: the middle of each of the 20 photographs, then three random parts of each.
+    Evaluation: the middle of each of the 20 photographs, then 15 random parts of each.
     """
     export(factory, folder / "model.onnx")
     crops = random_crops(photographs(), MEMORY_SAMPLES, SIZE, seed=1, smallest=0.3)

@@ -8,7 +8,7 @@ with the exponent ``a`` chosen for each activation by the error of its sites' ou
 calibration data, activation and weight both quantized. Not scaling at all is always a candidate.
 The division is folded into the normalization in front where nobody else reads it. Else one Mul is
 inserted, which costs time, and so only where it pays: it takes away a fifth of the sites' error,
-and a greater share of the error of all groups than its share of all groups' elements.
+and a share of the error of all groups of at least half its share of all groups' elements.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
 Language Models", ICML 2023; the joint search after Lin et al. (AWQ), MLSys 2024.
@@ -99,7 +99,8 @@ class ChannelScaling:
             best = min(EXPONENTS, key=lambda e: self._error(group, e, stats))
             gain = before[name] - self._error(group, best, stats)
             share = elements[name] / max(sum(elements.values()), 1)
-            pays = gain >= max(_WORTH_A_MUL * before[name], share * sum(before.values()))
+            least = max(_WORTH_A_MUL * before[name], share / 2 * sum(before.values()))
+            pays = gain >= least
             if gain > 0 and (group.fold or pays):
                 entries.append(self._entry(group))
                 arrays[f"scaling/{name}/factor"] = self._factor(group, best, stats)

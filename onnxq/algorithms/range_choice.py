@@ -3,12 +3,14 @@
 Each method turns the statistics of one tensor into a range; ``auto`` makes every method's range a
 candidate and takes the one with the least error of what reads the tensor: the output of the sites
 that it feeds when that input alone is quantized, measured on the calibration data, or, where it
-feeds no site, the tensor itself (from its histogram).
+feeds no site, the tensor itself (from its histogram). Errors of single sites are a proxy, so this
+choice then competes with each method used everywhere (:func:`uniform`) by the error of the whole
+quantized model's output, again on calibration data: ``auto`` is never worse there than any of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -52,12 +54,14 @@ class Candidate:
         low: Lower end.
         high: Upper end.
         params: What the range gives under the scheme.
+        methods: Every method that gave this range, or one that differs by nothing that matters.
     """
 
     label: str
     low: float
     high: float
     params: QParams
+    methods: tuple[str, ...]
 
 
 def request(tensor: str, method: Method) -> Request:
@@ -89,8 +93,12 @@ def candidates(
     different: list[Candidate] = []
     for name, p in labels:
         new = _candidate(name, stats, scheme, p)
-        if not any(_same(new, old) for old in different):
+        same = next((place for place, old in enumerate(different) if _same(new, old)), None)
+        if same is None:
             different.append(new)
+        else:
+            old = different[same]
+            different[same] = replace(old, methods=(*old.methods, new.label))
     return tuple(different)
 
 
@@ -130,6 +138,25 @@ def choose(
     return options[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
 
 
+def uniform(
+    candidates: Mapping[str, Sequence[Candidate]],
+) -> dict[str, dict[str, Candidate]]:
+    """Each method used for every tensor that has the choice: by method, the range of each tensor.
+
+    A tensor without that method, because a rule gives it another one, keeps its only candidate.
+    """
+    methods = dict.fromkeys(
+        method for options in candidates.values() for o in options for method in o.methods
+    )
+    return {
+        method: {
+            name: next((o for o in options if method in o.methods), options[0])
+            for name, options in candidates.items()
+        }
+        for method in methods
+    }
+
+
 def warning(tensor: str, stats: TensorStats, chosen: Candidate) -> str | None:
     """A sentence where masks were left out or few values stretch the chosen range, else None."""
     if stats.masked:
@@ -151,7 +178,7 @@ def warning(tensor: str, stats: TensorStats, chosen: Candidate) -> str | None:
 def _candidate(method: Method, stats: TensorStats, scheme: Scheme, percent: float) -> Candidate:
     low, high = _range(method, stats, scheme, percent)
     label = f"percentile {percent:g}" if method == "percentile" else method
-    return Candidate(label, low, high, qparams_from_range(low, high, scheme))
+    return Candidate(label, low, high, qparams_from_range(low, high, scheme), (label,))
 
 
 def _range(method: Method, stats: TensorStats, scheme: Scheme, percent: float) -> Range:

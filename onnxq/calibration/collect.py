@@ -9,25 +9,21 @@ candidates; the running model itself comes on top.
 from __future__ import annotations
 
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from onnxq.calibration.probe import ProbeGraph
 from onnxq.calibration.requests import Channels, Distribution, Extrema, OutputError, Request
+from onnxq.calibration.session import open_model
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.errors import DataError
-from onnxq.graph.io import save, to_bytes, weight_bytes
 from onnxq.numerics.histogram import FloatHistogram
-from onnxq.runtime.session import Session, SessionSettings, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -37,12 +33,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = 2 << 30
 """Bytes of probed tensors that one pass may hold."""
-
-_IN_MEMORY = 3 << 29
-"""Bytes of weights up to which a probe is opened from memory; a message ends at 2 GiB."""
-
-# Spinning threads of the session would steal the cores from the counting in between.
-_SETTINGS = SessionSettings(spinning=False)
 
 
 class _Observer(Protocol):
@@ -225,7 +215,7 @@ def observed_dtypes(
     probe = ProbeGraph(model)
     for name in tensors:
         probe.fetch(name)
-    with _session(probe.pruned()) as session:
+    with open_model(probe.pruned()) as session:
         return {spec.name: spec.dtype for spec in session.outputs}
 
 
@@ -235,7 +225,7 @@ def observed_shapes(
     """The shape of each tensor in a real run of ``sample``."""
     probe = ProbeGraph(model)
     outputs = [probe.shape(name) for name in tensors]
-    with _session(probe.pruned()) as session:
+    with open_model(probe.pruned()) as session:
         shapes = session.run(sample.feeds, outputs)
     return {
         name: tuple(int(dim) for dim in shape) for name, shape in zip(tensors, shapes, strict=True)
@@ -276,7 +266,7 @@ def _run_pass(
     observers = [_observer(probe, request, stats) for request in requests]
     names = list(dict.fromkeys(name for observer in observers for name in observer.outputs))
     workers = min(os.cpu_count() or 1, 8)
-    with _session(probe.pruned()) as session, ThreadPoolExecutor(workers) as pool:
+    with open_model(probe.pruned()) as session, ThreadPoolExecutor(workers) as pool:
         for done, sample in enumerate(data, start=1):
             arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
             jobs = [
@@ -312,15 +302,3 @@ def _extend(stats: TensorStats, size: int, low: float, high: float) -> None:
     stats.elements += size
     stats.lows.append(low if np.isfinite(low) else 0.0)
     stats.highs.append(high if np.isfinite(high) else 0.0)
-
-
-@contextmanager
-def _session(model: ir.Model) -> Iterator[Session]:
-    """A session of an in-memory model; one too large for a message goes by a private folder."""
-    if weight_bytes(model) < _IN_MEMORY:
-        yield open_session(to_bytes(model), _SETTINGS)
-        return
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        path = Path(folder) / "probe.onnx"
-        save(model, path)
-        yield open_session(path, _SETTINGS)

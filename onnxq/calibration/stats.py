@@ -110,13 +110,23 @@ class SiteError:
 
 @dataclass(slots=True)
 class Stats:
-    """Everything that was observed of one model on one set of data."""
+    """Everything that was observed of one model on one set of data.
+
+    Attributes:
+        model_digest: The model.
+        data_digest: The samples.
+        samples: How many there were.
+        tensors: Statistics of activations, by name.
+        sites: Output errors of sites, by name.
+        trials: Noise over signal of whole quantized models, by the digest of their plan.
+    """
 
     model_digest: str
     data_digest: str
     samples: int = 0
     tensors: dict[str, TensorStats] = field(default_factory=dict)
     sites: dict[str, SiteError] = field(default_factory=dict)
+    trials: dict[str, float] = field(default_factory=dict)
 
     def merge(self, other: Stats) -> None:
         """Add what was found on other samples of the same model.
@@ -154,6 +164,7 @@ def save_stats(stats: Stats, path: Path) -> None:
         "samples": stats.samples,
         "tensors": tensors,
         "sites": sites,
+        "trials": stats.trials,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
@@ -184,6 +195,7 @@ def load_stats(path: Path) -> Stats:
             samples=body["samples"],
             tensors={name: _restore(entry, arrays) for name, entry in body["tensors"].items()},
             sites={n: SiteError(e["signal"], e["noise"]) for n, e in body["sites"].items()},
+            trials=body["trials"],
         )
     except _DAMAGES as error:
         code, text = "stats.unreadable", "the statistics file is missing or damaged"

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxq.errors import OnnxqError
 from onnxq.passes.absorb_activations import AbsorbActivations
 from onnxq.passes.insert_qdq import InsertQDQ
+from onnxq.passes.keep_apart import KeepApart
 from onnxq.passes.quantize_biases import QuantizeBiases
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_weights import QuantizeWeights
@@ -32,6 +33,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         QuantizeBiases(plan),
         QuantizeWeights(plan),
         InsertQDQ(plan),
+        KeepApart(plan),
         Stamp(plan),
     )
     try:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms import range_choice
 from onnxq.algorithms.channel_scaling import ChannelScaling
+from onnxq.algorithms.keep_apart import find_kept_apart
 from onnxq.algorithms.static_int8 import PlanLabels, decide, without_nan
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect, observed_shapes, unknown
@@ -25,7 +27,9 @@ from onnxq.graph.sites import find_sites
 from onnxq.graph.structure import macs
 from onnxq.numerics.metrics import sqnr_db
 from onnxq.passes.scale_channels import ScaleChannels
+from onnxq.plan import plan_digest
 from onnxq.runtime.machine import peak_rss_bytes
+from onnxq.stages.trial import whole_model_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,12 +51,22 @@ ERROR_SAMPLES = 32
 distributions themselves count every sample."""
 
 
+WHOLE_MODEL_SAMPLES = 16
+"""Of these, how many the whole quantized model is run on for each choice that competes."""
+
+_TRIAL = PlanLabels("", "int8", "", 0, independent=False)
+
+PER_SITE = "per site"
+"""The choice that takes the best method of each site."""
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationRun:
     """How calibration went.
 
     Attributes:
         method: The general method of the recipe.
+        chosen: What ``auto`` came to: the best of each site, or one method for all.
         samples: How many samples were seen.
         seconds: How long it took.
         peak_rss_bytes: The most memory that this process has held so far.
@@ -60,6 +74,7 @@ class CalibrationRun:
     """
 
     method: str
+    chosen: str
     samples: int
     seconds: float
     peak_rss_bytes: int
@@ -99,8 +114,12 @@ class Calibrated:
             independent=independent,
         )
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
-        arrays = {**plan.arrays, **self.arrays}
-        return plan.model_copy(update={"scalings": self.scalings, "arrays": arrays})
+        decided = {
+            "scalings": self.scalings,
+            "kept_apart": find_kept_apart(prepared.model, self.config.selection, prepared.target),
+            "arrays": {**plan.arrays, **self.arrays},
+        }
+        return plan.model_copy(update=decided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,28 @@ class _Observer:
             progress=lambda done, total: self.report(step, done, total),
         )
 
+    def best(
+        self,
+        stage: _Stage,
+        config: StaticInt8,
+        options: Mapping[str, Mapping[str, Candidate]],
+    ) -> str:
+        """The option under which the whole quantized model's output has the least error."""
+        if len(options) == 1:
+            return next(iter(options))
+        samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
+        known = stage.stats.trials
+        errors: dict[str, float] = {}
+        for done, (name, chosen) in enumerate(options.items(), start=1):
+            plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
+            key = plan_digest(plan)
+            if key not in known:
+                self.observed += 1
+                known[key] = whole_model_error(stage.prepared.model, plan, samples)
+            errors[name] = known[key]
+            self.report("compare choices", done, len(options))
+        return min(errors, key=lambda name: errors[name])
+
 
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
     """Observe a model on all of ``data``, scale its channels and choose its ranges."""
@@ -144,13 +185,14 @@ def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrate
     first = _Stage(prepared, load_cached(prepared.digest, data.digest()))
     scalings, arrays = _choose_scalings(first, observe)
     second = _scaled(first, scalings, arrays, data) if scalings else first
-    config, chosen = _choose_ranges(second, observe)
+    config, chosen, best = _choose_ranges(second, observe)
     if observe.observed:
         store(first.stats)
         if scalings:
             store(second.stats)
     run = CalibrationRun(
         method=prepared.recipe.calibration.method,
+        chosen=best,
         samples=len(data),
         seconds=time.perf_counter() - start,
         peak_rss_bytes=peak_rss_bytes(),
@@ -220,7 +262,9 @@ def _scaled(
     return _Stage(prepared, stats)
 
 
-def _choose_ranges(stage: _Stage, observe: _Observer) -> tuple[StaticInt8, dict[str, Candidate]]:
+def _choose_ranges(
+    stage: _Stage, observe: _Observer
+) -> tuple[StaticInt8, Mapping[str, Candidate], str]:
     prepared, stats = stage.prepared, stage.stats
     config = prepared.config(prepared.select({}))
     observe(stage, config.requests(), "calibrate")
@@ -230,4 +274,8 @@ def _choose_ranges(stage: _Stage, observe: _Observer) -> tuple[StaticInt8, dict[
         observe(stage, config.requests(), "calibrate")
     candidates = config.candidates(stats)
     observe(stage, config.error_requests(candidates), "choose ranges")
-    return config, config.choose(stats, candidates)
+    options = {PER_SITE: config.choose(stats, candidates)}
+    if any(len(found) > 1 for found in candidates.values()):
+        options |= range_choice.uniform(candidates)
+    best = observe.best(stage, config, options)
+    return config, options[best], best

@@ -87,6 +87,8 @@ class Target:
         absorbs: Operators between an integer operator and its output's Q/DQ pair that vanish if the
             pair represents nothing outside their range: ``Relu`` if the lowest integer stands for
             0, ``Clip`` if the representable range lies within its bounds.
+        keep_apart: Fused operators that are slower than what they replace; the graph is written
+            so that they are not made.
         ops: The rule of each operator.
         notes: What else there is to know, such as what costs latency.
     """
@@ -101,6 +103,7 @@ class Target:
     weight: Scheme
     weight_without_vnni_bits: int
     absorbs: tuple[str, ...]
+    keep_apart: tuple[str, ...]
     ops: Mapping[str, OpRule]
     notes: tuple[str, ...] = field(default=())
 
