@@ -22,11 +22,11 @@ import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.histogram import Bins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxq.numerics.histogram import Bins
     from onnxq.numerics.schemes import Scheme
 
 Range = tuple[float, float]
@@ -80,6 +80,7 @@ def mse(bins: Bins, scheme: Scheme) -> Range:
     side must not cost the other side its values); then both and each on finer grids around the
     best. The whole range is always a candidate, so the result is never worse than min-max.
     """
+    bins = _coarsened(bins, scheme)
     low, high = minmax(float(bins.low[0]), float(bins.high[-1]))
     one_sided = scheme.symmetric or low == 0 or high == 0
     alone = [] if one_sided else [(True, False), (False, True)]
@@ -112,6 +113,7 @@ def entropy(bins: Bins, scheme: Scheme) -> Range:
     added to the outermost bins, and the quantized distribution spreads each level's mass evenly
     over the level's occupied bins.
     """
+    bins = _coarsened(bins, scheme)
     low, high = minmax(float(bins.low[0]), float(bins.high[-1]))
     if low == high:
         return low, high
@@ -132,6 +134,23 @@ def mean_squared_error(bins: Bins, low: float, high: float, scheme: Scheme) -> f
         bins.low, bins.high, bins.count, float(params.scale), float(bottom), float(top)
     )
     return float(total) / float(bins.count.sum())
+
+
+def _coarsened(bins: Bins, scheme: Scheme) -> Bins:
+    """The same distribution without bins that are far narrower than any step worth trying.
+
+    Bins are merged up to a 32nd of the step that the central 99.9 % would have. The searches go
+    through all bins for each candidate, and most bins lie in the octaves next to 0.
+    """
+    low, high = percentile(bins, 99.9)
+    width = (high - low) / (32 * (scheme.qmax - scheme.qmin))
+    if width <= 0:
+        return bins
+    group = np.floor(bins.centre / width)
+    group[bins.high - bins.low > width] += 0.5  # a wide bin is no neighbour's companion
+    first = np.flatnonzero(np.diff(group, prepend=-np.inf))
+    last = np.append(first[1:], group.size) - 1
+    return Bins(bins.low[first], bins.high[last], np.add.reduceat(bins.count, first))
 
 
 def _least(bins: Bins, scheme: Scheme, candidates: list[Range]) -> Range:
