@@ -186,7 +186,7 @@ def quantize(
     check_output(output, model=source)
     prepared = prepare(source, recipe)
     split, labels = _open(prepared, data, options)
-    prepared = learn_types(prepared, split.calibration)
+    written, prepared = prepared.model, learn_types(prepared, split.calibration)
     selection = prepared.select({})
     if not selection.chosen:
         return _unchanged(prepared, selection, output)
@@ -201,7 +201,8 @@ def quantize(
         timing=options.timing,
     )
     with staging(output) as staged:
-        save(execute(plan, prepared.model), staged)
+        # What was learned from data stays out: `apply` has none and gives the same bytes.
+        save(execute(plan, written), staged)
         verification = verify(source, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
         if not missed or options.allow_miss:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnxq import pipeline
+from onnxq.algorithms import selection
 from onnxq.calibration.stats import load_stats
 from onnxq.errors import DataError, InternalError, ModelError, PlanError, UsageError
 from onnxq.graph.io import digest, load
@@ -44,6 +45,12 @@ def batches(count: int = 6, *shape: int, seed: int = 10) -> list[Feeds]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write(tmp_path / "model.onnx", GRAPH, **weights())
+
+
+@pytest.fixture
+def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of any size are stored as integers."""
+    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
 
 
 def names(path: Path) -> list[str]:
@@ -155,6 +162,7 @@ def test_a_graph_output_keeps_its_value(tmp_path: Path) -> None:
     assert readers(model, "h") == {"QuantizeLinear"}
 
 
+@pytest.mark.usefixtures("small_tables")
 def test_an_embedding_that_is_an_output_keeps_its_value(tmp_path: Path) -> None:
     text = """g (int64[N] i) => (float[N, 8] e, float[N, 4] y) {
         e = Gather(t, i)
@@ -317,6 +325,7 @@ def test_a_symmetric_activation_behind_a_relu_is_no_fault(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.usefixtures("small_tables")
 def test_a_table_that_is_a_weight_too(tmp_path: Path) -> None:
     text = """g (int64[N] i) => (float[N, 20] y) {
         e = Gather(t, i)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from onnxq.data.sample import Sample
     from onnxq.data.source import DataSource
+    from onnxq.runtime.session import Session
 
 DEFAULT_BUDGET = 2 << 30
 """Bytes of probed tensors that one pass may hold."""
@@ -268,14 +269,24 @@ def _run_pass(
     workers = min(os.cpu_count() or 1, 8)
     with open_model(probe.pruned()) as session, ThreadPoolExecutor(workers) as pool:
         for done, sample in enumerate(data, start=1):
-            arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
-            jobs = [
-                pool.submit(observer, [arrays[name] for name in observer.outputs])
-                for observer in observers
-            ]
-            for job in jobs:
-                job.result()
+            # In a function of its own, so that one sample's tensors are gone before the next run.
+            _observe(session, sample, names, observers, pool)
             report(done)
+
+
+def _observe(
+    session: Session,
+    sample: Sample,
+    names: Sequence[str],
+    observers: Sequence[_Observer],
+    pool: ThreadPoolExecutor,
+) -> None:
+    arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
+    jobs = [
+        pool.submit(observer, [arrays[name] for name in observer.outputs]) for observer in observers
+    ]
+    for job in jobs:
+        job.result()
 
 
 def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:

@@ -93,12 +93,65 @@ def test_the_factor_is_the_formula() -> None:
 
 @pytest.mark.parametrize(
     ("noise", "chosen"),
-    [({}, False), ({0.4: 0.9}, False), ({0.4: 0.79}, True), ({None: 0.1}, False)],
+    [
+        ({}, False),
+        ({0.4: 0.79}, False),
+        ({0.4: 0.51}, False),
+        ({0.4: 0.49}, True),
+        ({0.9: 0.49}, True),
+        ({None: 0.1}, False),
+    ],
 )
-def test_a_mul_must_take_away_a_fifth(noise: dict[float | None, float], chosen: bool) -> None:
+def test_the_only_group_must_lose_half_its_error(
+    noise: dict[float | None, float], chosen: bool
+) -> None:
+    """It has all the elements, so its share of what is saved must be a half."""
     scaling = scaling_of(two_sites())
     entries, arrays = scaling.choose(measured(scaling, channels("x"), noise))
     assert bool(entries) == bool(arrays) == chosen
+
+
+@pytest.mark.parametrize(
+    ("rows", "unscaled", "scaled", "chosen"),
+    [
+        # A tenth of the elements: a fifth of the group's own error is the greater hurdle.
+        ((8, 72), (1.0, 1.0), (0.81, 1.0), []),
+        ((8, 72), (1.0, 1.0), (0.79, 1.0), ["x"]),
+        # Half of the elements: a quarter of the error of both, 0.275, is.
+        ((8, 8), (1.0, 0.1), (0.73, 1.0), []),
+        ((8, 8), (1.0, 0.1), (0.72, 1.0), ["x"]),
+        # Nine tenths of the elements, a tenth of the error: no gain is great enough.
+        ((72, 8), (0.1, 0.9), (0.0, 0.9), []),
+        ((72, 8), (0.1, 0.9), (0.0, 0.7), ["h"]),
+        ((8, 8), (1.0, 1.0), (0.4, 0.4), ["x", "h"]),
+    ],
+)
+def test_a_mul_must_take_a_fifth_and_half_its_share_of_elements(
+    rows: tuple[int, int],
+    unscaled: tuple[float, float],
+    scaled: tuple[float, float],
+    chosen: list[str],
+) -> None:
+    text = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+        y = MatMul(x, w)
+        h = Tanh(x)
+        z = MatMul(h, v)
+    }"""
+    scaling = scaling_of(normalized(text, w=normal(0, 8, 4), v=normal(1, 8, 4)))
+    assert [(group.tensor.name, group.fold) for group in scaling.groups] == [("x", ""), ("h", "")]
+    stats = Stats("m", "d", 1)
+    for tensor, count in zip(("x", "h"), rows, strict=True):
+        stats.tensors[tensor] = channels(tensor).tensors[tensor]
+        stats.tensors[tensor].channels[-1].rows = count
+    sites = [group.sites[0].name for group in scaling.groups]
+    requests = scaling.error_requests(stats)
+    for site, before, after in zip(sites, unscaled, scaled, strict=True):
+        labels = [request.label for request in requests if request.site == site]
+        noise = dict(zip(labels, (before, after, *[1.0] * (len(labels) - 2)), strict=True))
+        stats.sites[site] = SiteError(1.0, noise)
+    entries, arrays = scaling.choose(stats)
+    assert [entry.tensor for entry in entries] == chosen
+    assert list(arrays) == [f"scaling/{name}/factor" for name in chosen]
 
 
 FOLDED = """g (float[N, 8] x) => (float[N, 4] y) {
@@ -111,8 +164,15 @@ def test_a_fold_costs_nothing_so_any_gain_counts() -> None:
     model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
     scaling = scaling_of(model)
     assert scaling.groups[0].fold
-    (entry,), _ = scaling.choose(measured(scaling, channels("h"), {0.3: 0.99}))
+    (entry,), _ = scaling.choose(measured(scaling, channels("h"), {0.4: 0.999}))
     assert entry.fold == scaling.groups[0].fold
+
+
+@pytest.mark.parametrize("noise", [{}, {None: 0.999}])
+def test_a_fold_that_gains_nothing_is_left_out(noise: dict[float | None, float]) -> None:
+    model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
+    scaling = scaling_of(model)
+    assert scaling.choose(measured(scaling, channels("h"), noise)) == ((), {})
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,23 @@ def test_bounds_of_a_clip() -> None:
     assert found["p"] == (-np.inf, 6.0)
     assert found["q"] == (0.0, np.inf)
     assert np.isnan(found["r"][0])
+
+
+@pytest.mark.parametrize(("rows", "quantized"), [(511, False), (512, True)])
+def test_a_table_below_a_mebibyte_stays_float(rows: int, quantized: bool) -> None:
+    found = chosen(
+        "e = Gather(t, i) y = Tanh(e)",
+        "float[N, 512] y",
+        {"t": normal(0, rows, 512)},
+        inputs="int64[N] i",
+    )
+    (decision,) = found.decisions
+    assert decision.quantize is quantized
+    assert ("its table is too small" in decision.reason) is not quantized
+
+
+def test_a_great_table_whose_rows_are_an_output_stays_float() -> None:
+    found = chosen(
+        "e = Gather(t, i)", "float[N, 512] e", {"t": normal(0, 512, 512)}, inputs="int64[N] i"
+    )
+    assert "must keep its value" in reasons(found)["e"]

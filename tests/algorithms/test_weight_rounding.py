@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def reference(row: NDArray[np.float32], qmax: int) -> float:
-    """The best scale of one channel, by the formula of the module, float64."""
+    """The best scale of one channel: every point of the grid, the module's formula, float64."""
+    exact = row.astype(float)
     errors: dict[float, float] = {}
-    for factor in np.linspace(1.0, 0.7, 13).tolist():
+    for factor in np.linspace(1.0, 0.6, 100).tolist():
         scale = factor * float(np.abs(row).max()) / qmax
-        coded = np.clip(np.rint(row / scale), -qmax, qmax)
-        errors[scale] = float(np.square(row - coded * scale).sum())
+        coded = np.clip(np.rint(exact / scale), -qmax, qmax)
+        errors[scale] = float(np.square(exact - coded * scale).sum())
     return min(errors, key=lambda scale: errors[scale])
 
 
@@ -47,12 +48,23 @@ def test_one_scale_for_the_tensor() -> None:
     assert float(params.scale) == pytest.approx(reference(weight.ravel(), 127), rel=1e-5)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 3, 64])
+def test_how_the_channels_are_divided_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     weight = normal(0, 37, 50)
     scheme = replace(WEIGHT_INT8, granularity=PerAxis(0))
-    whole = rounded_params(weight, scheme).scale
-    monkeypatch.setattr(weight_rounding, "_CHUNK", 120)
-    np.testing.assert_array_equal(rounded_params(weight, scheme).scale, whole)
+    monkeypatch.setattr(weight_rounding.os, "cpu_count", lambda: workers)
+    expected = [reference(row, scheme.qmax) for row in weight]
+    np.testing.assert_allclose(rounded_params(weight, scheme).scale, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_of_another_type_and_layout(dtype: type) -> None:
+    weight = np.asfortranarray(normal(0, 9, 20).astype(dtype))
+    scheme = replace(WEIGHT_INT8, granularity=PerAxis(1))
+    expected = [reference(row.astype(np.float32), scheme.qmax) for row in weight.T]
+    np.testing.assert_allclose(rounded_params(weight, scheme).scale, expected, rtol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from textwrap import dedent
 
 import numpy as np
+import pytest
 
+from onnxq.algorithms import selection
 from onnxq.passes.execute import execute
 from tests.given_stats import plan_for
 from tests.small_models import graph_text, normal, normalized
@@ -175,8 +177,9 @@ def test_float_residual() -> None:
     assert found == text(expected)
 
 
-def test_embedding() -> None:
+def test_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are looked up as integers and multiplied by the rows' scales."""
+    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
     found = quantized(
         """
         g (int64[N, L] i) => (float[N, L, 4] y) {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from onnxq.algorithms import selection
 from onnxq.graph.edit import constant_array
 from onnxq.numerics.schemes import WEIGHT_INT8
 from onnxq.passes.execute import execute
@@ -72,8 +73,8 @@ def test_scales_are_those_of_the_formulas() -> None:
     assert entry.scale == np.float32(4 / 255)
     assert entry.zero_point == round(255 / 4)
     ratio = plan.arrays["weight/w/scale"] * 127 / np.abs(w).max(axis=0)
-    # The search may shrink a channel's range, to 70 % at the least.
-    assert ((ratio > 0.69) & (ratio < 1 + 1e-6)).all()
+    # The search may shrink a channel's range, to 60 % at the least.
+    assert ((ratio > 0.6 - 1e-6) & (ratio < 1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -129,7 +130,8 @@ def test_conv_relu_conv(level: Optimization) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_embedding(level: Optimization) -> None:
+def test_embedding(level: Optimization, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
     table = normal(0, 20, 16) * np.geomspace(1e-3, 1e3, 20, dtype=np.float32)[:, None]
     graph = "g (int64[N, L] i) => (float[N, L, 16] y) { e = Gather(t, i) y = Neg(e) }"
     model = normalized(graph, t=table)

@@ -135,6 +135,7 @@ probed_with = "1"
 min_opset = 13
 weight_without_vnni_bits = 7
 absorbs = []
+keep_apart = ["Fused"]
 activation = {bits = 8}
 weight = {bits = 8, signed = true}
 [ops.Conv]
@@ -147,6 +148,7 @@ def test_parse() -> None:
     target = parse_target(GOOD, "x")
     assert target.name == "x"
     assert target.rule("Conv") == OpRule(kind="weighted", integer=True)
+    assert target.keep_apart == ("Fused",)
     with pytest.raises(TypeError):
         target.ops["Conv"] = target.ops["Conv"]  # type: ignore[index]
 
@@ -157,6 +159,7 @@ def test_parse() -> None:
         GOOD + "colour = 1",
         GOOD.replace('"weighted"', '"heavy"'),
         GOOD.replace("min_opset = 13", ""),
+        GOOD.replace('keep_apart = ["Fused"]', ""),
         GOOD + "output_q = 'sometimes'",
         "no toml at all",
     ],
