@@ -34,11 +34,10 @@ def find_kept_apart(
     """
     if SKIP_NORM not in target.keep_apart:
         return ()
-    integer = {node for tensor in selection.tensors for node, _ in tensor.readers}
     return tuple(
         KeptApartEntry(node=node.name or "", op="Sum")
         for node in model.graph
-        if _is_residual(node) and node.name not in integer
+        if _is_residual(node) and node.outputs[0].name not in selection.made
     )
 
 
