@@ -33,6 +33,7 @@ MANTISSA_BITS = 9
 
 _SHIFT = 23 - MANTISSA_BITS
 _PAGE = 1 << MANTISSA_BITS
+_STRETCH = 4096
 _CELLS = _PAGE << 9  # a sign and eight bits of exponent
 
 MASK_MAGNITUDE = 2.0**100
@@ -104,8 +105,7 @@ class FloatHistogram:
     @property
     def pages(self) -> list[int]:
         """The signs and exponents (9 bits) that occurred, ascending."""
-        occupied = np.flatnonzero(self._dense) >> MANTISSA_BITS
-        return [int(page) for page in np.unique(occupied)]
+        return [int(page) for page in np.flatnonzero(self._paged().any(axis=1))]
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -128,17 +128,12 @@ class FloatHistogram:
         """
         with np.errstate(over="ignore"):  # a double too large becomes Inf: a mask constant
             flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        nan = masked = 0
-        low, high = _extrema(flat)
-        if flat.size and not (low > -MASK_MAGNITUDE and high < MASK_MAGNITUDE):
-            nan = int(np.count_nonzero(np.isnan(flat)))
-            ordinary = flat[np.abs(flat) < MASK_MAGNITUDE]
-            masked = flat.size - ordinary.size - nan
-            flat = ordinary
-            low, high = _extrema(flat)
-        _count(flat.view(np.uint32), self._dense)
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        return Seen(low, high, masked, nan)
+        low, high = _count(flat.view(np.int32), flat.view(np.uint32), self._dense)
+        seen = _seen(low, high, flat.size)
+        if not (seen.low > -MASK_MAGNITUDE and seen.high < MASK_MAGNITUDE):
+            seen = self._take_out(flat)
+        self.minimum, self.maximum = min(self.minimum, seen.low), max(self.maximum, seen.high)
+        return seen
 
     def merge(self, other: FloatHistogram) -> None:
         """Add the counts of ``other``."""
@@ -160,16 +155,61 @@ class FloatHistogram:
         high = np.minimum(high, self.maximum)
         return Bins(low, high, count)
 
+    def _take_out(self, flat: NDArray[np.float32]) -> Seen:
+        """Undo the counts of the values of ``flat`` that are no ordinary ones."""
+        ordinary = np.abs(flat) < MASK_MAGNITUDE
+        special = np.ascontiguousarray(flat[~ordinary])
+        np.subtract.at(self._dense, special.view(np.uint32) >> np.uint32(_SHIFT), 1)
+        nan = int(np.count_nonzero(np.isnan(special)))
+        kept = flat[ordinary]
+        low, high = float(kept.min(initial=np.inf)), float(kept.max(initial=-np.inf))
+        return Seen(low + 0.0, high + 0.0, special.size - nan, nan)
+
     def _paged(self) -> NDArray[np.int64]:
         return self._dense.reshape(-1, _PAGE)
 
 
-def _extrema(flat: NDArray[np.float32]) -> tuple[float, float]:
+def _seen(low: np.int32, high: np.int32, size: int) -> Seen:
+    """Least and greatest value from their keys; Inf and NaN lie beyond every ordinary value."""
+    if size == 0:
+        return Seen(np.inf, -np.inf, 0, 0)
+    keys = np.asarray([low, high], np.int32)
+    values = (keys ^ ((keys >> 31) & 0x7FFFFFFF)).view(np.float32)
     # Adding 0 turns -0.0 into 0.0, so that the order of the samples cannot show in the sign.
-    return float(flat.min(initial=np.inf)) + 0.0, float(flat.max(initial=-np.inf)) + 0.0
+    return Seen(float(values[0]) + 0.0, float(values[1]) + 0.0, 0, 0)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _count(bits: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
+def _count(
+    words: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.int64]
+) -> tuple[np.int32, np.int32]:
+    """Count ``bits`` (which ``words`` are too), and give the least and greatest key.
+
+    Stretch by stretch, so that the counting finds in the cache what the extrema have read.
+    """
+    low, high = np.int32(2147483647), np.int32(-2147483648)
+    for start in range(0, bits.size, _STRETCH):
+        end = min(start + _STRETCH, bits.size)
+        least, greatest = _key_range(words[start:end])
+        low = least if least < low else low
+        high = greatest if greatest > high else high
+        _count_stretch(bits[start:end], counts)
+    return low, high
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _key_range(words: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
+    """Least and greatest of integer keys that are ordered as the floats are; vectorized."""
+    low, high = np.int32(2147483647), np.int32(-2147483648)
+    for i in range(words.size):
+        word = words[i]
+        key = np.int32(word ^ ((word >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        low = key if key < low else low
+        high = key if key > high else high
+    return low, high
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _count_stretch(bits: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
     for i in range(bits.size):
         counts[bits[i] >> np.uint32(_SHIFT)] += 1
