@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,7 @@ from onnxq.calibration.requests import Channels, Distribution, Extrema, OutputEr
 from onnxq.calibration.session import open_model
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.errors import DataError
+from onnxq.graph.edit import value_by_name
 from onnxq.numerics.histogram import FloatHistogram
 
 if TYPE_CHECKING:
@@ -199,14 +201,38 @@ def divide(
 
 
 def observed_bytes(model: ir.Model, tensors: Sequence[str], sample: Sample) -> dict[str, int]:
-    """Bytes of each tensor, as float32, in a real run of ``sample``.
+    """Bytes of each tensor, as float32, in a run of ``sample``.
 
-    Works where shape inference does not; only the shapes leave the graph.
+    Where the declared shapes follow from those of the inputs, nothing is run.
     """
-    return {
-        name: 4 * int(np.prod(shape))
-        for name, shape in observed_shapes(model, tensors, sample).items()
-    }
+    shapes = _declared_shapes(model, tensors, sample)
+    rest = [name for name in tensors if name not in shapes]
+    if rest:
+        shapes |= observed_shapes(model, rest, sample)
+    return {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}
+
+
+def _declared_shapes(
+    model: ir.Model, tensors: Sequence[str], sample: Sample
+) -> dict[str, tuple[int, ...]]:
+    """The declared shapes in which every symbol is a dimension of some input."""
+    lengths: dict[str, int] = {}
+    for value in model.graph.inputs:
+        array = sample.feeds.get(value.name or "")
+        if value.shape is not None and array is not None:
+            dims = zip(value.shape, array.shape, strict=True)
+            lengths |= {str(d.value): n for d, n in dims if not isinstance(d, int) and d.value}
+    values = value_by_name(model.graph)
+    found = {}
+    for name in tensors:
+        shape = values[name].shape
+        dims_or_none = [
+            dim if isinstance(dim, int) else lengths.get(str(dim.value)) for dim in shape or ()
+        ]
+        known = [dim for dim in dims_or_none if dim is not None]
+        if shape is not None and len(known) == len(dims_or_none):
+            found[name] = tuple(known)
+    return found
 
 
 def observed_dtypes(
@@ -267,7 +293,10 @@ def _run_pass(
     observers = [_observer(probe, request, stats) for request in requests]
     names = list(dict.fromkeys(name for observer in observers for name in observer.outputs))
     workers = min(os.cpu_count() or 1, 8)
-    with open_model(probe.pruned()) as session, ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        # The compiled counting is loaded while ONNX Runtime opens the model.
+        pool.submit(FloatHistogram().add, np.zeros(1, np.float32))
+        session = stack.enter_context(open_model(probe.pruned()))
         for done, sample in enumerate(data, start=1):
             # In a function of its own, so that one sample's tensors are gone before the next run.
             _observe(session, sample, names, observers, pool)
