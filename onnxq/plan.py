@@ -206,7 +206,8 @@ def plan_digest(plan: Plan) -> str:
 def save_plan(plan: Plan, folder: Path) -> None:
     """Write ``plan.json`` and ``plan.safetensors`` into ``folder``, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {key: np.ascontiguousarray(value) for key, value in sorted(plan.arrays.items())}
+    # Not np.ascontiguousarray, which would make a vector of the one scale of a tensor.
+    arrays = {key: np.asarray(value, order="C") for key, value in sorted(plan.arrays.items())}
     staged = folder / f".{ARRAYS_NAME}.{os.getpid()}"
     try:
         save_file(arrays, staged)

@@ -16,9 +16,11 @@ from onnxq.errors import DataError, InternalError, ModelError, PlanError, UsageE
 from onnxq.graph.io import digest, load
 from onnxq.pipeline import QuantizeResult, RunOptions, apply, calibrate, inspect, quantize
 from onnxq.recipe import CalibrationSettings, Recipe, Rule
+from onnxq.runtime.kernels import executed
 from tests.small_models import Feeds, normal, run, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 UNTIMED = RunOptions(timing=None)
 PLAIN = Recipe(channel_scaling="off")
 MINMAX = Recipe(channel_scaling="off", calibration=CalibrationSettings(method="minmax"))
+ONE_SCALE = Recipe(
+    rules=(Rule.model_validate({"match": ("op:Gemm",), "weight": {"granularity": "tensor"}}),)
+)
 
 GRAPH = """g (float[N, 8] x) => (float[N, 4] y) {
     a = Gemm(x, w, b)
@@ -64,7 +69,7 @@ def decisions(result: QuantizeResult) -> dict[str, str]:
 # What quantize does.
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), PLAIN, MINMAX])
+@pytest.mark.parametrize("recipe", [Recipe(), PLAIN, MINMAX, ONE_SCALE])
 def test_quantize_writes_a_verified_model(model: Path, tmp_path: Path, recipe: Recipe) -> None:
     output = tmp_path / "int8.onnx"
     result = quantize(model, batches(8, 40, 8), output, recipe=recipe, options=UNTIMED)
@@ -366,10 +371,46 @@ def test_evaluating_on_the_calibration_data_is_not_independent(model: Path, tmp_
     assert not result.plan.independent
 
 
+@pytest.mark.parametrize("shared", [1, 0])
+def test_a_single_shared_sample_takes_the_independence_away(
+    model: Path, tmp_path: Path, shared: int
+) -> None:
+    """Also where it is another array, in other data, at another place."""
+    fresh = batches(4, seed=70)
+    again = [{"x": feeds["x"].copy()} for feeds in batches()[2 : 2 + shared]]
+    options = RunOptions(timing=None, eval_data=[*fresh, *again])
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    assert result.verification is not None
+    independent = not shared
+    assert result.verification.fidelity.independent is result.plan.independent is independent
+    told = any("not independently verified" in text for text in result.warnings)
+    assert told is not independent
+    props = {p.key: p.value for p in onnx.load(tmp_path / "o.onnx").metadata_props}
+    assert (props["onnxq.verified"] == "not independently verified") is not independent
+
+
+def test_held_out_samples_that_calibration_has_twice_are_no_proof(
+    model: Path, tmp_path: Path
+) -> None:
+    result = quantize(model, batches(1) * 6, tmp_path / "o.onnx", options=UNTIMED)
+    assert not result.plan.independent
+
+
+def test_shared_samples_that_calibration_does_not_take_do_no_harm(
+    model: Path, tmp_path: Path
+) -> None:
+    """Of what is evaluated on, only the samples that calibration really saw count."""
+    recipe = Recipe(calibration=CalibrationSettings(samples=2, method="minmax"))
+    options = RunOptions(timing=None, eval_data=batches(1, seed=70))
+    samples = [*batches(2), *batches(2)]
+    result = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert result.plan.independent
+
+
 # Plans.
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), PLAIN])
+@pytest.mark.parametrize("recipe", [Recipe(), PLAIN, ONE_SCALE])
 def test_apply_gives_the_same_bytes_each_time(model: Path, tmp_path: Path, recipe: Recipe) -> None:
     plan = tmp_path / "plan"
     options = RunOptions(timing=None, plan_out=plan)
@@ -541,6 +582,48 @@ def test_bad_samples_write_nothing(model: Path, tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         quantize(model, batches(), tmp_path / "none" / "o.onnx", options=UNTIMED)
+
+
+@pytest.mark.parametrize("place", ["none/o.onnx", ".", "model.onnx"])
+def test_a_bad_output_is_refused_before_any_work(model: Path, tmp_path: Path, place: str) -> None:
+    """No sample is looked at, and no plan read: there is none."""
+
+    class Untouched:
+        def __iter__(self) -> Iterator[Feeds]:
+            pytest.fail("the data was read")
+
+    before = model.read_bytes()
+    with pytest.raises(UsageError):
+        quantize(model, Untouched(), tmp_path / place, options=UNTIMED)
+    with pytest.raises(UsageError):
+        calibrate(model, Untouched(), tmp_path / place)
+    with pytest.raises(UsageError):
+        apply(model, tmp_path / "no_plan", tmp_path / place)
+    assert names(tmp_path) == ["model.onnx"]
+    assert model.read_bytes() == before
+
+
+RESIDUAL = """g (float[N, 8] x) => (float[N, 8] y) {
+    a = MatMul(x, w)
+    s = Add(a, x)
+    n = LayerNormalization(s, g, b)
+    y = MatMul(n, v)
+}"""
+
+
+def test_a_residual_is_kept_apart_from_its_norm(tmp_path: Path) -> None:
+    """In the plan, in the file, and when the plan is applied again."""
+    constants = {"w": normal(0, 8, 8), "g": normal(1, 8), "b": normal(2, 8), "v": normal(3, 8, 8)}
+    model = write(tmp_path / "m.onnx", RESIDUAL, **constants)
+    options = RunOptions(timing=None, plan_out=tmp_path / "plan")
+    result = quantize(model, batches(), tmp_path / "o.onnx", options=options)
+    (entry,) = result.plan.kept_apart
+    ops = {node.name: node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
+    assert ops[entry.node] == entry.op == "Sum"
+    assert not any(node.op == "SkipLayerNormalization" for node in executed(tmp_path / "o.onnx"))
+    (tmp_path / "again").mkdir()
+    apply(model, tmp_path / "plan", tmp_path / "again" / "o.onnx")
+    assert (tmp_path / "again" / "o.onnx").read_bytes() == (tmp_path / "o.onnx").read_bytes()
 
 
 # calibrate and inspect.

@@ -13,6 +13,7 @@ from onnxq.plan import (
     ActivationEntry,
     BiasEntry,
     EmbeddingEntry,
+    KeptApartEntry,
     Plan,
     Reader,
     ScalingEntry,
@@ -20,6 +21,7 @@ from onnxq.plan import (
     WeightEntry,
     check_digest,
     load_plan,
+    plan_digest,
     save_plan,
 )
 
@@ -57,6 +59,7 @@ def full() -> Plan:
         biases=(BiasEntry(node="a", input=2, initializer="b"),),
         embeddings=(EmbeddingEntry(node="e", initializer="t"),),
         absorbed=(AbsorbedEntry(node="r", op="Relu"),),
+        kept_apart=(KeptApartEntry(node="r", op="Sum"),),
         warnings=("outliers",),
         arrays={
             "weight/w/scale": np.asarray(0.1, np.float32),
@@ -73,7 +76,7 @@ def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert found.arrays.keys() == full().arrays.keys()
     for key, array in full().arrays.items():
         np.testing.assert_array_equal(found.arrays[key], array)
-        assert found.arrays[key].dtype == array.dtype
+        assert (found.arrays[key].dtype, found.arrays[key].shape) == (array.dtype, array.shape)
     names = sorted(path.name for path in (tmp_path / "deep" / "plan").iterdir())
     assert names == ["plan.json", "plan.safetensors"]
 
@@ -168,3 +171,46 @@ def test_an_interrupted_write_leaves_the_old_plan(
     with pytest.raises(KeyboardInterrupt):
         save_plan(full().model_copy(update={"scheme": "other"}), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"onnxq_version": "9"},
+        {"model_digest": ""},
+        {"data_digest": ""},
+        {"target": ""},
+        {"independent": False},
+        {"warnings": ()},
+    ],
+)
+def test_the_digest_does_not_see_what_a_plan_says_of_itself(said: dict[str, Any]) -> None:
+    assert plan_digest(full().model_copy(update=said)) == plan_digest(full())
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        {"sites": ()},
+        {"scalings": ()},
+        {"activations": (full().activations[0].model_copy(update={"zero_point": 127}),)},
+        {"weights": ()},
+        {"biases": ()},
+        {"embeddings": ()},
+        {"absorbed": ()},
+        {"kept_apart": ()},
+        {"arrays": {}},
+        {"arrays": {**full().arrays, "bias/a/integers": np.asarray([2**31 - 1, -4], np.int32)}},
+        {"arrays": {**full().arrays, "bias/a/integers": np.asarray([[2**31 - 1, -5]], np.int32)}},
+        {"arrays": {**full().arrays, "weight/w/scale": np.asarray(0.1, np.float64)}},
+    ],
+)
+def test_the_digest_sees_every_decision(decided: dict[str, Any]) -> None:
+    assert plan_digest(full().model_copy(update=decided)) != plan_digest(full())
+
+
+def test_the_digest_does_not_see_how_arrays_are_kept(tmp_path: Path) -> None:
+    save_plan(full(), tmp_path)
+    arrays = dict(reversed(full().arrays.items()))
+    assert plan_digest(load_plan(tmp_path)) == plan_digest(full())
+    assert plan_digest(full().model_copy(update={"arrays": arrays})) == plan_digest(full())

@@ -1,7 +1,7 @@
 """Keep operators apart that the provider would fuse into a slower kernel.
 
 The one case so far: ``Add -> LayerNormalization`` (a residual and its norm) becomes
-SkipLayerNormalization in ONNX Runtime, whose CPU kernel takes more than twice the time of the two
+SkipLayerNormalization in ONNX Runtime, whose CPU kernel is slower than the two
 operators it replaces (``python -m tests.benchmarks.fusions`` measures it). ``Sum`` of two inputs
 computes what ``Add`` does, and is not fused.
 """

@@ -333,13 +333,14 @@ class _Builder:
                 values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
                 needed = values / unit / _BIAS_MAX
                 scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
-        return scale.astype(np.float32)
+        # One scale for the tensor comes out of the arithmetic as a scalar.
+        return np.asarray(scale, np.float32)
 
     def _add_bias(self, site: Site, weight_scale: np.ndarray) -> None:
         bias = self._bias_of(site)
         if bias is None:
             return
-        scale = self._params(site.activation or "").scale * weight_scale
+        scale = np.asarray(self._params(site.activation or "").scale * weight_scale)
         values = self._array(bias.initializer).astype(np.float64).reshape(-1)
         integers = np.clip(np.rint(values / scale), -_BIAS_MAX, _BIAS_MAX).astype(np.int32)
         self.arrays[f"bias/{bias.node}/scale"] = scale.astype(np.float32)

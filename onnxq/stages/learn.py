@@ -37,6 +37,8 @@ def learn_types(prepared: Prepared, data: DataSource) -> Prepared:
         return prepared
     dtypes = observed_dtypes(model, unknown)
     tensors = {name: dtype for name, dtype in dtypes.items() if dtype is not None}
+    if not tensors:
+        return prepared
     shapes = observed_shapes(model, list(tensors), next(iter(data)))
     for name, dtype in tensors.items():
         values[name].dtype = ir.DataType.from_numpy(dtype)

@@ -6,6 +6,7 @@ attention mask marks as padding are left out. Every output is checked for NaN an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,9 @@ class _Meters:
         if expected.dtype.kind not in "f":
             return
         kept = _kept(expected, feeds)
-        self.error.add(expected[kept], found[kept])
+        # An infinite output is found by check_finite; it is no reason for numpy to warn.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.error.add(expected[kept], found[kept])
         if expected.ndim == 2 and expected.shape[-1] > 1:
             self.agreement.add(expected, found)
             if self.labels is not None:
@@ -116,7 +119,7 @@ class _Meters:
     def fidelity(self, samples: int, independent: bool) -> Fidelity:
         floating, quantized = self.accuracy
         return Fidelity(
-            sqnr_db=self.error.sqnr_db,
+            sqnr_db=-math.inf if self.error.noise == math.inf else self.error.sqnr_db,
             cosine=self.error.cosine,
             max_error=self.error.worst,
             top1_agreement=self.agreement.agreement if self.agreement.rows else None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxq.algorithms import weight_rounding
 from onnxq.algorithms.weight_rounding import rounded_params, row_params
 from onnxq.numerics.affine import fake_quantize
 from onnxq.numerics.schemes import WEIGHT_INT8, Granularity, PerAxis, PerTensor
@@ -54,14 +54,14 @@ def test_how_the_channels_are_divided_changes_nothing(
 ) -> None:
     weight = normal(0, 37, 50)
     scheme = replace(WEIGHT_INT8, granularity=PerAxis(0))
-    monkeypatch.setattr(weight_rounding.os, "cpu_count", lambda: workers)
+    monkeypatch.setattr(os, "cpu_count", lambda: workers)
     expected = [reference(row, scheme.qmax) for row in weight]
     np.testing.assert_allclose(rounded_params(weight, scheme).scale, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_weights_of_another_type_and_layout(dtype: type) -> None:
-    weight = np.asfortranarray(normal(0, 9, 20).astype(dtype))
+def test_weights_of_another_type_and_layout(dtype: type[np.floating]) -> None:
+    weight: NDArray[np.floating] = np.asfortranarray(normal(0, 9, 20).astype(dtype))
     scheme = replace(WEIGHT_INT8, granularity=PerAxis(1))
     expected = [reference(row.astype(np.float32), scheme.qmax) for row in weight.T]
     np.testing.assert_allclose(rounded_params(weight, scheme).scale, expected, rtol=1e-5)

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 
 from onnxq.runtime.timing import Ratio, TimingSettings
-from tests.benchmarks import calibration_cost, common, fashion, methods, peer_settings, peers
+from tests.benchmarks import (
+    calibration_cost,
+    common,
+    fashion,
+    fusions,
+    methods,
+    peer_settings,
+    peers,
+)
 from tests.benchmarks.common import FailedError, Workload, in_own_process, write_samples
 from tests.benchmarks.peer_tasks import Reader, Variant
+from tests.small_models import normal, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +94,31 @@ def test_methods_gives_each_its_own_result(work: Workload, tmp_path: Path) -> No
     assert [result.method for result in found] == ["minmax", "auto"]
     assert all(result.sqnr_db > 5 for result in found)
     assert "auto" in methods.METHODS
+
+
+def test_fusions_times_both_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = """g (float[1, L, 8] x) => (float[1, L, 8] y) {
+        a = MatMul(x, w)
+        s = Add(a, x)
+        n = LayerNormalization<axis = -1, epsilon = 1e-12>(s, g, b)
+        m = MatMul(n, v)
+        t = Add(n, m)
+        y = LayerNormalization<axis = -1, epsilon = 1e-12>(t, g, b)
+    }"""
+    weights = {"w": normal(0, 8, 8), "v": normal(1, 8, 8), "g": normal(2, 8), "b": normal(3, 8)}
+    model = write(tmp_path / "m.onnx", text, **weights)
+    np.save(tmp_path / "x.npy", normal(4, 8, 5, 8))
+    parts = [write_samples(tmp_path / "x.npy", "x", 8, tmp_path / part) for part in "ce"]
+    found = fusions.compare(Workload("blocks", model, parts[0], parts[1]), TIMING, tmp_path)
+    assert [result.form for result in found] == ["float", "int8"]
+    for result in found:
+        assert (result.fused_nodes, result.apart_nodes) == (2, 0)
+        assert result.faster.median == pytest.approx(result.fused_ms / result.apart_ms)
+    common.show("blocks", fusions.COLUMNS, [fusions.row(result) for result in found])
+    assert "x faster apart" in capsys.readouterr().out
 
 
 def test_fashion_measures_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

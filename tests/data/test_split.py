@@ -18,6 +18,7 @@ from onnxq.data import (
     load_labels,
     open_data,
     read_labels,
+    shared_samples,
 )
 from onnxq.errors import DataError
 from onnxq.graph.structure import InputSpec
@@ -46,6 +47,57 @@ def test_a_split_divides(count: int, fraction: float, seed: int) -> None:
     assert abs(len(evaluation) - count * fraction) <= 1
     again = held_out(whole, fraction=fraction, seed=seed)
     assert list(again.evaluation.positions) == evaluation
+
+
+def samples(*values: float) -> DataSource:
+    return open_data([{"x": np.full((1, 1), value, np.float32)} for value in values], SIGNATURE)
+
+
+def test_shared_samples_are_those_with_the_same_contents() -> None:
+    assert shared_samples(samples(1, 2, 3), samples(4, 5)) == 0
+    assert shared_samples(samples(1, 2, 3), samples(3, 4, 1, 1)) == 3
+    assert shared_samples(samples(1, 1), samples(1)) == 1
+
+
+@given(
+    seen=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    new=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+)
+def test_every_shared_sample_is_counted(seen: list[int], new: list[int]) -> None:
+    assert shared_samples(samples(*seen), samples(*new)) == sum(value in seen for value in new)
+
+
+def test_equal_bytes_of_another_shape_type_or_input_are_another_sample() -> None:
+    kinds = [
+        ("x", np.zeros((1, 4), np.float32)),
+        ("x", np.zeros((2, 2), np.float32)),
+        ("x", np.zeros((1, 4), np.int32)),
+        ("y", np.zeros((1, 4), np.float32)),
+    ]
+    opened = [
+        open_data([{name: array}], (InputSpec(name, array.dtype, (None, None), required=True),))
+        for name, array in kinds
+    ]
+    for one, first in enumerate(opened):
+        found = [shared_samples(first, second) for second in opened]
+        assert found == [int(one == two) for two in range(len(opened))]
+
+
+def test_the_layout_in_memory_and_the_order_of_inputs_do_not_matter() -> None:
+    specs = tuple(InputSpec(n, np.dtype(np.float32), (None, None), required=True) for n in "xy")
+    x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((1, 1), np.float32)
+    one = open_data([{"x": x, "y": y}], specs)
+    two = open_data([{"y": y, "x": np.asfortranarray(x)}], specs)
+    assert shared_samples(one, two) == 1
+
+
+def test_texts_are_compared_by_their_contents() -> None:
+    spec = (InputSpec("t", np.dtype(np.object_), (None,), required=True),)
+
+    def texts(*words: str) -> DataSource:
+        return open_data([{"t": np.asarray([word], object)} for word in words], spec)
+
+    assert shared_samples(texts("a", "b"), texts("".join(["b"]), "c")) == 1
 
 
 def test_the_seed_chooses() -> None:

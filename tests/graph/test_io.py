@@ -311,6 +311,55 @@ def test_save_into_no_folder(linear: Path, tmp_path: Path) -> None:
         io.save(io.load(linear), tmp_path)
 
 
+def _output_refusal(path: Path | str, model: Path | str | None = None) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        io.check_output(path, model=model)
+    assert caught.value.remedy
+    assert caught.value.where == str(path)
+    return caught.value
+
+
+def test_an_output_that_can_be_written_is_fine_and_nothing_is_made(
+    linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    older = linear.with_name("older.onnx")
+    older.write_bytes(linear.read_bytes())
+    io.check_output(tmp_path / "new.onnx")
+    io.check_output(tmp_path / "new.onnx", model=linear)
+    io.check_output(older, model=linear)
+    io.check_output(older, model=tmp_path / "nowhere.onnx")
+    monkeypatch.chdir(tmp_path)
+    io.check_output("new.onnx", model=str(linear))
+    older.unlink()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_output_in_no_folder_or_that_is_a_folder_is_refused(
+    linear: Path, tmp_path: Path
+) -> None:
+    assert _output_refusal(tmp_path / "none" / "out.onnx").code == "usage.no_folder"
+    assert _output_refusal(linear / "out.onnx").code == "usage.no_folder"
+    assert _output_refusal(tmp_path).code == "usage.is_folder"
+    assert _output_refusal(tmp_path, linear).code == "usage.is_folder"
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_output_that_would_replace_the_model_is_refused(
+    linear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever name it goes by."""
+    symbolic, hard = linear.with_name("symbolic.onnx"), linear.with_name("hard.onnx")
+    symbolic.symlink_to(linear)
+    hard.hardlink_to(linear)
+    monkeypatch.chdir(linear.parent)
+    before = linear.read_bytes()
+    for name in (linear, symbolic, hard, linear.name, f"../{linear.parent.name}/{linear.name}"):
+        assert _output_refusal(name, linear).code == "usage.replaces_model"
+    assert _output_refusal(linear, linear.name).code == "usage.replaces_model"
+    assert linear.read_bytes() == before
+
+
 def _broken() -> ir.TensorProtocol:
     msg = "no data today"
     raise RuntimeError(msg)

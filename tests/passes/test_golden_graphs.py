@@ -7,14 +7,17 @@ those that somebody does, so the ranges say which tensors have a scale of their 
 from __future__ import annotations
 
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from onnxq.algorithms import selection
 from onnxq.passes.execute import execute
 from tests.given_stats import plan_for
 from tests.small_models import graph_text, normal, normalized
+
+if TYPE_CHECKING:
+    import pytest
 
 Ranges = dict[str, tuple[float, float]]
 TO = np.asarray([0, 64])

@@ -104,3 +104,13 @@ def test_every_output_is_checked_for_nan() -> None:
 def test_what_is_not_finite_in_float_either_is_no_fault() -> None:
     graph = "g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z) { y = Mul(x, k) z = Log(x) }"
     assert compare([{"x": normal(0, 3, 4)}], ONES, graph).not_finite == ()
+
+
+@pytest.mark.parametrize(("value", "sqnr"), [(np.inf, -np.inf), (np.nan, np.nan)])
+def test_a_first_output_that_is_not_finite_is_a_result_not_a_failure(
+    value: float, sqnr: float
+) -> None:
+    """Nor a warning of numpy's: the user is told in words."""
+    found = compare([{"x": np.ones((3, 4), np.float32)}] * 2, np.full(4, value, np.float32))
+    assert found.not_finite == ("y",)
+    np.testing.assert_equal(found.sqnr_db, sqnr)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.io import save
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
+from onnxq.runtime.kernels import executed
 from onnxq.verify.kernels import report_kernels
 from tests.given_stats import plan_for
 from tests.small_models import normal, normalized
@@ -44,6 +45,8 @@ def test_all_planned_sites_run_in_integers(tmp_path: Path) -> None:
     assert found.mac_share == 1.0
     assert found.by_op["QLinearConv"] == 1
     assert found.by_op["QGemm"] == 1
+    # The input is converted once; Gemm gives float by itself.
+    assert (found.conversions, found.behind) == (1, {})
 
 
 def test_a_site_that_does_not_fuse_is_named(tmp_path: Path) -> None:
@@ -60,9 +63,43 @@ def test_a_site_that_does_not_fuse_is_named(tmp_path: Path) -> None:
     assert found.missed == (conv,)
     assert (found.planned, found.integer) == (2, 1)
     assert found.mac_share == 0.25
+    # The Conv's float output is converted to integers behind it, its weight from them.
+    assert found.behind == {"Conv": 1}
+    assert found.conversions == 2
 
 
 def test_without_macs_there_is_no_share(tmp_path: Path) -> None:
     model, plan = case()
     save(execute(plan, model), tmp_path / "m.onnx")
     assert report_kernels(tmp_path / "m.onnx", plan, {}).mac_share is None
+
+
+def test_conversions_for_operators_that_stay_float_are_counted(tmp_path: Path) -> None:
+    """Between the two Convs, Sigmoid, Mul and Tanh read what the first one's integers stand for."""
+    text = """g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y, float[1, 4, 8, 8] z) {
+        c = Conv(x, w)
+        s = HardSigmoid(c)
+        m = Mul(c, s)
+        z = Elu(c)
+        d = Conv(m, v)
+        y = Elu(d)
+    }"""
+    model = normalized(text, w=normal(0, 4, 3, 1, 1), v=normal(1, 4, 4, 1, 1))
+    plan = plan_for(model, {"x": (-3, 3), "c": (-5, 5), "m": (-1, 5), "d": (-5, 5)})
+    save(execute(plan, model), tmp_path / "m.onnx")
+    found = report_kernels(tmp_path / "m.onnx", plan, {})
+    assert (found.planned, found.integer) == (2, 2)
+    assert found.behind == {"Elu": 2, "HardSigmoid": 1, "Mul": 1}
+    assert next(iter(found.behind)) == "Elu"
+    nodes = executed(tmp_path / "m.onnx")
+    converting = [node for node in nodes if node.op in ("QuantizeLinear", "DequantizeLinear")]
+    assert found.conversions == len(converting)
+    assert found.conversions >= 4
+
+
+def test_a_float_model_converts_nothing(tmp_path: Path) -> None:
+    model, plan = case()
+    save(model, tmp_path / "m.onnx")
+    found = report_kernels(tmp_path / "m.onnx", plan, {})
+    assert (found.integer, found.conversions, found.behind) == (0, 0, {})
+    assert len(found.missed) == found.planned == 2

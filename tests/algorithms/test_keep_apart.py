@@ -1,0 +1,111 @@
+"""Which Adds are kept apart from the LayerNormalization behind them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnxq.algorithms.keep_apart import SKIP_NORM, find_kept_apart
+from onnxq.algorithms.selection import QuantizedTensor, Selection, select
+from onnxq.graph.sites import find_sites
+from onnxq.targets import load_target
+from tests.small_models import normal, normalized
+
+RESIDUAL = """
+    h = MatMul(x, w)
+    s = Add(h, x)
+    n = LayerNormalization(s, scale, bias)
+    y = MatMul(n, v)
+"""
+WEIGHTS = {
+    "w": normal(0, 8, 8),
+    "v": normal(1, 8, 8),
+    "scale": normal(2, 8),
+    "bias": normal(3, 8),
+}
+
+
+def kept(body: str, keep_apart: tuple[str, ...] = (SKIP_NORM,)) -> list[str]:
+    """Outputs of the Adds that are kept apart for a target that says ``keep_apart``."""
+    target = replace(load_target("cpu"), keep_apart=keep_apart)
+    used = {name: value for name, value in WEIGHTS.items() if name in body}
+    used |= {"k": np.ones(8, np.float32)} if "Add(h, k)" in body or "Add(k, h)" in body else {}
+    model = normalized(f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", **used)
+    outputs = {node.name: node.outputs[0].name or "" for node in model.graph}
+    found = find_kept_apart(model, select(model, find_sites(model), target, {}), target)
+    assert {entry.op for entry in found} <= {"Sum"}
+    return [outputs[entry.node] for entry in found]
+
+
+def test_a_residual_in_front_of_its_norm() -> None:
+    assert kept(RESIDUAL) == ["s"]
+
+
+def test_only_where_the_target_says_so() -> None:
+    assert load_target("cpu").keep_apart == (SKIP_NORM,)
+    assert kept(RESIDUAL, keep_apart=()) == []
+    assert kept(RESIDUAL, keep_apart=("SomethingElse",)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        RESIDUAL.replace("Add(h, x)", "Add(h, k)"),
+        RESIDUAL.replace("Add(h, x)", "Add(k, h)"),
+        RESIDUAL.replace("Add(h, x)", "Sub(h, x)"),
+        RESIDUAL.replace("LayerNormalization(s, scale, bias)", "Tanh(s)"),
+        RESIDUAL.replace("LayerNormalization(s, scale, bias)", "LayerNormalization(x, s, s)"),
+    ],
+    ids=["constant second", "constant first", "no Add", "no norm", "not the norm's data"],
+)
+def test_what_is_no_residual_stays(body: str) -> None:
+    assert kept(body) == []
+
+
+def test_an_add_that_somebody_else_reads_too() -> None:
+    """The fused kernel hands the sum on as well, so it is fused all the same."""
+    assert kept(RESIDUAL.replace("y = MatMul(n, v)", "m = MatMul(n, v) y = Add(m, s)")) == ["s"]
+
+
+def test_an_add_that_runs_in_integers_stays_an_add() -> None:
+    """One whose output an integer kernel makes; that it reads what is quantized is not enough."""
+    model = normalized(f"g (float[N, 8] x) => (float[N, 8] y) {{ {RESIDUAL} }}", **WEIGHTS)
+    (add,) = (node.name or "" for node in model.graph if node.op_type == "Add")
+    read = (QuantizedTensor("x", "x", [(add, 1)]),)
+    target = load_target("cpu")
+    assert find_kept_apart(model, Selection((), read, {}, frozenset({"s"})), target) == ()
+    assert len(find_kept_apart(model, Selection((), read, {}, frozenset({"h"})), target)) == 1
+
+
+def test_a_float_add_between_quantized_readers_is_kept_apart() -> None:
+    """``t`` reads the quantized ``c``, and runs in float all the same; ``s`` is an integer Add."""
+    body = """
+        a = Conv(x, w) b = Conv(a, w2) s = Add(a, b) c = Conv(s, w3)
+        t = Add(c, x) y = LayerNormalization(t, scale)
+    """
+    image = "float[N, 4, 8, 8]"
+    model = normalized(
+        f"g ({image} x) => ({image} y) {{ {body} }}",
+        **{name: normal(seed, 4, 4, 1, 1) for seed, name in enumerate(("w", "w2", "w3"))},
+        scale=normal(9, 8),
+    )
+    target = load_target("cpu")
+    selection = select(model, find_sites(model), target, {})
+    adds = {node.outputs[0].name: node.name for node in model.graph if node.op_type == "Add"}
+    readers = {node for tensor in selection.tensors for node, _ in tensor.readers}
+    assert {adds["s"], adds["t"]} <= readers
+    assert "s" in selection.made
+    found = find_kept_apart(model, selection, target)
+    assert [entry.node for entry in found] == [adds["t"]]
+
+
+def test_half_precision_is_left_alone() -> None:
+    text = """g (float16[N, 8] x, float16[8] k) => (float16[N, 8] y) {
+        s = Add(x, x)
+        y = LayerNormalization(s, k)
+    }"""
+    model = normalized(text)
+    target = load_target("cpu")
+    assert find_kept_apart(model, select(model, find_sites(model), target, {}), target) == ()

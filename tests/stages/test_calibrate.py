@@ -1,0 +1,243 @@
+"""``auto`` competes: the best method of each site against each method for all, on whole models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from onnxq.algorithms import range_choice
+from onnxq.calibration.cache import load_cached
+from onnxq.passes.execute import execute
+from onnxq.recipe import CalibrationMethod, CalibrationSettings, Recipe, Rule
+from onnxq.stages import calibrate as stage
+from onnxq.stages.calibrate import PER_SITE, Calibrated, calibrate
+from onnxq.stages.prepare import prepare
+from tests.small_models import Feeds, normal, run, source, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+    from onnxq.data import DataSource
+    from onnxq.plan import Plan
+
+GRAPH = """g (float[N, 16] x) => (float[N, 6] y) {
+    a = MatMul(x, w1)
+    b = Tanh(a)
+    c = Mul(b, k)
+    d = MatMul(c, w2)
+    e = Softplus(d)
+    f = Mul(e, e)
+    h = MatMul(f, w3)
+    y = Tanh(h)
+}"""
+UNIFORM: tuple[tuple[CalibrationMethod, float], ...] = (
+    ("minmax", 99.0),
+    ("mse", 99.0),
+    ("entropy", 99.0),
+    ("moving-average", 99.0),
+    ("percentile", 99.9),
+    ("percentile", 99.99),
+    ("percentile", 99.999),
+)
+
+
+def model_of(folder: Path, seed: int) -> Path:
+    """Layers whose errors add up in the output, after data with heavy tails."""
+    return write(
+        folder / f"{seed}.onnx",
+        GRAPH,
+        w1=normal(seed, 16, 32),
+        k=np.exp(normal(seed + 1, 32)),
+        w2=normal(seed + 2, 32, 32) / 4,
+        w3=normal(seed + 3, 32, 6) / 20,
+    )
+
+
+def heavy_tails(seed: int, count: int = 8) -> list[Feeds]:
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.standard_t(2.5, (20, 16)).astype(np.float32)} for _ in range(count)]
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def calibrated(model: Path, samples: list[Feeds], recipe: Recipe) -> Calibrated:
+    prepared = prepare(model, recipe)
+    return calibrate(prepared, source(prepared.model, samples), quiet)
+
+
+def with_method(method: CalibrationMethod, percentile: float = 99.0) -> Recipe:
+    settings = CalibrationSettings(method=method, percentile=percentile)
+    return Recipe(channel_scaling="off", calibration=settings)
+
+
+def error(found: Calibrated, model: Path, samples: list[Feeds]) -> float:
+    """Noise over signal of the plan's model, without the code under test."""
+    quantized = execute(found.plan(independent=False), found.prepared.model)
+    signal = noise = 0.0
+    for feeds in samples:
+        expected = run(model, feeds)[0].astype(float)
+        signal += np.square(expected).sum()
+        noise += np.square(run(quantized, feeds, "all")[0] - expected).sum()
+    return noise / signal
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_auto_is_never_worse_on_calibration_data_than_a_method_for_all(
+    tmp_path: Path, seed: int
+) -> None:
+    """The slack is for ranges that differ by less than a thousandth, which count as one."""
+    model, samples = model_of(tmp_path, seed), heavy_tails(seed)
+    auto = error(calibrated(model, samples, with_method("auto")), model, samples)
+    others = {
+        (method, percentile): error(
+            calibrated(model, samples, with_method(method, percentile)), model, samples
+        )
+        for method, percentile in UNIFORM
+    }
+    assert auto <= 1.01 * min(others.values())
+    assert max(others.values()) > 2 * auto
+
+
+def test_the_best_of_each_site_does_not_always_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the competition, errors of single sites would have chosen a worse model."""
+    won = set()
+    for seed in range(6):
+        model, samples = model_of(tmp_path, seed), heavy_tails(seed)
+        found = calibrated(model, samples, with_method("auto"))
+        won.add(found.run.chosen)
+        with monkeypatch.context() as patch:
+            patch.setattr(range_choice, "uniform", lambda candidates: {})
+            alone = calibrated(model, samples, with_method("auto"))
+        assert alone.run.chosen == PER_SITE
+        assert error(found, model, samples) <= error(alone, model, samples) * (1 + 1e-6)
+        if found.run.chosen != PER_SITE:
+            assert error(found, model, samples) < error(alone, model, samples)
+    assert won - {PER_SITE}
+
+
+Ranges = dict[str, tuple[float, float]]
+
+
+def ranges(plan: Plan) -> Ranges:
+    return {entry.tensor: (entry.low, entry.high) for entry in plan.activations}
+
+
+def alike(found: Ranges, expected: Ranges) -> bool:
+    """Whether no bound differs by a thousandth of its range: auto takes such ranges for one."""
+    return found.keys() == expected.keys() and all(
+        np.allclose(found[name], ends, rtol=0, atol=1e-3 * (ends[1] - ends[0]))
+        for name, ends in expected.items()
+    )
+
+
+class Trials:
+    """Stands in for the whole model's error: counts, and says that certain ranges are best."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, best: Ranges | None = None) -> None:
+        self.best = best or {}
+        self.plans: list[Plan] = []
+        self.samples: set[int] = set()
+        monkeypatch.setattr(stage, "whole_model_error", self)
+
+    def __call__(self, model: ir.Model, plan: Plan, data: DataSource) -> float:
+        self.plans.append(plan)
+        self.samples.add(len(data))
+        return 0.1 if alike(ranges(plan), self.best) else 0.5
+
+
+@pytest.mark.parametrize(("method", "percentile"), UNIFORM)
+def test_the_method_with_the_least_error_is_taken_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: CalibrationMethod, percentile: float
+) -> None:
+    model, samples = model_of(tmp_path, 0), heavy_tails(0)
+    expected = ranges(
+        calibrated(model, samples, with_method(method, percentile)).plan(independent=False)
+    )
+    trials = Trials(monkeypatch, expected)
+    found = calibrated(model, samples, with_method("auto"))
+    assert alike(ranges(found.plan(independent=False)), expected)
+    assert expected.keys() == {"x", "c", "f"}
+    assert len(trials.plans) >= 4
+    assert sorted(found.stats.trials.values())[:2] == [0.1, 0.5]
+
+
+def test_among_equals_the_best_of_each_site_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trials(monkeypatch)
+    found = calibrated(model_of(tmp_path, 0), heavy_tails(0), with_method("auto"))
+    assert found.run.chosen == PER_SITE
+
+
+def test_a_rules_method_stands_whatever_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a tensor has one candidate only, each method for all leaves it that."""
+    model, samples = model_of(tmp_path, 0), heavy_tails(0)
+    site = prepare(model, Recipe()).sites[1].name
+    trials = Trials(monkeypatch)
+    rule = Rule(match=(site,), calibration="minmax")
+    found = calibrated(model, samples, with_method("auto").model_copy(update={"rules": (rule,)}))
+    methods = {e.tensor: e.method for e in found.plan(independent=False).activations}
+    assert methods["c"] == "minmax"
+    assert {e.method for plan in trials.plans for e in plan.activations if e.tensor == "c"} == {
+        "minmax"
+    }
+
+
+def test_no_model_is_tried_where_there_is_no_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = Trials(monkeypatch)
+    found = calibrated(model_of(tmp_path, 0), heavy_tails(0), with_method("mse"))
+    assert (trials.plans, found.stats.trials) == ([], {})
+    assert {e.method for e in found.plan(independent=False).activations} == {"mse"}
+
+
+def test_trials_run_on_few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = Trials(monkeypatch)
+    calibrated(model_of(tmp_path, 0), heavy_tails(0, 40), with_method("auto"))
+    assert trials.samples == {stage.WHOLE_MODEL_SAMPLES}
+
+
+@pytest.mark.parametrize("scaling", ["auto", "off"])
+def test_a_second_run_tries_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scaling: str
+) -> None:
+    model, samples = model_of(tmp_path, 1), heavy_tails(1)
+    recipe = with_method("auto").model_copy(update={"channel_scaling": scaling})
+    first = calibrated(model, samples, recipe)
+    trials = Trials(monkeypatch)
+    second = calibrated(model, samples, recipe)
+    assert trials.plans == []
+    assert (first.run.reused, second.run.reused) == (False, True)
+    assert second.run.chosen == first.run.chosen
+    assert second.stats.trials == first.stats.trials
+    assert len(first.stats.trials) > 1
+    one, two = first.plan(independent=False), second.plan(independent=False)
+    assert one.model_dump() == two.model_dump()
+    for key, array in one.arrays.items():
+        np.testing.assert_array_equal(array, two.arrays[key])
+
+
+def test_another_recipe_tries_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that is kept float makes other models: what was tried before is no answer."""
+    model, samples = model_of(tmp_path, 1), heavy_tails(1)
+    before = calibrated(model, samples, with_method("auto")).stats.trials
+    prepared = prepare(model, Recipe())
+    rule = Rule(match=(prepared.sites[0].name,), keep="float")
+    trials = Trials(monkeypatch)
+    calibrated(model, samples, with_method("auto").model_copy(update={"rules": (rule,)}))
+    assert len(trials.plans) > 1
+    known = load_cached(prepared.digest, source(prepared.model, samples).digest()).trials
+    assert before.items() < known.items()

@@ -1,0 +1,101 @@
+"""What the user is told of a result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from onnxq.calibration.stats import Stats
+from onnxq.errors import InternalError
+from onnxq.runtime.timing import LatencyResult, Ratio
+from onnxq.stages.judge import missed_bound, warnings
+from onnxq.verify.fidelity import Fidelity
+from onnxq.verify.kernels import KernelReport
+from onnxq.verify.verification import Latency, Verification
+
+FIDELITY = Fidelity(30.0, 0.999, 0.1, None, None, None, (), 8, independent=True)
+KERNELS = KernelReport(
+    planned=3,
+    integer=3,
+    by_op={"QLinearConv": 3},
+    missed=(),
+    conversions=2,
+    behind={},
+    mac_share=1.0,
+)
+
+
+def latency(ratio: float) -> Latency:
+    result = LatencyResult(1.0, 1.0, 1.0, (1.0,), 0.1, 1)
+    return Latency(result, result, Ratio(ratio, ratio, ratio))
+
+
+def told(
+    fidelity: Fidelity = FIDELITY, kernels: KernelReport = KERNELS, ratio: float | None = None
+) -> tuple[str, ...]:
+    timed = None if ratio is None else latency(ratio)
+    return warnings(Verification(fidelity, kernels, timed, 2, 1), Stats("m", "d"))
+
+
+def test_a_good_result_needs_no_words() -> None:
+    assert told() == ()
+    assert told(ratio=1.5) == ()
+    assert told(ratio=0.97) == ()
+
+
+def test_slower_because_of_what_stays_float_between() -> None:
+    """The operators are named with the conversions made for them, the most frequent first."""
+    behind = {"HardSwish": 12, "Softmax": 4, "Elu": 3, "Erf": 2, "Selu": 1}
+    kernels = replace(KERNELS, conversions=34, behind=behind)
+    (text,) = told(kernels=kernels, ratio=0.8)
+    assert "0.80 times" in text
+    assert "all 3 planned sites run in integer kernels" in text
+    assert "34 conversions" in text
+    assert "(12 HardSwish, 4 Softmax, 3 Elu, 2 Erf)" in text
+    assert told(kernels=kernels) == told(kernels=kernels, ratio=1.2) == ()
+
+
+def test_slower_though_nothing_is_converted_between() -> None:
+    (text,) = told(ratio=0.5)
+    assert "nothing else is converted" in text
+    assert "conversions" not in text
+
+
+def test_slower_because_sites_run_in_float() -> None:
+    kernels = replace(KERNELS, integer=1, missed=("a", "b"), behind={"Conv": 2})
+    missed, slow = told(kernels=kernels, ratio=0.5)
+    assert missed == "2 of 3 planned sites run in float: a, b"
+    assert "sites that run in float" in slow
+    assert "conversions" not in slow
+
+
+def test_low_accuracy_and_no_independence_are_told() -> None:
+    first, second = told(replace(FIDELITY, sqnr_db=9.94, independent=False))
+    assert first.startswith("not independently verified: calibration saw samples")
+    assert "9.9 dB" in second
+    assert len(told(replace(FIDELITY, sqnr_db=-math.inf))) == 1
+
+
+@pytest.mark.parametrize(
+    ("sqnr", "bound", "missed"),
+    [
+        (30.0, None, False),
+        (30.0, 30.0, False),
+        (29.99, 30.0, True),
+        (math.inf, 200.0, False),
+        (-math.inf, 0.0, True),
+        (math.nan, 0.0, True),
+        (math.nan, None, False),
+    ],
+)
+def test_bounds(sqnr: float, bound: float | None, missed: bool) -> None:
+    found = Verification(replace(FIDELITY, sqnr_db=sqnr), KERNELS, None, 2, 1)
+    assert bool(missed_bound(found, bound)) is missed
+
+
+def test_a_result_that_is_not_finite_is_never_handed_over() -> None:
+    found = Verification(replace(FIDELITY, not_finite=("y", "z")), KERNELS, None, 2, 1)
+    with pytest.raises(InternalError, match="NaN or Inf in y, z"):
+        missed_bound(found, None)
