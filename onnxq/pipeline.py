@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq._version import __version__
-from onnxq.algorithms.static_int8 import site_entries
+from onnxq.algorithms.build_plan import site_entries
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
 from onnxq.data import (
@@ -27,11 +27,12 @@ from onnxq.data import (
     shared_samples,
 )
 from onnxq.graph.edit import constant_array
+from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, signature, summary
 from onnxq.passes.execute import execute
-from onnxq.plan import Plan, check_digest, load_plan, save_plan
+from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
@@ -184,13 +185,17 @@ def quantize(
     recipe = _with_target(recipe, target)
     source, output = Path(model), Path(output)
     check_output(output, model=source)
+    check_plan_folder(options.plan_out)
     prepared = prepare(source, recipe)
+    check_output(output, model=source, files=prepared.files)
     split, labels = _open(prepared, data, options)
     written, prepared = prepared.model, learn_types(prepared, split.calibration)
     selection = prepared.select({})
     if not selection.chosen:
-        return _unchanged(prepared, selection, output)
+        return _unchanged(prepared, selection, output, options)
     found = run_calibration(prepared, split.calibration, options.report)
+    if not found.config.selection.chosen:
+        return _unchanged(prepared, found.config.selection, output, options)
     plan = found.plan(independent=split.independent)
     evidence = Evidence(
         data=split.evaluation,
@@ -206,9 +211,9 @@ def quantize(
         verification = verify(source, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
         if not missed or options.allow_miss:
+            if options.plan_out is not None:
+                save_plan(plan, options.plan_out)
             publish(staged, output)
-    if options.plan_out is not None and (not missed or options.allow_miss):
-        save_plan(plan, options.plan_out)
     return QuantizeResult(
         output=output if not missed or options.allow_miss else None,
         scheme=plan.scheme,
@@ -267,11 +272,12 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     check_output(output, model=model)
     decided = load_plan(Path(plan))
     loaded = load(model)
+    check_output(output, model=model, files=external_files(loaded))
     check_digest(decided, digest(loaded), str(model))
     normalized = normalized_for(loaded, decided.minimum_opset).model
     with staging(Path(output)) as staged:
         save(execute(decided, normalized), staged)
-        check_structure(staged)
+        check_structure(staged, Path(model))
         publish(staged, Path(output))
     return decided
 
@@ -338,9 +344,10 @@ def _open(prepared: Prepared, data: DataLike, options: RunOptions) -> tuple[Spli
     return Split(calibration, split.evaluation, independent=shared == 0), aligned
 
 
-def _unchanged(prepared: Prepared, selection: Selection, output: Path) -> QuantizeResult:
+def _unchanged(
+    prepared: Prepared, selection: Selection, output: Path, options: RunOptions
+) -> QuantizeResult:
     """Write the model as it is: there is nothing to quantize."""
-    save(load(prepared.source), output)
     reasons = Counter(d.reason for d in selection.decisions)
     why = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
     warning = f"nothing was quantized, the model is written unchanged: {why or 'it has no site'}"
@@ -354,6 +361,9 @@ def _unchanged(prepared: Prepared, selection: Selection, output: Path) -> Quanti
         independent=False,
         sites=site_entries(selection),
     )
+    if options.plan_out is not None:
+        save_plan(plan, options.plan_out)
+    save(load(prepared.source), output)
     return QuantizeResult(
         output=output,
         scheme="float",

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from onnxq.errors import PlanError
+from onnxq.errors import PlanError, UsageError
 from onnxq.numerics.schemes import Granularity, PerAxis, PerTensor, QParams, Scheme
 
 if TYPE_CHECKING:
@@ -201,6 +201,17 @@ def plan_digest(plan: Plan) -> str:
         hasher.update(f"{key}\0{array.dtype.str}\0{array.shape}\0".encode())
         hasher.update(np.ascontiguousarray(array).data)
     return f"sha256:{hasher.hexdigest()}"
+
+
+def check_plan_folder(folder: Path | None) -> None:
+    """Refuse before any work a folder that a plan cannot be written to.
+
+    Raises:
+        UsageError: It is a file.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        code, text = "usage.is_file", "this is a file, a folder for the plan is wanted"
+        raise UsageError(code, text, where=str(folder), remedy="name a folder")
 
 
 def save_plan(plan: Plan, folder: Path) -> None:

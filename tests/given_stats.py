@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.build_plan import PlanLabels, decide
 from onnxq.algorithms.selection import select
-from onnxq.algorithms.static_int8 import PlanLabels, StaticInt8, decide
+from onnxq.algorithms.static_int8 import StaticInt8
 from onnxq.calibration.stats import Stats, TensorStats
 from onnxq.graph.sites import find_sites
 from onnxq.numerics.schemes import WEIGHT_INT8

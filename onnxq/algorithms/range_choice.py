@@ -201,7 +201,9 @@ def _same(a: Candidate, b: Candidate) -> bool:
 
 
 def _error_label(index: int, option: Candidate) -> str:
-    return f"input {index}, {option.params.scheme.label}, {option.label}"
+    params = option.params
+    integers = f"{params.scheme.label} {float(params.scale):.9g} {int(params.zero_point)}"
+    return f"input {index}, {integers}, {option.label}"
 
 
 def _relative(error: SiteError, label: str) -> float:

@@ -288,7 +288,7 @@ class _Selector:
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:
-    """The constant bounds of a Relu or Clip; NaN where a bound is no constant.
+    """The bounds of a Relu or Clip; NaN where a bound is no constant, or one a caller may replace.
 
     Comparisons with NaN are false, so an unknown bound is never taken for a fit.
     """
@@ -301,6 +301,6 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
             bounds[place] = attribute.as_float()
         value = node.inputs[place + 1] if len(node.inputs) > place + 1 else None
         if value is not None:
-            array = constant_array(value)
+            array = None if value.is_graph_input() else constant_array(value)
             bounds[place] = np.nan if array is None else float(np.asarray(array).reshape(-1)[0])
     return bounds[0], bounds[1]

@@ -1,13 +1,13 @@
 """Statistics that were collected before, kept in the user's cache folder.
 
-The key is the digests of model and data and the versions that name tensors; a changed model, sample
-or choice of samples is another key. A damaged file counts as absent.
+The key is the digests of model and data, and the versions and machine that have a say in what is
+measured; a changed model, sample or choice of samples is another key. A damaged file counts as
+absent.
 """
 
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
@@ -16,15 +16,22 @@ from safetensors import SafetensorError
 from onnxq._version import __version__
 from onnxq.calibration.stats import Stats, load_stats, save_stats
 from onnxq.errors import PlanError
+from onnxq.runtime.machine import inspect_machine, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def cache_path(model_digest: str, data_digest: str) -> Path:
-    """Where statistics of this model and data are kept."""
-    versions = f"{__version__} {version('onnx-ir')} {version('onnxscript')}"
-    key = hashlib.sha256(f"{model_digest} {data_digest} {versions}".encode()).hexdigest()
+    """Where statistics of this model and data are kept.
+
+    The version of ONNX Runtime and the instruction sets count, because errors of quantized models
+    are measured with them.
+    """
+    packages = [f"{name} {found}" for name, found in versions().items()]
+    machine = " ".join(sorted(inspect_machine().isa))
+    text = f"{model_digest} {data_digest} {__version__} {packages} {machine}"
+    key = hashlib.sha256(text.encode()).hexdigest()
     return user_cache_path("onnxq") / "stats" / f"{key[:32]}.safetensors"
 
 

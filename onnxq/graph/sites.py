@@ -140,7 +140,13 @@ def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
         return f"its weight {weight.name!r} is no initializer; normalize the model first"
     if tensor.size == 0:
         return f"its weight {weight.name!r} is empty"
-    return _why_not_finite(weight, tensor)
+    return _why_not_finite(weight, tensor) or _why_bias_not_finite(node, form)
+
+
+def _why_bias_not_finite(node: ir.Node, form: Form) -> str:
+    bias = _input(node, form.bias)
+    tensor = None if form.bias is None else weight_tensor(node, form.bias)
+    return "" if bias is None or tensor is None else _why_not_finite(bias, tensor)
 
 
 def _why_not_finite(weight: ir.Value, tensor: ir.TensorProtocol) -> str:
@@ -151,7 +157,7 @@ def _why_not_finite(weight: ir.Value, tensor: ir.TensorProtocol) -> str:
             bad += int(chunk.size - np.count_nonzero(finite))
     if not bad:
         return ""
-    return f"its weight {weight.name!r} holds {bad} values that are NaN or infinite"
+    return f"its constant {weight.name!r} holds {bad} values that are NaN or infinite"
 
 
 def _decline_half_shared(sites: list[Site]) -> list[Site]:

@@ -26,7 +26,7 @@ from onnxq.graph.tensors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 GIBIBYTE = 1 << 30
 
@@ -73,12 +73,15 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
         raise UsageError(code, text, where=str(target)) from error
 
 
-def check_output(path: str | Path, *, model: str | Path | None = None) -> None:
+def check_output(
+    path: str | Path, *, model: str | Path | None = None, files: Iterable[Path] = ()
+) -> None:
     """Refuse before any work what could only fail at its end.
 
     Args:
         path: The file that is to be written.
         model: The file that it is made from, which it may not replace.
+        files: The files that hold that model's weights, which it may not replace either.
 
     Raises:
         UsageError: The folder does not exist, the path is a folder, or it is the model itself.
@@ -94,6 +97,10 @@ def check_output(path: str | Path, *, model: str | Path | None = None) -> None:
     if source is not None and source.exists() and target.exists() and target.samefile(source):
         code, text = "usage.replaces_model", "the result would replace the model it is made from"
         raise UsageError(code, text, where=str(path), remedy="write to another file")
+    taken = {file.resolve() for file in files} & {target.resolve(), _data_of(target).resolve()}
+    for file in taken:
+        code, text = "usage.replaces_model", "the result would replace the model's own weights"
+        raise UsageError(code, text, where=str(file), remedy="write to another file")
 
 
 @contextmanager

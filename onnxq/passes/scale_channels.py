@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.errors import PlanError
 from onnxq.graph.edit import constant_array
 from onnxq.passes.base import Editor
 
@@ -41,7 +42,11 @@ class ScaleChannels(ir.passes.InPlacePass):
         """Scale each activation and its weights."""
         editor = Editor(model)
         for entry in self.entries:
-            factor = np.asarray(self.arrays[f"scaling/{entry.tensor}/factor"], np.float32)
+            key = f"scaling/{entry.tensor}/factor"
+            if key not in self.arrays:
+                code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
+                raise PlanError(code, text, remedy="make the plan again with --plan-out")
+            factor = np.asarray(self.arrays[key], np.float32)
             self._scale_weights(editor, entry, factor)
             if entry.fold:
                 _fold(editor, entry.fold, factor)

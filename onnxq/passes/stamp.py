@@ -1,4 +1,4 @@
-"""Write into the model's metadata what it is and how it was verified."""
+"""Write into the model's metadata what it is and what it was compared on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnxq.passes.base import PlanPass
 if TYPE_CHECKING:
     from onnxq.plan import Plan
 
-VERIFIED_KEY = "onnxq.verified"
+COMPARED_KEY = "onnxq.compared_on"
 
 
 class Stamp(PlanPass):
@@ -33,5 +33,7 @@ def metadata(plan: Plan) -> dict[str, str]:
         "onnxq.sites": f"{quantized} of {len(plan.sites)} quantized",
         "onnxq.float_model": plan.model_digest,
         "onnxq.calibration_data": plan.data_digest,
-        VERIFIED_KEY: "on held-out samples" if plan.independent else "not independently verified",
+        COMPARED_KEY: "held-out samples"
+        if plan.independent
+        else "samples that calibration saw: not independently verified",
     }

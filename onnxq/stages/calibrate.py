@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms import range_choice
+from onnxq.algorithms.build_plan import PlanLabels, decide
 from onnxq.algorithms.channel_scaling import ChannelScaling
 from onnxq.algorithms.keep_apart import find_kept_apart
-from onnxq.algorithms.static_int8 import PlanLabels, decide, without_nan
+from onnxq.algorithms.static_int8 import without_nan
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect, observed_shapes, unknown
 from onnxq.calibration.requests import OutputError
@@ -137,6 +138,8 @@ class _Observer:
         self.budget = prepared.recipe.calibration.memory_budget
         self.data = data
         self.few = limit(data, ERROR_SAMPLES, seed=prepared.recipe.seed)
+        # Candidates are compared on a part of the data that the seed chooses.
+        self.data_digest = f"{data.digest()} {self.few.digest()}"
         self.report = report
         self.observed = 0
 
@@ -182,9 +185,9 @@ def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrate
     """Observe a model on all of ``data``, scale its channels and choose its ranges."""
     start = time.perf_counter()
     observe = _Observer(prepared, data, report)
-    first = _Stage(prepared, load_cached(prepared.digest, data.digest()))
+    first = _Stage(prepared, load_cached(prepared.digest, observe.data_digest))
     scalings, arrays = _choose_scalings(first, observe)
-    second = _scaled(first, scalings, arrays, data) if scalings else first
+    second = _scaled(first, scalings, arrays, observe.data_digest) if scalings else first
     config, chosen, best = _choose_ranges(second, observe)
     if observe.observed:
         store(first.stats)
@@ -246,14 +249,16 @@ def _scaled(
     stage: _Stage,
     scalings: tuple[ScalingEntry, ...],
     arrays: Mapping[str, np.ndarray],
-    data: DataSource,
+    data_digest: str,
 ) -> _Stage:
     """The model with its channels scaled; its sites keep their names, its weights do not."""
     model = ScaleChannels(scalings, arrays)(stage.prepared.model.clone()).model
     key = hashlib.sha256(stage.prepared.digest.encode())
+    for entry in scalings:
+        key.update(entry.model_dump_json().encode())
     for name, factor in sorted(arrays.items()):
         key.update(name.encode() + factor.tobytes())
-    stats = load_cached(f"sha256:{key.hexdigest()}", data.digest())
+    stats = load_cached(f"sha256:{key.hexdigest()}", data_digest)
     changed = {entry.tensor for entry in scalings}
     for name, tensor in stage.stats.tensors.items():
         if name not in changed:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import StaticInt8
 from onnxq.errors import ModelError
+from onnxq.graph.external import external_files
 from onnxq.graph.io import digest, load
 from onnxq.graph.normalize import NormalizeResult, normalize
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
-from onnxq.runtime.machine import inspect_machine
+from onnxq.runtime.machine import inspect_machine, installed_runtimes
 from onnxq.targets import Target, load_target, weight_scheme
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Prepared:
         target: What the provider can run.
         recipe: What the user wants.
         outcomes: What the recipe's rules say of each site, by name.
+        files: The files beside the model that hold its weights.
     """
 
     source: Path
@@ -48,6 +50,7 @@ class Prepared:
     target: Target
     recipe: Recipe
     outcomes: Mapping[str, RuleOutcome]
+    files: frozenset[Path]
 
     def select(self, more_float: Mapping[str, str]) -> Selection:
         """Choose what is quantized; ``more_float`` are sites to keep, with the reason."""
@@ -81,18 +84,31 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     target = load_target(recipe.target)
     normalized = normalized_for(loaded, target.min_opset)
-    narrow = weight_scheme(target, inspect_machine()).reason
+    remarks = [weight_scheme(target, inspect_machine()).reason, _other_runtime(target)]
     sites = find_sites(normalized.model)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
         source=source,
         model=normalized.model,
         digest=digest(loaded),
-        notes=(*normalized.notes, *([narrow] if narrow else [])),
+        notes=(*normalized.notes, *(remark for remark in remarks if remark)),
         sites=sites,
         target=target,
         recipe=recipe,
         outcomes={site.name: rule for site, rule in zip(sites, outcomes, strict=True)},
+        files=frozenset(external_files(loaded)),
+    )
+
+
+def _other_runtime(target: Target) -> str:
+    """A remark where the target's table comes from another version of ONNX Runtime."""
+    found = [runtime.version for runtime in installed_runtimes()]
+    if target.probed_with in found or not found:
+        return ""
+    return (
+        f"what fuses was learned from ONNX Runtime {target.probed_with}, {found[0]} is installed; "
+        "the result's kernels are counted all the same, and `onnxq doctor --probe` shows what "
+        "this version fuses"
     )
 
 

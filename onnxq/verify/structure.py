@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 _LEVELS: tuple[Optimization, ...] = ("all", "none")
 
 
-def check_structure(path: Path) -> None:
+def check_structure(path: Path, source: Path) -> None:
     """Check a written model against the ONNX specification and load it at two levels.
 
     Args:
         path: The model; its external data lies beside it.
+        source: The model that it was made from, which may be the one that is at fault.
 
     Raises:
+        ModelError: The model it was made from is invalid in itself.
         InternalError: It is invalid or does not load; what onnxq wrote is then wrong.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().splitlines()[0]
+        _check_source(source)
         code, text = "verify.invalid", f"the result is no valid ONNX model: {reason}"
         raise InternalError(code, text, where=path.name) from error
     for level in _LEVELS:
@@ -39,3 +42,14 @@ def check_structure(path: Path) -> None:
             text = f"the result does not load at optimization {level!r}: {error.message}"
             msg = "verify.does_not_load"
             raise InternalError(msg, text, where=path.name) from error
+
+
+def _check_source(source: Path) -> None:
+    """Refuse a source that breaks the specification itself; what is made of it must too."""
+    try:
+        onnx.checker.check_model(str(source), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:200]
+        code, text = "model.invalid", f"the model breaks the ONNX specification: {reason}"
+        remedy = "correct the shape or type that it declares, or export it again"
+        raise ModelError(code, text, where=str(source), remedy=remedy) from error

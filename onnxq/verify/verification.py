@@ -96,7 +96,7 @@ def verify(
     Raises:
         InternalError: The result is invalid or does not load.
     """
-    check_structure(result)
+    check_structure(result, reference)
     settings = SessionSettings(provider=evidence.provider, spinning=False)
     fidelity = compare_outputs(
         open_session(reference, settings),

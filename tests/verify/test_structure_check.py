@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq.errors import InternalError
+from onnxq.errors import InternalError, ModelError
 from onnxq.verify.structure import check_structure
 from tests.small_models import normal, proto, write
 
@@ -18,8 +18,22 @@ if TYPE_CHECKING:
 GRAPH = "g (float[N, 8] x) => (float[N, 4] y) { y = MatMul(x, w) }"
 
 
+def check(result: Path) -> None:
+    """Check a result that was made from a good model."""
+    source = write(result.with_name("source.onnx"), GRAPH, w=normal(0, 8, 4))
+    check_structure(result, source)
+
+
+def test_a_source_that_is_at_fault_itself_is_named(tmp_path: Path) -> None:
+    wrong = GRAPH.replace("float[N, 4] y", "float[N, 5] y")
+    model = write(tmp_path / "m.onnx", wrong, w=normal(0, 8, 4))
+    with pytest.raises(ModelError, match="breaks the ONNX specification") as caught:
+        check_structure(model, model)
+    assert caught.value.where == str(model)
+
+
 def test_a_good_model_passes(tmp_path: Path) -> None:
-    check_structure(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 8, 4)))
+    check(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 8, 4)))
 
 
 def test_a_model_against_the_specification_is_refused(tmp_path: Path) -> None:
@@ -27,13 +41,13 @@ def test_a_model_against_the_specification_is_refused(tmp_path: Path) -> None:
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(InternalError, match="no valid ONNX model") as caught:
-        check_structure(tmp_path / "m.onnx")
+        check(tmp_path / "m.onnx")
     assert caught.value.where == "m.onnx"
 
 
 def test_shapes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match="no valid ONNX model"):
-        check_structure(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 7, 4)))
+        check(write(tmp_path / "m.onnx", GRAPH, w=normal(0, 7, 4)))
 
 
 def test_a_model_that_does_not_load_is_refused(tmp_path: Path) -> None:
@@ -43,7 +57,7 @@ def test_a_model_that_does_not_load_is_refused(tmp_path: Path) -> None:
     model.opset_import.append(onnx.helper.make_opsetid("nobody.knows", 1))
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(InternalError, match="does not load at optimization 'all'") as caught:
-        check_structure(tmp_path / "m.onnx")
+        check(tmp_path / "m.onnx")
     assert caught.value.where == "m.onnx"
 
 
@@ -58,4 +72,4 @@ def test_a_zero_point_of_another_type_is_refused(tmp_path: Path) -> None:
         "u": np.asarray(0, np.int8),
     }
     with pytest.raises(InternalError):
-        check_structure(write(tmp_path / "m.onnx", text, **constants))
+        check(write(tmp_path / "m.onnx", text, **constants))

@@ -1,0 +1,286 @@
+"""Build the plan of static INT8: scales of weights, int32 biases, rows of tables, Q/DQ, what goes.
+
+Nothing is chosen here but what follows from the chosen ranges: weights are rounded to the nearest
+with their best scales, and biases are stored in units of activation scale times weight scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxq._version import __version__
+from onnxq.algorithms import range_choice
+from onnxq.algorithms.selection import Decision, QuantizedTensor, Selection, clip_bounds
+from onnxq.algorithms.weight_rounding import rounded_params, row_params
+from onnxq.errors import InternalError
+from onnxq.graph.edit import (
+    constant_array,
+    consumers,
+    node_by_name,
+    static_shape,
+    value_by_name,
+)
+from onnxq.numerics.affine import saturates
+from onnxq.numerics.schemes import PerAxis, QParams
+from onnxq.plan import (
+    AbsorbedEntry,
+    ActivationEntry,
+    BiasEntry,
+    EmbeddingEntry,
+    Plan,
+    Reader,
+    SiteEntry,
+    WeightEntry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxq.algorithms.range_choice import Candidate
+    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.calibration.stats import Stats
+    from onnxq.graph.sites import Site
+
+_EMPTY = 1e-12
+"""Scale of a channel whose weights are all zero and whose bias needs no greater one."""
+
+_COARSE = 2.0
+"""A weight scale that a bias widens by more than this is worth a warning."""
+
+_BIAS_MAX = 2**30
+"""Greatest bias in units of ``s_x s_w``; the other half of int32 is left for the sum of products,
+which integer kernels add without saturation."""
+
+
+def decide(
+    model: ir.Model,
+    config: StaticInt8,
+    chosen: Mapping[str, Candidate],
+    stats: Stats,
+    labels: PlanLabels,
+) -> Plan:
+    """The plan.
+
+    Args:
+        model: The normalized model.
+        config: What was asked for.
+        chosen: The range of each root tensor.
+        stats: What was observed.
+        labels: What the plan says of itself.
+    """
+    selection = config.selection
+    builder = _Builder(model, config, chosen)
+    for site in selection.chosen:
+        if site.activation is None:
+            builder.add_embedding(site)
+        else:
+            builder.add_weight(site)
+    builder.finish_weights()
+    warnings = [
+        text
+        for name, candidate in chosen.items()
+        if (text := range_choice.warning(name, stats.tensors[name], candidate))
+    ]
+    return Plan(
+        onnxq_version=__version__,
+        model_digest=labels.model_digest,
+        data_digest=stats.data_digest,
+        scheme=labels.scheme,
+        target=labels.target,
+        minimum_opset=labels.minimum_opset,
+        independent=labels.independent,
+        sites=site_entries(selection),
+        activations=tuple(builder.activation(tensor) for tensor in selection.tensors),
+        weights=tuple(builder.weights),
+        biases=tuple(builder.biases),
+        embeddings=tuple(builder.embeddings),
+        absorbed=tuple(builder.absorbed(selection.absorbed)),
+        warnings=(*warnings, *builder.warnings),
+        arrays=builder.arrays,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLabels:
+    """What a plan says of itself beside the decisions."""
+
+    model_digest: str
+    scheme: str
+    target: str
+    minimum_opset: int
+    independent: bool
+
+
+class _Builder:
+    def __init__(
+        self, model: ir.Model, config: StaticInt8, chosen: Mapping[str, Candidate]
+    ) -> None:
+        self.config = config
+        self.chosen = chosen
+        self.roots = {tensor.name: tensor.root for tensor in config.selection.tensors}
+        self.nodes = node_by_name(model.graph)
+        self.values = value_by_name(model.graph)
+        self.sites: dict[str, list[Site]] = {}
+        self.weights: list[WeightEntry] = []
+        self.biases: list[BiasEntry] = []
+        self.embeddings: list[EmbeddingEntry] = []
+        self.arrays: dict[str, np.ndarray] = {}
+        self.warnings: list[str] = []
+
+    def add_embedding(self, site: Site) -> None:
+        name = site.weight or ""
+        key = f"embedding/{name}/scale"
+        if key not in self.arrays:
+            scheme = replace(self.config.weight, bits=8, granularity=PerAxis(0))
+            self.arrays[key] = row_params(self._array(name), scheme).scale
+        self.embeddings.append(EmbeddingEntry(node=site.name, initializer=name))
+
+    def add_weight(self, site: Site) -> None:
+        self.sites.setdefault(site.weight or "", []).append(site)
+
+    def finish_weights(self) -> None:
+        for name, sites in self.sites.items():
+            scheme = self.config.weight_scheme_for(sites[0])
+            axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+            params = rounded_params(self._array(name), scheme)
+            scale = self._with_room_for_biases(params, sites)
+            self._warn(name, sites, scale / params.scale)
+            self.arrays[f"weight/{name}/scale"] = scale
+            readers = tuple(
+                Reader(node=site.name, input=self._index(site.name, name)) for site in sites
+            )
+            entry = WeightEntry(initializer=name, bits=scheme.bits, axis=axis, readers=readers)
+            self.weights.append(entry)
+            for site in sites:
+                self._add_bias(site, scale)
+
+    def _warn(self, name: str, sites: Sequence[Site], widened: np.ndarray) -> None:
+        quantized = {site.name for site in sites}
+        floating = [reader for reader in sites[0].readers if reader not in quantized]
+        if floating:
+            self.warnings.append(
+                f"{name}: stored twice, as integers and float, because {', '.join(floating)} "
+                "reads it and stays float"
+            )
+        peak = float(widened.max(initial=1))
+        if peak > _COARSE and self._array(name).any():
+            self.warnings.append(
+                f"{name}: its scale is {peak:.3g} times wider than its values need, because the "
+                f"bias of {sites[0].name} would not fit into int32"
+            )
+
+    def activation(self, tensor: QuantizedTensor) -> ActivationEntry:
+        candidate = self.chosen[tensor.root]
+        params = candidate.params
+        return ActivationEntry(
+            tensor=tensor.name,
+            bits=params.scheme.bits,
+            signed=params.scheme.signed,
+            scale=float(params.scale),
+            zero_point=int(params.zero_point),
+            method=candidate.label,
+            low=candidate.low,
+            high=candidate.high,
+            readers=tuple(Reader(node=node, input=index) for node, index in tensor.readers),
+        )
+
+    def absorbed(self, wanted: Mapping[str, str]) -> list[AbsorbedEntry]:
+        """The nodes that quantizers perform; where one saturates elsewhere the node stays.
+
+        A symmetric range does not saturate at 0, nor that of a tensor that is always 0 at 6.
+        """
+        return [
+            AbsorbedEntry(node=name, op=self.nodes[name].op_type)
+            for name, tensor in wanted.items()
+            if saturates(self._params(tensor), *clip_bounds(self.nodes[name]))
+        ]
+
+    def _with_room_for_biases(self, params: QParams, sites: Sequence[Site]) -> np.ndarray:
+        """Widen scales where a bias would not fit into int32 in units of ``s_x s_w``.
+
+        A channel without weights, which has no range of its own, takes the scale of its bias.
+        """
+        scale = params.scale.astype(np.float64)
+        if scale.ndim:
+            weight = self._array(sites[0].weight or "")
+            others = tuple(i for i in range(weight.ndim) if i != sites[0].weight_axis)
+            scale[~weight.any(axis=others)] = _EMPTY
+        for site in sites:
+            bias = self._bias_of(site)
+            if bias is not None:
+                unit = float(self._params(site.activation or "").scale)
+                values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
+                needed = values / unit / _BIAS_MAX
+                scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
+        # One scale for the tensor comes out of the arithmetic as a scalar.
+        return np.asarray(scale, np.float32)
+
+    def _add_bias(self, site: Site, weight_scale: np.ndarray) -> None:
+        bias = self._bias_of(site)
+        if bias is None:
+            return
+        scale = np.asarray(self._params(site.activation or "").scale * weight_scale)
+        values = self._array(bias.initializer).astype(np.float64).reshape(-1)
+        integers = np.clip(np.rint(values / scale), -_BIAS_MAX, _BIAS_MAX).astype(np.int32)
+        self.arrays[f"bias/{bias.node}/scale"] = scale.astype(np.float32)
+        self.arrays[f"bias/{bias.node}/integers"] = integers
+        self.biases.append(bias)
+
+    def _bias_of(self, site: Site) -> BiasEntry | None:
+        """The site's bias, or that of the Add with which ONNX Runtime will merge a MatMul.
+
+        It merges ``MatMul -> Add(bias[N])`` into a Gemm before it looks at Q/DQ where the
+        activation has two axes or a static shape; with a float bias that Gemm is a float one.
+        """
+        if site.bias is not None:
+            index = self._index(site.name, site.bias)
+            return BiasEntry(node=site.name, input=index, initializer=site.bias)
+        value = self.values[site.activation or ""]
+        rank = 0 if value.shape is None else value.shape.rank()
+        merges = rank == 2 or (rank > 2 and static_shape(value) is not None)
+        readers = consumers(self.values[site.output])
+        if site.op != "MatMul" or not merges or len(readers) != 1:
+            return None
+        node, index = readers[0]
+        other = node.inputs[1 - index] if node.op_type == "Add" else None
+        array = constant_array(other)
+        if other is None or array is None or not other.is_initializer():
+            return None
+        channels = self._array(site.weight or "").shape[1]
+        if array.shape not in ((channels,), (1, channels)) or other.is_graph_input():
+            return None
+        return BiasEntry(node=node.name or "", input=1 - index, initializer=other.name or "")
+
+    def _params(self, tensor: str) -> QParams:
+        return self.chosen[self.roots[tensor]].params
+
+    def _index(self, node: str, value: str) -> int:
+        return next(i for n, i in consumers(self.values[value]) if n.name == node)
+
+    def _array(self, name: str) -> np.ndarray:
+        constant = self.values[name].const_value
+        if constant is None:
+            code, text = "plan.weight", f"{name} is no constant"
+            raise InternalError(code, text)
+        return constant.numpy()
+
+
+def site_entries(selection: Selection) -> tuple[SiteEntry, ...]:
+    """What a plan says of each site."""
+    return tuple(_site_entry(decision) for decision in selection.decisions)
+
+
+def _site_entry(decision: Decision) -> SiteEntry:
+    site = decision.site
+    return SiteEntry(
+        name=site.name,
+        op=site.op,
+        decision="int8" if decision.quantize else "float",
+        reason=decision.reason,
+        macs=site.macs,
+    )
