@@ -8,7 +8,7 @@ place. Every function refuses with one of :mod:`onnxq.errors` and leaves nothing
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -254,7 +254,7 @@ def calibrate(
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
     found = run_calibration(learn_types(prepared, source), source, report)
-    save_stats(found.stats, Path(output))
+    save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
     return found.run
 
 

@@ -2,8 +2,8 @@
 
 ``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
 has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
-``max_error`` is then 0. Times are milliseconds where the key says so, else seconds; sizes are
-bytes.
+``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too. Times are
+milliseconds where the key says so, else seconds; sizes are bytes.
 """
 
 from __future__ import annotations
@@ -150,10 +150,14 @@ def _metrics(found: Fidelity) -> dict[str, object]:
             "quantized_accuracy": found.quantized_accuracy,
         }
     return {
+        "output": found.output,
         "sqnr_db": found.sqnr_db,
         "cosine": found.cosine,
         "max_error": found.max_error,
+        "equal_share": found.equal_share,
         "top1_agreement": found.top1_agreement,
+        "left_out": found.left_out,
+        "other_shape": found.other_shape,
         "task": task,
     }
 
@@ -203,7 +207,7 @@ def inspected(found: Inspection) -> dict[str, object]:
 def compared(found: Comparison) -> dict[str, object]:
     """``compare``; the first run is the reference."""
     return {
-        **document(),
+        **document(warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
         "verified_on": {"samples": found.samples},
         "timing": found.timing,

@@ -14,6 +14,7 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
+from onnxq.cli.show_quantize import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,11 +38,15 @@ def views(found: Comparison) -> Iterator[RenderableType]:
         yield ""
     if len(found.runs) > 1 or found.reference.accuracy is not None:
         yield _numerics(found)
-        yield line(f"Compared with run 1 on {found.samples} samples, first output.")
-    for number, run in enumerate(found.runs, start=1):
-        if run.fidelity is not None and run.fidelity.not_finite:
-            names = ", ".join(run.fidelity.not_finite)
-            yield line(f"warning: run {number} gives NaN or Inf in {names}", style="yellow")
+        yield line(f"Compared with run 1 on {found.samples} samples{_of_output(found)}.")
+    for text in found.warnings:
+        yield line(f"warning: {text}", style="yellow")
+
+
+def _of_output(found: Comparison) -> str:
+    names = {run.fidelity.output: None for run in found.runs if run.fidelity is not None}
+    shown = ", ".join(name for name in names if name)
+    return f", output {shown}" if shown else ""
 
 
 def _runs(found: Comparison) -> Table:
@@ -77,16 +82,21 @@ def _time_cells(run: ComparedRun) -> list[str]:
 
 def _numerics(found: Comparison) -> Table:
     headers = ["SQNR", "cosine", "max error", "same top class", "accuracy"]
-    shown = table("Numerics", ["run"], headers)
+    # Only models whose first output is not float have it.
+    equal = any(run.fidelity and run.fidelity.equal_share is not None for run in found.runs)
+    shown = table("Numerics", ["run"], [*headers, *["equal elements"] * equal])
     for number, run in enumerate(found.runs, start=1):
         fidelity = run.fidelity
         cells = ["reference", DASH, DASH, DASH]
         if fidelity is not None:
             cells = [
                 db_text(fidelity.sqnr_db),
-                f"{fidelity.cosine:.5f}",
-                f"{fidelity.max_error:.3g}",
+                number_text(fidelity.cosine, ".5f"),
+                number_text(fidelity.max_error, ".3g"),
                 percent_text(fidelity.top1_agreement),
             ]
-        shown.add_row(str(number), *cells, percent_text(run.accuracy))
+        cells.append(percent_text(run.accuracy))
+        if equal:
+            cells.append(percent_text(None if fidelity is None else fidelity.equal_share))
+        shown.add_row(str(number), *cells)
     return shown

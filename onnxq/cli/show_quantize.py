@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from onnxq.pipeline import QuantizeResult
+    from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
 
@@ -87,10 +88,21 @@ def _verdict(result: QuantizeResult) -> str:
     if found.latency is not None:
         ratio = found.latency.ratio.median
         parts.append(f"{ratio:.2f} times as fast as float" + (", SLOWER" if ratio < 1 else ""))
-    parts.append(f"SQNR {db_text(found.fidelity.sqnr_db)}")
+    parts.append(_closeness(found.fidelity))
     name = result.output or "NOT WRITTEN"
     end = f"; {result.missed}" if result.missed else ""
     return f"{name}: {', '.join(parts)}{end}."
+
+
+def _closeness(found: Fidelity) -> str:
+    if found.sqnr_db is None and found.equal_share is not None:
+        return f"{percent_text(found.equal_share)} of {found.output} equal"
+    return f"SQNR {db_text(found.sqnr_db)}" if found.compared else "outputs not compared"
+
+
+def number_text(value: float | None, form: str) -> str:
+    """The number in that format; a dash for None."""
+    return DASH if value is None else format(value, form)
 
 
 def _measured(found: Verification) -> Table:
@@ -106,15 +118,24 @@ def _measured(found: Verification) -> Table:
         shown.add_row(
             "peak memory of the process", *map(bytes_text, memory), f"{memory[0] / memory[1]:.2f}"
         )
-    shown.add_row("SQNR of the first output", DASH, db_text(fidelity.sqnr_db), "")
-    shown.add_row("cosine", DASH, f"{fidelity.cosine:.5f}", "")
-    shown.add_row("greatest difference", DASH, f"{fidelity.max_error:.3g}", "")
+    _add_closeness(shown, fidelity)
+    return shown
+
+
+def _add_closeness(shown: Table, fidelity: Fidelity) -> None:
+    if fidelity.sqnr_db is not None:
+        shown.add_row(line(f"SQNR of {fidelity.output}"), DASH, db_text(fidelity.sqnr_db), "")
+        shown.add_row("cosine", DASH, number_text(fidelity.cosine, ".5f"), "")
+        shown.add_row("greatest difference", DASH, number_text(fidelity.max_error, ".3g"), "")
+    if fidelity.equal_share is not None:
+        shown.add_row(
+            "equal elements of the first output", DASH, percent_text(fidelity.equal_share), ""
+        )
     if fidelity.top1_agreement is not None:
         shown.add_row("same top class", DASH, percent_text(fidelity.top1_agreement), "")
     if fidelity.quantized_accuracy is not None:
         accuracy = (fidelity.float_accuracy, fidelity.quantized_accuracy)
         shown.add_row("accuracy", *map(percent_text, accuracy), "")
-    return shown
 
 
 def _kernels(found: KernelReport) -> str:

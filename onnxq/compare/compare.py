@@ -81,6 +81,20 @@ class Comparison:
         """What the numbers are compared with."""
         return self.runs[0]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be told with the numbers; runs are counted from 1."""
+        texts: list[str] = []
+        for number, run in enumerate(self.runs, start=1):
+            if run.fidelity is None:
+                continue
+            if run.fidelity.not_finite:
+                texts.append(
+                    f"run {number} gives NaN or Inf in {', '.join(run.fidelity.not_finite)}"
+                )
+            texts.extend(f"run {number}: {text}" for text in run.fidelity.remarks)
+        return tuple(texts)
+
 
 def compare(
     models: Sequence[str | Path],

@@ -5,6 +5,7 @@ Definitions::
     SQNR      = 10 log10(sum float^2 / sum (float - quantized)^2)       decibels, pooled
     cosine    = sum a b / sqrt(sum a^2 sum b^2)                         pooled
     agreement = share of rows whose argmax over the last axis is the same
+    equality  = share of elements that are the same, for what is not float
 
 A meter holds a few sums in float64, never a sample, and two meters merge by addition.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
 def sqnr_db(signal: float, noise: float) -> float:
     """Signal-to-quantization-noise ratio of two sums of squares, in decibels.
 
-    Infinite where there is no noise, -infinite where there is noise and no signal.
+    Infinite where there is no noise, -infinite where there is noise and no signal or the noise is
+    infinite, NaN where a sum is.
     """
+    if math.isnan(signal) or math.isnan(noise):
+        return math.nan
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    if signal <= 0 or noise == math.inf:
+        return -math.inf
+    # A difference of logarithms: the quotient may underflow to zero.
+    return 10 * (math.log10(signal) - math.log10(noise))
 
 
 @dataclass(slots=True)
@@ -104,6 +111,24 @@ class AgreementMeter:
     def agreement(self) -> float:
         """Share of rows with the same argmax; NaN without rows."""
         return self.same / self.rows if self.rows else math.nan
+
+
+@dataclass(slots=True)
+class EqualityMeter:
+    """Counts elements that are the same."""
+
+    same: int = 0
+    elements: int = 0
+
+    def add(self, reference: NDArray[Any], result: NDArray[Any]) -> None:
+        """Compare two arrays of one shape: integers, booleans or strings."""
+        self.same += int(np.count_nonzero(reference == result))
+        self.elements += int(reference.size)
+
+    @property
+    def share(self) -> float:
+        """Share of elements that are the same; NaN without elements."""
+        return self.same / self.elements if self.elements else math.nan
 
 
 @dataclass(slots=True)

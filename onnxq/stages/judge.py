@@ -32,8 +32,13 @@ def missed_bound(verification: Verification, min_sqnr: float | None) -> str:
         text = f"the quantized model gives NaN or Inf in {', '.join(found.not_finite)}"
         remedy = "`onnxq inspect MODEL --data DATA` shows which site; exclude it"
         raise InternalError(code, text, remedy=remedy)
+    if min_sqnr is None:
+        return ""
+    if found.sqnr_db is None:
+        why = "no float output to measure SQNR on" if found.compared else found.remarks[0]
+        return f"{why}, but {min_sqnr:g} dB were asked for"
     # A NaN is no number above the bound.
-    if min_sqnr is not None and not found.sqnr_db >= min_sqnr:
+    if not found.sqnr_db >= min_sqnr:
         return f"SQNR {found.sqnr_db:.2f} dB is below the {min_sqnr:g} dB asked for"
     return ""
 
@@ -51,7 +56,8 @@ def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
             "not independently verified: calibration saw samples that the comparison used; "
             "give more samples, or others with --eval-data"
         )
-    if fidelity.sqnr_db < LOW_SQNR:
+    texts.extend(fidelity.remarks)
+    if fidelity.sqnr_db is not None and fidelity.sqnr_db < LOW_SQNR:
         texts.append(_why_wrong(fidelity.sqnr_db, stats))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])

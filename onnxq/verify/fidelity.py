@@ -1,7 +1,9 @@
 """How close the quantized model's outputs are to the float model's, on given samples.
 
-The first output is measured (DESIGN: SQNR pooled over all elements and samples); positions that an
-attention mask marks as padding are left out. Every output is checked for NaN and Inf.
+The first float output is measured (DESIGN: SQNR pooled over all elements and samples). Left out are
+positions that an attention mask marks as padding, and those where the float model itself gives Inf
+or NaN. A first output that is not float is compared for equality. Where the two models give an
+output different shapes it cannot be compared. Every output is checked for NaN and Inf.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, ErrorMeter
+from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, EqualityMeter, ErrorMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from onnxq.data import DataSource, Labels
-    from onnxq.runtime.session import Session
+    from onnxq.runtime.session import Session, TensorSpec
+
+    Feeds = Mapping[str, NDArray[Any]]
 
 _MASK = "attention_mask"
 
@@ -30,26 +34,69 @@ class Fidelity:
     """What the comparison found.
 
     Attributes:
-        sqnr_db: Of the first output, pooled, decibels.
-        cosine: Of the first output, pooled.
-        max_error: Greatest absolute difference in the first output.
+        output: The output that was measured: the first float one, or the first of all where no
+            float one could be. Empty if nothing could be compared.
+        sqnr_db: Of the first float output, pooled, decibels; None if no element was compared.
+        cosine: The same, pooled.
+        max_error: Greatest absolute difference in it.
+        equal_share: Share of elements of the first output that are equal; None if it is float or
+            no element was compared.
         top1_agreement: Share of rows with the same argmax; None where the output holds no scores.
         float_accuracy: Share of rows the float model gets right; None without labels.
         quantized_accuracy: The same of the quantized model.
         not_finite: Outputs that are NaN or Inf where the float model's are finite.
+        left_out: Elements not measured because the float model's are NaN or Inf.
+        other_shape: Samples in which an output has another shape than the float model's; that
+            output is not compared there.
         samples: How many samples were compared.
         independent: Whether calibration saw none of them.
     """
 
-    sqnr_db: float
-    cosine: float
-    max_error: float
+    output: str
+    sqnr_db: float | None
+    cosine: float | None
+    max_error: float | None
+    equal_share: float | None
     top1_agreement: float | None
     float_accuracy: float | None
     quantized_accuracy: float | None
     not_finite: tuple[str, ...]
+    left_out: int
+    other_shape: int
     samples: int
     independent: bool
+
+    @property
+    def compared(self) -> bool:
+        """Whether any element was compared."""
+        return self.sqnr_db is not None or self.equal_share is not None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What must be told with the numbers, a sentence each; empty where they cover all."""
+        gaps = tuple(self._gaps())
+        if not self.compared:
+            return (f"not compared: {'; '.join(gaps) or 'the outputs hold no elements'}",)
+        return (*gaps, *self._doubts())
+
+    def _gaps(self) -> Iterator[str]:
+        if self.other_shape:
+            yield (
+                f"in {self.other_shape} of {self.samples} samples outputs have another shape than "
+                "the float model's and cannot be compared"
+            )
+        if self.left_out:
+            yield (
+                f"{self.left_out} elements are Inf or NaN in the float model's output "
+                "and are not measured"
+            )
+
+    def _doubts(self) -> Iterator[str]:
+        if self.sqnr_db is not None and math.isnan(self.sqnr_db):
+            yield f"the SQNR of {self.output} is not a number, so it says nothing"
+        if self.sqnr_db is None and self.equal_share is not None and self.equal_share < 1:
+            share = 100 * (1 - self.equal_share)
+            yield f"{share:.3g} % of the elements of {self.output} differ from the float model's"
 
 
 def compare_outputs(
@@ -71,67 +118,114 @@ def compare_outputs(
         labels: The right classes, for the accuracy of both.
         progress: Called with the samples done and all samples.
     """
-    meters = _Meters(labels)
+    meters = _Meters(reference.outputs, labels)
     for done, sample in enumerate(data, start=1):
         expected = reference.run(sample.feeds)
         found = result.run(sample.feeds)
-        position = data.positions[done - 1]
-        meters.add(expected[0], found[0], sample.feeds, position)
-        for spec, good, value in zip(reference.outputs, expected, found, strict=True):
-            meters.check_finite(spec.name, good, value)
+        meters.add(expected, found, sample.feeds, data.positions[done - 1])
         if progress is not None:
             progress(done, len(data))
     return meters.fidelity(len(data), independent)
 
 
 class _Meters:
-    def __init__(self, labels: Labels | None) -> None:
+    """What is known so far of the outputs.
+
+    Attributes:
+        float_at: Place of the first float output; None if there is none.
+    """
+
+    def __init__(self, outputs: Sequence[TensorSpec], labels: Labels | None) -> None:
+        self.names = [spec.name for spec in outputs]
+        self.float_at = next((i for i, spec in enumerate(outputs) if _is_float(spec)), None)
+        self.labels = labels
         self.error = ErrorMeter()
+        self.equality = EqualityMeter()
         self.agreement = AgreementMeter()
         self.accuracy = (AccuracyMeter(), AccuracyMeter())
-        self.labels = labels
         self.bad: dict[str, None] = {}
+        self.left_out = 0
+        self.other_shape = 0
 
     def add(
         self,
-        expected: NDArray[Any],
-        found: NDArray[Any],
-        feeds: Mapping[str, NDArray[Any]],
+        expected: Sequence[NDArray[Any]],
+        found: Sequence[NDArray[Any]],
+        feeds: Feeds,
         position: int,
     ) -> None:
-        if expected.dtype.kind not in "f":
-            return
-        kept = _kept(expected, feeds)
-        # An infinite output is found by check_finite; it is no reason for numpy to warn.
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.error.add(expected[kept], found[kept])
-        if expected.ndim == 2 and expected.shape[-1] > 1:
-            self.agreement.add(expected, found)
-            if self.labels is not None:
-                right = self.labels.of(position)
-                for meter, scores in zip(self.accuracy, (expected, found), strict=True):
-                    meter.add(scores, right)
+        alike = [a.shape == b.shape for a, b in zip(expected, found, strict=True)]
+        self.other_shape += not all(alike)
+        for name, good, value in zip(self.names, expected, found, strict=True):
+            self._check_finite(name, good, value)
+        at = self.float_at
+        if at is not None and alike[at]:
+            self._measure(expected[at], found[at], feeds)
+            self._count_rows(expected[at], found[at], position)
+        if at != 0 and alike[0]:
+            kept = _kept(expected[0], feeds)
+            self.equality.add(expected[0][kept], found[0][kept])
 
-    def check_finite(self, name: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
-        if expected.dtype.kind == "f" and np.any(np.isfinite(expected) & ~np.isfinite(found)):
+    def _measure(self, expected: NDArray[Any], found: NDArray[Any], feeds: Feeds) -> None:
+        kept = _kept(expected, feeds)
+        expected, found = expected[kept], found[kept]
+        finite = np.isfinite(expected)
+        if not finite.all():
+            self.left_out += int(np.count_nonzero(~finite))
+            expected, found = expected[finite], found[finite]
+        # An infinite output is found by _check_finite; it is no reason for numpy to warn.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.error.add(expected, found)
+
+    def _count_rows(self, expected: NDArray[Any], found: NDArray[Any], position: int) -> None:
+        if expected.ndim != 2 or expected.shape[-1] < 2:
+            return
+        # An infinite score has its rank, as where classes are masked with -Inf; NaN has none.
+        ranked = ~np.isnan(expected).any(axis=-1)
+        self.agreement.add(expected[ranked], found[ranked])
+        right = None if self.labels is None else self.labels.of(position)
+        # Rows that are not those of the labels, such as boxes, are no class scores.
+        if right is not None and len(right) == len(expected):
+            for meter, scores in zip(self.accuracy, (expected, found), strict=True):
+                meter.add(scores, right)
+
+    def _check_finite(self, name: str, expected: NDArray[Any], found: NDArray[Any]) -> None:
+        if expected.dtype.kind != "f":
+            return
+        good, value = np.isfinite(expected), np.isfinite(found)
+        if good.shape != value.shape:
+            good = good.all()
+        if np.any(good & ~value):
             self.bad[name] = None
 
     def fidelity(self, samples: int, independent: bool) -> Fidelity:
         floating, quantized = self.accuracy
+        measured, matched = self.error.elements > 0, self.equality.elements > 0
+        output = ""
+        if measured or matched:
+            output = self.names[self.float_at if measured and self.float_at is not None else 0]
         return Fidelity(
-            sqnr_db=-math.inf if self.error.noise == math.inf else self.error.sqnr_db,
-            cosine=self.error.cosine,
-            max_error=self.error.worst,
+            output=output,
+            sqnr_db=self.error.sqnr_db if measured else None,
+            cosine=self.error.cosine if measured else None,
+            max_error=self.error.worst if measured else None,
+            equal_share=self.equality.share if matched else None,
             top1_agreement=self.agreement.agreement if self.agreement.rows else None,
             float_accuracy=floating.accuracy if floating.rows else None,
             quantized_accuracy=quantized.accuracy if quantized.rows else None,
             not_finite=tuple(self.bad),
+            left_out=self.left_out,
+            other_shape=self.other_shape,
             samples=samples,
             independent=independent,
         )
 
 
-def _kept(output: NDArray[Any], feeds: Mapping[str, NDArray[Any]]) -> Any:
+def _is_float(spec: TensorSpec) -> bool:
+    return spec.dtype is not None and spec.dtype.kind == "f"
+
+
+def _kept(output: NDArray[Any], feeds: Feeds) -> Any:
     """An index that leaves padded positions out; everything where there is no mask."""
     mask = feeds.get(_MASK)
     if mask is None or output.ndim < 2 or output.shape[:2] != mask.shape or mask.all():

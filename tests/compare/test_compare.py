@@ -146,3 +146,33 @@ def test_nothing_to_compare(models: list[Path]) -> None:
 def test_a_sample_that_does_not_fit(models: list[Path]) -> None:
     with pytest.raises(DataError, match="shape"):
         compare(models, [{"x": np.ones((1, 5), np.float32)}], timing=None)
+
+
+def test_classes_and_other_shapes_are_told(tmp_path: Path) -> None:
+    """Outputs whose shape depends on the data differ in it: no reason to fail."""
+    text = """g (float[n, 4] x) => (int64[d, m] at) {
+        y = MatMul(x, w)
+        zero = Constant<value = float {0.0}>()
+        above = Greater(y, zero)
+        at = NonZero(above)
+    }"""
+    paths = [
+        write(tmp_path / f"{name}.onnx", text, w=weight)
+        for name, weight in (("first", WEIGHT), ("same", WEIGHT), ("opposite", -WEIGHT))
+    ]
+    samples = [{"x": np.asarray([[1, 0, 0, 0]], np.float32)}]
+    comparison = compare(paths, samples, timing=None)
+    same, opposite = (run.fidelity for run in comparison.runs[1:])
+    assert same is not None
+    assert (same.output, same.equal_share, same.sqnr_db) == ("at", 1.0, None)
+    assert opposite is not None
+    assert (opposite.other_shape, opposite.equal_share) == (1, None)
+    (warning,) = comparison.warnings
+    assert warning.startswith("run 3: not compared: in 1 of 1 samples")
+
+
+def test_nan_is_a_warning(models: list[Path], tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.onnx", LINEAR, w=np.full_like(WEIGHT, np.nan))
+    warnings = compare([*models, bad], SAMPLES, timing=None).warnings
+    assert warnings[0] == "run 3 gives NaN or Inf in y"
+    assert warnings[1].startswith("run 3: the SQNR of y is not a number")

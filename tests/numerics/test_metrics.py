@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, ErrorMeter, sqnr_db
+from onnxq.numerics.metrics import (
+    AccuracyMeter,
+    AgreementMeter,
+    EqualityMeter,
+    ErrorMeter,
+    sqnr_db,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +83,44 @@ def test_known_values() -> None:
     assert sqnr_db(100.0, 1.0) == pytest.approx(20.0)
     assert sqnr_db(0.0, 0.0) == math.inf
     assert sqnr_db(0.0, 1.0) == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise", "decibels"),
+    [
+        (1.0, math.inf, -math.inf),
+        (math.inf, math.inf, -math.inf),
+        (math.inf, 1.0, math.inf),
+        (0.0, math.inf, -math.inf),
+        (math.nan, 1.0, math.nan),
+        (1.0, math.nan, math.nan),
+        (math.nan, 0.0, math.nan),
+        # The quotients underflow and overflow.
+        (1e-300, 1e300, -6000.0),
+        (1e300, 1e-300, 6000.0),
+    ],
+)
+def test_sqnr_of_any_sums(signal: float, noise: float, decibels: float) -> None:
+    assert sqnr_db(signal, noise) == pytest.approx(decibels, nan_ok=True)
+
+
+sums = st.floats(min_value=0, allow_nan=True, allow_infinity=True)
+
+
+@settings(deadline=None)
+@given(sums, sums)
+def test_sqnr_never_raises(signal: float, noise: float) -> None:
+    found = sqnr_db(signal, noise)
+    assert math.isnan(found) == (math.isnan(signal) or math.isnan(noise))
+
+
+def test_equality_counts_elements_of_any_type() -> None:
+    meter = EqualityMeter()
+    assert math.isnan(meter.share)
+    meter.add(np.asarray([[1, 2], [3, 4]]), np.asarray([[1, 2], [3, 5]]))
+    meter.add(np.asarray([True, False]), np.asarray([False, False]))
+    meter.add(np.asarray(["a", "b"], object), np.asarray(["a", "c"], object))
+    assert (meter.same, meter.elements, meter.share) == (5, 8, 0.625)
 
 
 def test_nothing_zero_and_one_sided() -> None:

@@ -15,7 +15,22 @@ from onnxq.verify.fidelity import Fidelity
 from onnxq.verify.kernels import KernelReport
 from onnxq.verify.verification import Latency, Verification
 
-FIDELITY = Fidelity(30.0, 0.999, 0.1, None, None, None, (), 8, independent=True)
+FIDELITY = Fidelity(
+    output="y",
+    sqnr_db=30.0,
+    cosine=0.999,
+    max_error=0.1,
+    equal_share=None,
+    top1_agreement=None,
+    float_accuracy=None,
+    quantized_accuracy=None,
+    not_finite=(),
+    left_out=0,
+    other_shape=0,
+    samples=8,
+    independent=True,
+)
+NOTHING = replace(FIDELITY, output="", sqnr_db=None, cosine=None, max_error=None)
 KERNELS = KernelReport(
     planned=3,
     integer=3,
@@ -93,6 +108,42 @@ def test_low_accuracy_and_no_independence_are_told() -> None:
 def test_bounds(sqnr: float, bound: float | None, missed: bool) -> None:
     found = Verification(replace(FIDELITY, sqnr_db=sqnr), KERNELS, None, 2, 1)
     assert bool(missed_bound(found, bound)) is missed
+
+
+def test_nothing_compared_is_told_and_misses_any_bound() -> None:
+    assert told(NOTHING) == ("not compared: the outputs hold no elements",)
+    apart = replace(NOTHING, other_shape=8)
+    (text,) = told(apart)
+    assert text.startswith("not compared: in 8 of 8 samples outputs have another shape")
+    (text,) = told(replace(NOTHING, left_out=12))
+    assert text.startswith("not compared: 12 elements are Inf or NaN")
+    found = Verification(apart, KERNELS, None, 2, 1)
+    assert missed_bound(found, None) == ""
+    missed = missed_bound(found, -100.0)
+    assert missed.startswith("not compared: in 8 of 8")
+    assert missed.endswith("-100 dB were asked for")
+
+
+def test_only_equal_elements_are_a_figure_but_no_sqnr() -> None:
+    equal = replace(NOTHING, output="label", equal_share=1.0)
+    assert told(equal) == ()
+    (text,) = told(replace(equal, equal_share=0.99999))
+    assert text == "0.001 % of the elements of label differ from the float model's"
+    missed = missed_bound(Verification(equal, KERNELS, None, 2, 1), 20.0)
+    assert missed == "no float output to measure SQNR on, but 20 dB were asked for"
+    # A float output is what is measured, where there is one.
+    assert told(replace(FIDELITY, equal_share=0.5)) == ()
+
+
+def test_what_the_figures_leave_out_is_told() -> None:
+    shapes, elements = told(replace(FIDELITY, left_out=5, other_shape=2))
+    assert shapes.startswith("in 2 of 8 samples outputs have another shape")
+    assert elements.startswith("5 elements are Inf or NaN in the float model's output")
+
+
+def test_an_sqnr_that_is_no_number_is_told() -> None:
+    (text,) = told(replace(FIDELITY, sqnr_db=math.nan))
+    assert text == "the SQNR of y is not a number, so it says nothing"
 
 
 def test_a_result_that_is_not_finite_is_never_handed_over() -> None:

@@ -32,6 +32,27 @@ def test_noise_over_signal_of_the_first_output_pooled_over_samples() -> None:
     assert 0.01 < found < 1
 
 
+def _error(outputs: str, nodes: str, reach: float = 1.0) -> float:
+    text = f"g (float[N, 8] x) => ({outputs}) {{ m = MatMul(x, w) {nodes} }}"
+    model = normalized(text, w=normal(0, 8, 6))
+    samples: list[Feeds] = [{"x": normal(1, 30, 8)}]
+    return whole_model_error(model, plan_for(model, {"x": (-reach, reach)}), source(model, samples))
+
+
+def test_classes_alone_are_judged_by_how_many_differ() -> None:
+    """With a wider range than the data's, and a far too narrow one."""
+    classes = ("int64[N] y", "y = ArgMax<axis = -1, keepdims = 0>(m)")
+    fine, coarse = _error(*classes, reach=4.0), _error(*classes, reach=0.01)
+    assert 0 <= fine < coarse < 1
+    assert coarse * 30 == pytest.approx(round(coarse * 30))
+
+
+def test_what_cannot_be_compared_is_not_perfect() -> None:
+    """All of the float model's output is NaN; there is nothing to measure."""
+    nodes = "a = Abs(m) one = Constant<value = float {1.0}>() b = Add(a, one) c = Neg(b) y = Log(c)"
+    assert _error("float[N, 6] y", nodes) == math.inf
+
+
 def test_a_result_that_is_not_finite_is_the_worst() -> None:
     """Rounded to zero, the divisor makes the output infinite."""
     text = """g (float[N, 8] x) => (float[N, 6] y) {

@@ -114,3 +114,120 @@ def test_a_first_output_that_is_not_finite_is_a_result_not_a_failure(
     found = compare([{"x": np.ones((3, 4), np.float32)}] * 2, np.full(4, value, np.float32))
     assert found.not_finite == ("y",)
     np.testing.assert_equal(found.sqnr_db, sqnr)
+
+
+def test_positions_that_are_not_finite_in_float_are_left_out() -> None:
+    """As of masked logits; the others are measured, and rows keep their ranks."""
+    graph = """g (float[N, 4] x, bool[N, 4] keep) => (float[N, 4] y) {
+        zero = Constant<value = float {0.0}>()
+        low = Log(zero)
+        all = Mul(x, k)
+        y = Where(keep, all, low)
+    }"""
+    x, keep = normal(0, 3, 4), np.ones((3, 4), bool)
+    keep[0, 1] = keep[2, 3] = False
+    k = np.asarray([1.01, 1, 1, 0.98], np.float32)
+    found = compare([{"x": x, "keep": keep}, {"x": x, "keep": keep}], k, graph)
+    noise = (x * k - x)[keep]
+    expected = 10 * np.log10(np.square(x[keep]).sum() / np.square(noise).sum())
+    assert found.sqnr_db == pytest.approx(expected, abs=1e-3)
+    assert found.max_error == pytest.approx(np.abs(noise).max(), rel=1e-4)
+    assert (found.left_out, found.not_finite, found.top1_agreement) == (4, (), 1.0)
+    (remark,) = found.remarks
+    assert remark.startswith("4 elements are Inf or NaN")
+
+
+def test_an_output_that_is_nan_in_float_too_is_not_compared() -> None:
+    graph = "g (float[N, 4] x) => (float[N, 4] y) { m = Mul(x, k) y = Log(m) }"
+    found = compare([{"x": -np.ones((3, 4), np.float32)}], ONES * 2, graph)
+    assert (found.sqnr_db, found.cosine, found.max_error) == (None, None, None)
+    assert (found.output, found.left_out, found.top1_agreement) == ("", 12, None)
+    assert found.remarks[0].startswith("not compared: 12 elements")
+
+
+CLASS = "c = ArgMax<axis = -1, keepdims = 0>(s)"
+SWAPPED = np.asarray([1, 2, 1, 1], np.float32)
+"""Changes the class of the second of four rows of :data:`ROWS`."""
+ROWS = np.asarray([[9, 1, 0, 0], [5, 4, 0, 0], [1, 7, 0, 0], [0, 0, 1, 8]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("declared", "nodes"),
+    [
+        ("int64[N] y", "y = Identity(c)"),
+        ("bool[N] y", "one = Constant<value = int64 {1}>() y = Equal(c, one)"),
+        ("string[N] y", "y = Cast<to = 8>(c)"),
+    ],
+)
+def test_an_output_that_is_not_float_is_compared_for_equality(declared: str, nodes: str) -> None:
+    graph = f"g (float[N, 4] x) => ({declared}) {{ s = Mul(x, k) {CLASS} {nodes} }}"
+    found = compare([{"x": ROWS[:3]}, {"x": ROWS[3:]}], SWAPPED, graph)
+    assert (found.output, found.equal_share) == ("y", 0.75)
+    assert (found.sqnr_db, found.cosine, found.max_error) == (None, None, None)
+    assert found.remarks == ("25 % of the elements of y differ from the float model's",)
+    same = compare([{"x": ROWS}], ONES, graph)
+    assert (same.equal_share, same.remarks) == (1.0, ())
+
+
+def test_the_first_float_output_is_measured() -> None:
+    graph = f"g (float[N, 4] x) => (int64[N] c, float[N, 4] s) {{ s = Mul(x, k) {CLASS} }}"
+    found = compare([{"x": ROWS}], SWAPPED, graph, labels=np.asarray([0, 0, 1, 3]))
+    error = ROWS * (SWAPPED - 1)
+    expected = 10 * np.log10(np.square(ROWS).sum() / np.square(error).sum())
+    assert found.sqnr_db == pytest.approx(expected, abs=1e-4)
+    assert (found.output, found.equal_share, found.top1_agreement) == ("s", 0.75, 0.75)
+    assert (found.float_accuracy, found.quantized_accuracy, found.remarks) == (1.0, 0.75, ())
+
+
+def test_outputs_of_another_shape_are_counted_and_not_compared() -> None:
+    """Values above one: how many there are depends on the data, and so on the error."""
+    graph = """g (float[N, 4] x) => (float[M] y, int64[D, K] at, float[N, 4] s) {
+        s = Mul(x, k)
+        one = Constant<value = float {1.0}>()
+        above = Greater(s, one)
+        y = Compress(s, above)
+        at = NonZero(above)
+    }"""
+    inside = np.asarray([[2, 0, 0, 0]], np.float32)
+    border = np.asarray([[2, 0.6, 0, 0]], np.float32)
+    found = compare([{"x": inside}, {"x": border}, {"x": inside}], SWAPPED, graph)
+    assert (found.other_shape, found.samples, found.output) == (1, 3, "y")
+    assert (found.sqnr_db, found.max_error) == (np.inf, 0.0)
+    assert found.remarks[0].startswith("in 1 of 3 samples outputs have another shape")
+    none = compare([{"x": border}], SWAPPED, graph)
+    assert (none.other_shape, none.sqnr_db, none.equal_share) == (1, None, None)
+    assert none.remarks[0].startswith("not compared: in 1 of 1 samples")
+
+
+def test_nan_in_an_output_of_another_shape_is_found() -> None:
+    graph = """g (float[N, 4] x) => (float[M] y) {
+        s = Mul(x, k)
+        above = GreaterOrEqual(x, s)
+        root = Sqrt(s)
+        y = Compress(root, above)
+    }"""
+    k = np.asarray([-1, 2, 1, 1], np.float32)
+    found = compare([{"x": np.ones((1, 4), np.float32)}], k, graph)
+    assert (found.other_shape, found.not_finite) == (1, ("y",))
+
+
+def test_without_elements_nothing_is_compared() -> None:
+    graph = """g (float[N, 4] x) => (float[M] y) {
+        s = Mul(x, k)
+        ten = Constant<value = float {10.0}>()
+        above = Greater(s, ten)
+        y = Compress(s, above)
+    }"""
+    found = compare([{"x": np.ones((1, 4), np.float32)}], ONES, graph)
+    assert (found.sqnr_db, found.compared) == (None, False)
+    assert found.remarks == ("not compared: the outputs hold no elements",)
+
+
+def test_labels_are_for_rows_of_scores_only() -> None:
+    """Two boxes an image are no class scores: they have other rows than the labels."""
+    graph = """g (float[N, 4] x) => (float[M, 4] y) {
+        s = Mul(x, k)
+        y = Concat<axis = 0>(s, s)
+    }"""
+    found = compare([{"x": ROWS}], ONES, graph, labels=np.asarray([0, 0, 1, 3]))
+    assert (found.float_accuracy, found.top1_agreement) == (None, 1.0)
