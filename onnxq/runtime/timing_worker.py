@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.runtime.session import Session
+
+
+_MOST_RUNS = 20_000
 
 
 def main(spec_path: Path) -> int:
@@ -46,8 +48,9 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
     """Load a model, run it once, warm it up, and time its runs.
 
     Args:
-        spec: ``model`` (path), ``provider``, ``threads``, ``runs``, ``warmup``, and ``feeds``: the
-            files that the runs cycle through, each a ``path`` and its arrays' ``names``.
+        spec: ``model`` (path), ``provider``, ``threads``, ``runs``, ``warmup``, ``seconds``, and
+            ``feeds``: the files that the runs cycle through, each a ``path`` and its arrays'
+            ``names``.
 
     Returns:
         ``load_seconds``, ``first_ms``, ``runs_ms`` and ``peak_rss_bytes``.
@@ -62,9 +65,8 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
     session = open_session(Path(spec["model"]), settings)
     load_seconds = time.perf_counter() - begin
     first = _seconds(session, feeds[0])
-    for feed in islice(cycle(feeds), spec["warmup"]):
-        session.execute(feed)
-    runs = [_seconds(session, feed) for feed in islice(cycle(feeds), spec["runs"])]
+    _repeat(session, feeds, spec["warmup"], spec["seconds"] / 3)
+    runs = _repeat(session, feeds, spec["runs"], spec["seconds"])
     return {
         "load_seconds": load_seconds,
         "first_ms": first * 1e3,
@@ -76,6 +78,19 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
 def _read(feed: dict[str, Any]) -> dict[str, NDArray[Any]]:
     with np.load(feed["path"], allow_pickle=False) as arrays:
         return {name: arrays[f"arr_{index}"] for index, name in enumerate(feed["names"])}
+
+
+def _repeat(
+    session: Session, feeds: list[dict[str, NDArray[Any]]], runs: int, seconds: float
+) -> list[float]:
+    """Time at least so many runs and so long; from there on whole rounds through the feeds."""
+    taken: list[float] = []
+    spent = 0.0
+    while len(taken) < runs or (spent < seconds and len(taken) < _MOST_RUNS):
+        for feed in feeds if len(taken) >= runs else feeds[: runs - len(taken)]:
+            taken.append(_seconds(session, feed))
+            spent += taken[-1]
+    return taken
 
 
 def _seconds(session: Session, feed: dict[str, NDArray[Any]]) -> float:

@@ -25,7 +25,7 @@ from tests.small_models import normal, write
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMING = TimingSettings(rounds=1, runs=2, warmup=0, threads=1)
+TIMING = TimingSettings(rounds=1, runs=2, warmup=0, threads=1, seconds=0.0)
 
 
 @pytest.fixture

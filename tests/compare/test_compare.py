@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LINEAR = "g (float[n, 4] x) => (float[n, 3] y) { y = MatMul(x, w) }"
-QUICK = TimingSettings(rounds=2, runs=3, warmup=1, threads=1)
+QUICK = TimingSettings(rounds=2, runs=3, warmup=1, threads=1, seconds=0.0)
 RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.standard_normal((4, 3)).astype(np.float32)
 OTHER = (WEIGHT + 0.05 * RANDOM.standard_normal((4, 3))).astype(np.float32)

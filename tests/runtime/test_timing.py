@@ -21,7 +21,7 @@ from onnxq.runtime.timing import (
     measure,
 )
 
-BRIEF = TimingSettings(rounds=2, runs=3, warmup=1, threads=1)
+BRIEF = TimingSettings(rounds=2, runs=3, warmup=1, threads=1, seconds=0.0)
 FEEDS = [{"x": np.ones((rows, 4), np.float32)} for rows in (1, 2)]
 
 
@@ -76,7 +76,7 @@ def test_processes_alternate_and_report(
 
 def test_memory_of_the_parent_does_not_count(linear_path: Path) -> None:
     ballast = np.ones(100_000_000, np.float32)
-    settings = TimingSettings(rounds=1, runs=1, warmup=0, threads=1)
+    settings = TimingSettings(rounds=1, runs=1, warmup=0, threads=1, seconds=0.0)
     taken = measure([Contender("a", linear_path)], FEEDS, settings)
     assert 10_000_000 < taken.results["a"].peak_rss_bytes < ballast.nbytes
 
