@@ -214,6 +214,7 @@ def quantize(
             if options.plan_out is not None:
                 save_plan(plan, options.plan_out)
             publish(staged, output)
+    judge.warnings(verification, found.worst_sites(3))
     return QuantizeResult(
         output=output if not missed or options.allow_miss else None,
         scheme=plan.scheme,
@@ -222,7 +223,11 @@ def quantize(
         plan=plan,
         verification=verification,
         calibration=found.run,
-        warnings=(*prepared.notes, *plan.warnings, *judge.warnings(verification, found.stats)),
+        warnings=(
+            *prepared.notes,
+            *plan.warnings,
+            *judge.warnings(verification, found.worst_sites(3)),
+        ),
         missed=missed,
     )
 
@@ -251,6 +256,7 @@ def calibrate(
     """
     check_output(output, model=model)
     prepared = prepare(Path(model), _with_target(recipe, target))
+    check_output(output, model=model, files=prepared.files)
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
     found = run_calibration(learn_types(prepared, source), source, report)

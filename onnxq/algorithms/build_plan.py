@@ -251,6 +251,9 @@ class _Builder:
         array = constant_array(other)
         if other is None or array is None or not other.is_initializer():
             return None
+        # NaN and Inf have no integers.
+        if not np.isfinite(array).all():
+            return None
         channels = self._array(site.weight or "").shape[1]
         if array.shape not in ((channels,), (1, channels)) or other.is_graph_input():
             return None

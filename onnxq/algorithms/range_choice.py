@@ -108,7 +108,7 @@ def error_requests(
     """Ask for the output error of ``site`` when its input ``index`` alone is quantized."""
     return [
         OutputError(
-            site, QuantizedInput(index, tensor, option.params), None, _error_label(index, option)
+            site, QuantizedInput(index, tensor, option.params), None, error_label(index, option)
         )
         for option in options
     ]
@@ -130,7 +130,7 @@ def choose(
         return options[0]
     if sites:
         errors = [
-            sum(_relative(error, _error_label(index, option)) for index, error in sites.values())
+            sum(_relative(error, error_label(index, option)) for index, error in sites.values())
             for option in options
         ]
     else:
@@ -200,7 +200,8 @@ def _same(a: Candidate, b: Candidate) -> bool:
     return abs(a.low - b.low) < _SAME * width and abs(a.high - b.high) < _SAME * width
 
 
-def _error_label(index: int, option: Candidate) -> str:
+def error_label(index: int, option: Candidate) -> str:
+    """Names the error of a site's output when input ``index`` has this range."""
     params = option.params
     integers = f"{params.scheme.label} {float(params.scale):.9g} {int(params.zero_point)}"
     return f"input {index}, {integers}, {option.label}"

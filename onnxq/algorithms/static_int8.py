@@ -147,6 +147,21 @@ class StaticInt8:
             for name, options in candidates.items()
         }
 
+    def worst_sites(
+        self, stats: Stats, chosen: Mapping[str, Candidate], count: int
+    ) -> tuple[str, ...]:
+        """The sites whose output suffers most from the chosen range of their activation.
+
+        Only where several ranges were tried is that known.
+        """
+        shares: dict[str, float] = {}
+        for tensor, site, index in self._site_readers():
+            label = range_choice.error_label(index, chosen[tensor.root])
+            found = stats.sites.get(site)
+            if found is not None and label in found.noise and found.signal > 0:
+                shares[site] = found.noise[label] / found.signal
+        return tuple(sorted(shares, key=lambda name: -shares[name])[:count])
+
     def _site_readers(self) -> list[tuple[QuantizedTensor, str, int]]:
         sites = {site.name for site in self.selection.chosen}
         return [
@@ -166,13 +181,3 @@ def without_nan(selection: Selection, stats: Stats) -> dict[str, str]:
         if tensor.name in bad or tensor.root in bad
         for node, _ in tensor.readers
     }
-
-
-def worst_sites(stats: Stats, count: int) -> list[str]:
-    """The sites whose output suffers most from quantizing their activation, as far as measured."""
-    least = {
-        name: min(error.noise.values()) / error.signal
-        for name, error in stats.sites.items()
-        if error.noise and error.signal > 0
-    }
-    return sorted(least, key=lambda name: -least[name])[:count]

@@ -104,6 +104,10 @@ class Calibrated:
     arrays: Mapping[str, np.ndarray]
     run: CalibrationRun
 
+    def worst_sites(self, count: int) -> tuple[str, ...]:
+        """The sites whose output suffers most from the chosen range of their activation."""
+        return self.config.worst_sites(self.stats, self.chosen, count)
+
     def plan(self, *, independent: bool) -> Plan:
         """The plan; ``independent`` says whether data was kept from calibration."""
         prepared = self.prepared

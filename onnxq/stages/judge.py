@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxq.algorithms.static_int8 import worst_sites
 from onnxq.errors import InternalError
 
 if TYPE_CHECKING:
-    from onnxq.calibration.stats import Stats
+    from collections.abc import Sequence
+
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
 
@@ -43,8 +43,13 @@ def missed_bound(verification: Verification, min_sqnr: float | None) -> str:
     return ""
 
 
-def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
-    """Everything about the result that its user should know before deploying it."""
+def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...]:
+    """Everything about the result that its user should know before deploying it.
+
+    Args:
+        verification: What was measured.
+        worst: The sites whose activations cost most, as far as that is known.
+    """
     fidelity, kernels, latency = (
         verification.fidelity,
         verification.kernels,
@@ -58,7 +63,7 @@ def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
         )
     texts.extend(fidelity.remarks)
     if fidelity.sqnr_db is not None and fidelity.sqnr_db < LOW_SQNR:
-        texts.append(_why_wrong(fidelity.sqnr_db, stats))
+        texts.append(_why_wrong(fidelity.sqnr_db, worst))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
         count = f"{len(kernels.missed)} of {kernels.planned}"
@@ -68,9 +73,8 @@ def warnings(verification: Verification, stats: Stats) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _why_wrong(sqnr: float, stats: Stats) -> str:
-    worst = ", ".join(worst_sites(stats, 3))
-    named = f"; the activations that cost most are those of {worst}" if worst else ""
+def _why_wrong(sqnr: float, worst: Sequence[str]) -> str:
+    named = f"; the activations that cost most are those of {', '.join(worst)}" if worst else ""
     return (
         f"low accuracy: {sqnr:.1f} dB SQNR{named}; "
         "`onnxq inspect MODEL --data DATA` lists every site's error"

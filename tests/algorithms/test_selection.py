@@ -116,6 +116,16 @@ def test_only_clips_around_zero_are_absorbed(activation: str, absorbed: bool) ->
     assert set(found.absorbed.values()) == ({"r"} if absorbed else set())
 
 
+@pytest.mark.parametrize("name", ["lo", "hi"])
+def test_a_clip_whose_bound_a_caller_may_replace_is_not_absorbed(name: str) -> None:
+    body = "c = Conv(x, w) r = Clip(c, lo, hi) d = Conv(r, v) y = Tanh(d)"
+    constants = {"lo": np.asarray(0, np.float32), "hi": np.asarray(6, np.float32)}
+    weights = {**kernels("wv"), **constants}
+    found = chosen(body, f"{IMAGE} y", weights, inputs=f"{IMAGE} x, float {name}")
+    assert not found.absorbed
+    assert chosen(body, f"{IMAGE} y", weights).absorbed
+
+
 def test_a_gemm_keeps_its_relu_unless_all_behind_it_read_integers() -> None:
     body = "a = Gemm(x, w) r = Relu(a) b = Gemm(r, v) y = Add(b, r)"
     weights = {"w": normal(0, 4, 4), "v": normal(1, 4, 4)}
@@ -152,6 +162,17 @@ def test_bounds_of_a_clip() -> None:
     assert found["p"] == (-np.inf, 6.0)
     assert found["q"] == (0.0, np.inf)
     assert np.isnan(found["r"][0])
+
+
+def test_the_bounds_of_a_clip_that_a_caller_may_replace_are_unknown() -> None:
+    model = normalized(
+        "g (float[N] x, float hi) => (float[N] y) { y = Clip(x, lo, hi) }",
+        lo=np.asarray(0, np.float32),
+        hi=np.asarray(6, np.float32),
+    )
+    low, high = clip_bounds(model.graph[0])
+    assert low == 0
+    assert np.isnan(high)
 
 
 @pytest.mark.parametrize(("rows", "quantized"), [(511, False), (512, True)])

@@ -40,7 +40,7 @@ class Result:
     """How good one method's model is: SQNR in decibels, and agreement where there are scores."""
 
     method: CalibrationMethod
-    sqnr_db: float
+    sqnr_db: float | None
     top1_agreement: float | None
 
 

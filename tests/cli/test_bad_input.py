@@ -12,7 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, parser
 
+from onnxq.runtime.session import open_session
 from tests.cli.conftest import IMAGES, MODEL, onnxq
+from tests.small_models import normal, proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Quantized, Run
 
     Samples = Callable[..., Path]
+
+SMALL = "g (float[N, 8] x) => (float[N, 4] y) { h = Tanh(x) y = MatMul(h, w) }"
 
 IMAGE = np.load(IMAGES)[:1]
 NOT_A_NUMBER, INFINITE = IMAGE.copy(), IMAGE.copy()
@@ -228,6 +232,54 @@ def test_output_folder_missing(tmp_path: Path) -> None:
 def test_output_is_a_folder(tmp_path: Path) -> None:
     check_refused("usage.is_folder", "quantize", MODEL, "--data", IMAGES, "-o", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_output_is_the_file_of_the_models_weights(tmp_path: Path) -> None:
+    model, data, weights = tmp_path / "m.onnx", tmp_path / "x.npy", tmp_path / "w.bin"
+    onnx.save(
+        proto(SMALL, w=normal(0, 8, 4)),
+        model,
+        save_as_external_data=True,
+        location=weights.name,
+        size_threshold=0,
+    )
+    np.save(data, normal(1, 10, 8))
+    before = {path: path.read_bytes() for path in (model, weights, data)}
+    for command in ("quantize", "calibrate"):
+        check_refused(
+            "usage.replaces_model", command, model, "--data", data, "-o", weights,
+            mentions="w.bin",
+        )  # fmt: skip
+    made, plan = tmp_path / "made.onnx", tmp_path / "plan"
+    run = onnxq("quantize", model, "--data", data, "-o", made, "--plan-out", plan, "--json")
+    assert run.status == 0, run.err
+    check_refused("usage.replaces_model", "apply", model, plan, "-o", weights, mentions="w.bin")
+    assert {path: path.read_bytes() for path in before} == before
+    assert open_session(model).run({"x": normal(2, 3, 8)})[0].shape == (3, 4)
+
+
+def test_plan_folder_is_a_file(tmp_path: Path, output: Path) -> None:
+    plan = tmp_path / "plan"
+    plan.write_text("a file")
+    check_refused(
+        "usage.is_file", "quantize", MODEL, "--data", IMAGES, "-o", output, "--plan-out", plan,
+        mentions=str(plan),
+    )  # fmt: skip
+    fresh = tmp_path / "fresh.onnx"
+    run = onnxq("quantize", MODEL, "--data", IMAGES, "-o", fresh, "--plan-out", plan)
+    assert run.status == 2
+    assert not fresh.exists()
+    assert plan.read_text() == "a file"
+
+
+def test_model_that_declares_a_wrong_output_shape(tmp_path: Path, output: Path) -> None:
+    """ONNX Runtime only warns of it, so that it is seen in the result: the source is at fault."""
+    model, data = tmp_path / "wrong.onnx", tmp_path / "x.npy"
+    onnx.save(proto(SMALL.replace("float[N, 4] y", "float[N, 5] y"), w=normal(0, 8, 4)), model)
+    np.save(data, normal(1, 10, 8))
+    check_refused(
+        "model.invalid", "quantize", model, "--data", data, "-o", output, mentions="wrong.onnx"
+    )
 
 
 def test_output_left_out() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from onnxq.errors import InternalError, ModelError, UsageError
 from onnxq.graph import edit, io
+from onnxq.graph.external import external_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -358,6 +359,24 @@ def test_an_output_that_would_replace_the_model_is_refused(
         assert _output_refusal(name, linear).code == "usage.replaces_model"
     assert _output_refusal(linear, linear.name).code == "usage.replaces_model"
     assert linear.read_bytes() == before
+
+
+def test_an_output_that_would_replace_the_models_weights_is_refused(external: Path) -> None:
+    """Whatever name they go by, and as the data file of the output too."""
+    weights = external.with_name("weights.bin")
+    symbolic, beside = external.with_name("symbolic.bin"), external.with_name("weights.bin.onnx")
+    symbolic.symlink_to(weights)
+    before = weights.read_bytes()
+    files = external_files(io.load(external))
+    for name in (weights, symbolic):
+        with pytest.raises(UsageError, match="own weights") as caught:
+            io.check_output(name, model=external, files=files)
+        assert caught.value.code == "usage.replaces_model"
+        assert caught.value.remedy
+    with pytest.raises(UsageError, match="own weights"):
+        io.check_output("out.onnx", files=[Path("out.onnx.data").absolute()])
+    io.check_output(beside, model=external, files=files)
+    assert weights.read_bytes() == before
 
 
 def _broken() -> ir.TensorProtocol:

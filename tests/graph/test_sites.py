@@ -182,6 +182,16 @@ def _infinite(b: Build) -> ir.Value:
     return b.node("MatMul", b.input("x", [4, 16]), edit.initializer(b.model, "w", array))
 
 
+def _infinite_gemm_bias(b: Build) -> ir.Value:
+    bias = edit.initializer(b.model, "c", np.asarray([1, np.nan, np.inf, 2], np.float32))
+    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 4), bias)
+
+
+def _infinite_conv_bias(b: Build) -> ir.Value:
+    bias = edit.initializer(b.model, "c", np.asarray([1, -np.inf, 3, 2], np.float32))
+    return b.node("Conv", b.input("x", [1, 3, 6, 6]), b.weight("w", 4, 3, 1, 1), bias)
+
+
 def _alpha(b: Build) -> ir.Value:
     return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), alpha=0.5)
 
@@ -244,7 +254,9 @@ def _quantized(b: Build) -> ir.Value:
         (_overridable, "also an input of the model"),
         (_weight_is_output, "also an output of the model"),
         (_other_reader, "also read by 'Add_1'"),
-        (_infinite, "2 values that are NaN or infinite"),
+        (_infinite, "'w' holds 2 values that are NaN or infinite"),
+        (_infinite_gemm_bias, "'c' holds 2 values that are NaN or infinite"),
+        (_infinite_conv_bias, "'c' holds 1 values that are NaN or infinite"),
         (_alpha, "alpha = 0.5"),
         (_beta, "beta = 2"),
         (_trans_a, "transA"),

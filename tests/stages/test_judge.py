@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from onnxq.calibration.stats import Stats
 from onnxq.errors import InternalError
 from onnxq.runtime.timing import LatencyResult, Ratio
 from onnxq.stages.judge import missed_bound, warnings
@@ -51,7 +50,7 @@ def told(
     fidelity: Fidelity = FIDELITY, kernels: KernelReport = KERNELS, ratio: float | None = None
 ) -> tuple[str, ...]:
     timed = None if ratio is None else latency(ratio)
-    return warnings(Verification(fidelity, kernels, timed, 2, 1), Stats("m", "d"))
+    return warnings(Verification(fidelity, kernels, timed, 2, 1), ())
 
 
 def test_a_good_result_needs_no_words() -> None:
