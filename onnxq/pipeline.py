@@ -214,7 +214,6 @@ def quantize(
             if options.plan_out is not None:
                 save_plan(plan, options.plan_out)
             publish(staged, output)
-    judge.warnings(verification, found.worst_sites(3))
     return QuantizeResult(
         output=output if not missed or options.allow_miss else None,
         scheme=plan.scheme,
