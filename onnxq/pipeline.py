@@ -205,17 +205,19 @@ def quantize(
         provider=recipe.target,
         timing=options.timing,
     )
+    # What was learned from data stays out: `apply` has none and gives the same bytes.
+    quantized = execute(plan, written)
     with staging(output) as staged:
-        # What was learned from data stays out: `apply` has none and gives the same bytes.
-        save(execute(plan, written), staged)
+        save(quantized, staged)
         verification = verify(source, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
-        if not missed or options.allow_miss:
-            if options.plan_out is not None:
-                save_plan(plan, options.plan_out)
+        kept = not missed or options.allow_miss
+        if kept and options.plan_out is not None:
+            save_plan(plan, options.plan_out)
+        if kept:
             publish(staged, output)
     return QuantizeResult(
-        output=output if not missed or options.allow_miss else None,
+        output=output if kept else None,
         scheme=plan.scheme,
         scheme_reason=_scheme_reason(recipe),
         target=recipe.target,
