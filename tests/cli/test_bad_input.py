@@ -339,6 +339,7 @@ def test_models_that_differ(tmp_path: Path) -> None:
 
 
 def test_bad_export_source(output: Path) -> None:
+    pytest.importorskip("torch")
     check_refused("export.bad_source", "export", "nonsense", "-o", output)
 
 
