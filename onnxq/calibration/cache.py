@@ -8,6 +8,7 @@ absent.
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
@@ -16,7 +17,8 @@ from safetensors import SafetensorError
 from onnxq._version import __version__
 from onnxq.calibration.stats import Stats, load_stats, save_stats
 from onnxq.errors import PlanError
-from onnxq.runtime.machine import inspect_machine, versions
+from onnxq.runtime.machine import inspect_machine
+from onnxq.runtime.providers import runtime_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +30,7 @@ def cache_path(model_digest: str, data_digest: str) -> Path:
     The version of ONNX Runtime and the instruction sets count, because errors of quantized models
     are measured with them.
     """
-    packages = [f"{name} {found}" for name, found in versions().items()]
+    packages = [runtime_version(), version("onnx-ir"), version("onnxscript")]
     machine = " ".join(sorted(inspect_machine().isa))
     text = f"{model_digest} {data_digest} {__version__} {packages} {machine}"
     key = hashlib.sha256(text.encode()).hexdigest()

@@ -31,6 +31,11 @@ _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 """Providers that take the nodes another one leaves, before the CPU does."""
 
 
+def runtime_version() -> str:
+    """The version of the ONNX Runtime that runs models here."""
+    return str(ort.__version__)
+
+
 def available() -> tuple[str, ...]:
     """The full names of the providers that this installation of ONNX Runtime offers."""
     return tuple(ort.get_available_providers())

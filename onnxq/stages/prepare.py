@@ -14,7 +14,8 @@ from onnxq.graph.normalize import NormalizeResult, normalize
 from onnxq.graph.opset import raise_opset
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
-from onnxq.runtime.machine import inspect_machine, installed_runtimes
+from onnxq.runtime.machine import inspect_machine
+from onnxq.runtime.providers import runtime_version
 from onnxq.targets import Target, load_target, weight_scheme
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
 
 def _other_runtime(target: Target) -> str:
     """A remark where the target's table comes from another version of ONNX Runtime."""
-    found = [runtime.version for runtime in installed_runtimes()]
-    if target.probed_with in found or not found:
+    found = runtime_version()
+    if found == target.probed_with:
         return ""
     return (
-        f"what fuses was learned from ONNX Runtime {target.probed_with}, {found[0]} is installed; "
+        f"what fuses was learned from ONNX Runtime {target.probed_with}, {found} is installed; "
         "the result's kernels are counted all the same, and `onnxq doctor --probe` shows what "
         "this version fuses"
     )
