@@ -36,12 +36,12 @@ from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_pl
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
-from onnxq.stages.calibrate import CalibrationRun, Report, observed_macs, site_errors
+from onnxq.stages.calibrate import CalibrationRun, observed_macs, site_errors
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.verify.structure import check_structure
-from onnxq.verify.verification import Evidence, Verification, verify
+from onnxq.verify.verification import Evidence, Report, Verification, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,6 +20,7 @@ from onnxq.runtime.kernels import KernelCount, count_kernels
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.verify.fidelity import Fidelity, compare_outputs
+from onnxq.verify.verification import TIMED_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,13 +28,9 @@ if TYPE_CHECKING:
     from onnxq.data import DataLike, DataSource
     from onnxq.runtime.session import Session
     from onnxq.runtime.timing import LatencyResult, Ratio, Timing
-
-    Report = Callable[[str, int, int], None]
+    from onnxq.verify.verification import Report
 
 _DEFAULT_TIMING = TimingSettings()
-
-_TIMED_SAMPLES = 16
-"""Different samples that the timed runs cycle through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +247,7 @@ def _time(
 ) -> Timing | None:
     if settings is None:
         return None
-    feeds = [sample.feeds for sample in islice(source, _TIMED_SAMPLES)]
+    feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
     contenders = [
         Contender(str(index), path, provider) for index, (path, provider) in enumerate(pairs)
     ]

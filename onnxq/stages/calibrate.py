@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,9 +42,7 @@ if TYPE_CHECKING:
     from onnxq.data import DataSource
     from onnxq.plan import Plan, ScalingEntry
     from onnxq.stages.prepare import Prepared
-
-Report = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done, and all of it."""
+    from onnxq.verify.verification import Report
 
 ERROR_SAMPLES = 32
 """Calibration samples, a seeded choice, on which candidates are compared by output error. The

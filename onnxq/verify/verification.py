@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,16 +15,18 @@ from onnxq.verify.kernels import KernelReport, report_kernels
 from onnxq.verify.structure import check_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from onnxq.data import DataSource, Labels
     from onnxq.plan import Plan
     from onnxq.runtime.timing import LatencyResult, Ratio
 
-    Report = Callable[[str, int, int], None]
 
-_TIMED_SAMPLES = 16
+Report = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and all of it."""
+
+TIMED_SAMPLES = 16
 """Different samples that the timed runs cycle through."""
 
 
@@ -118,7 +121,7 @@ def verify(
 def _time(reference: Path, result: Path, evidence: Evidence, report: Report) -> Latency | None:
     if evidence.timing is None:
         return None
-    feeds = [sample.feeds for sample in islice(evidence.data, _TIMED_SAMPLES)]
+    feeds = [sample.feeds for sample in islice(evidence.data, TIMED_SAMPLES)]
     contenders = [
         Contender("float", reference, evidence.provider),
         Contender("quantized", result, evidence.provider),
