@@ -12,20 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq._version import __version__
-from onnxq.algorithms.build_plan import site_entries
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.data import (
-    DataLike,
-    Labels,
-    Split,
-    held_out,
-    limit,
-    load_labels,
-    open_data,
-    shared_samples,
-)
+from onnxq.data import DataLike, limit, open_data
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, load, publish, save, staging
@@ -40,13 +29,17 @@ from onnxq.stages.calibrate import CalibrationRun, observed_macs, site_errors
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
+from onnxq.stages.samples import open_samples
+from onnxq.stages.schemes import decide_plan, selection_for
+from onnxq.stages.task import Decided, Task
 from onnxq.verify.structure import check_structure
-from onnxq.verify.verification import Evidence, Report, Verification, verify
+from onnxq.verify.verification import Report, Verification, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnxq.algorithms.selection import Decision, Selection
+    from onnxq.algorithms.scheme_choice import Trial
+    from onnxq.algorithms.selection import Decision
 
 
 __all__ = [
@@ -103,6 +96,7 @@ class QuantizeResult:
         verification: What was measured; None where there was nothing to quantize.
         calibration: How calibration went; None where there was nothing to quantize.
         warnings: What the user should know.
+        trials: What was measured to choose among schemes or forms; empty without a choice.
         missed: The bound that was missed; empty if none was.
     """
 
@@ -114,6 +108,7 @@ class QuantizeResult:
     verification: Verification | None
     calibration: CalibrationRun | None
     warnings: tuple[str, ...]
+    trials: tuple[Trial, ...] = ()
     missed: str = ""
 
 
@@ -124,7 +119,7 @@ class InspectedSite:
     Attributes:
         name: The node's name.
         op: Its operator.
-        decision: ``int8`` or ``float``.
+        decision: ``int8``, ``int8-dynamic``, ``int8-weights`` or ``float``.
         reason: Why it stays float; empty if it does not.
         macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.
@@ -159,7 +154,7 @@ class Inspection:
 
 def quantize(
     model: str | Path,
-    data: DataLike,
+    data: DataLike | None,
     output: str | Path,
     *,
     recipe: Recipe | None = None,
@@ -170,7 +165,8 @@ def quantize(
 
     Args:
         model: The float model.
-        data: Calibration data: a path, or an iterable of dicts from input name to array.
+        data: Calibration data: a path, or an iterable of dicts from input name to array. None for
+            schemes that do without; the result is then compared on made-up inputs only.
         output: The file to write. It is replaced only by a verified model.
         recipe: What is wanted; the default recipe if left out.
         target: What the model will run on; overrides the recipe's.
@@ -188,23 +184,25 @@ def quantize(
     check_plan_folder(options.plan_out)
     prepared = prepare(source, recipe)
     check_output(output, model=source, files=prepared.files)
-    split, labels = _open(prepared, data, options)
-    written, prepared = prepared.model, learn_types(prepared, split.calibration)
-    selection = prepared.select({})
-    if not selection.chosen:
-        return _unchanged(prepared, selection, output, options)
-    found = run_calibration(prepared, split.calibration, options.report)
-    if not found.config.selection.chosen:
-        return _unchanged(prepared, found.config.selection, output, options)
-    plan = found.plan(independent=split.independent)
-    evidence = Evidence(
-        data=split.evaluation,
-        independent=split.independent,
-        labels=labels,
-        macs=observed_macs(prepared, split.evaluation),
-        provider=recipe.target,
-        timing=options.timing,
+    samples = open_samples(prepared, data, options.eval_data, options.labels)
+    written, prepared = prepared.model, learn_types(prepared, samples.first)
+    macs = observed_macs(prepared, samples.first)
+    found = decide_plan(
+        Task(
+            prepared=prepared,
+            data=samples.calibration,
+            samples=samples.for_choosing,
+            macs=macs,
+            independent=samples.independent,
+            min_sqnr=options.min_sqnr,
+            timing=options.timing,
+            report=options.report,
+        )
     )
+    if not found.selection.chosen:
+        return _unchanged(prepared, found, output, options)
+    plan = found.plan
+    evidence = samples.evidence(macs, recipe.target, options.timing)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     quantized = execute(plan, written)
     with staging(output) as staged:
@@ -216,19 +214,17 @@ def quantize(
             save_plan(plan, options.plan_out)
         if kept:
             publish(staged, output)
+    judged = judge.warnings(verification, found.worst)
     return QuantizeResult(
         output=output if kept else None,
         scheme=plan.scheme,
-        scheme_reason=_scheme_reason(recipe),
+        scheme_reason=found.reason,
         target=recipe.target,
         plan=plan,
         verification=verification,
         calibration=found.run,
-        warnings=(
-            *prepared.notes,
-            *plan.warnings,
-            *judge.warnings(verification, found.worst_sites(3)),
-        ),
+        warnings=(*prepared.notes, *plan.warnings, *judged),
+        trials=found.trials,
         missed=missed,
     )
 
@@ -313,17 +309,17 @@ def inspect(
     loaded = load(model)
     form = find_already_quantized(loaded)
     prepared = make_ready(Path(model), loaded, recipe)
-    selection = prepared.select({})
+    selection, decision = selection_for(prepared)
     errors: Mapping[str, float] = {}
     counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
     if data is not None:
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
         prepared = learn_types(prepared, source)
-        selection = prepared.select({})
+        selection, decision = selection_for(prepared)
         errors = site_errors(prepared, source, report)
         counts = observed_macs(prepared, source)
-    sites = tuple(_inspected(prepared, d, errors, counts) for d in selection.decisions)
+    sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes, sites)
 
 
@@ -335,63 +331,33 @@ def _with_target(recipe: Recipe | None, target: str | None) -> Recipe:
     return recipe if target is None else recipe.model_copy(update={"target": target})
 
 
-def _open(prepared: Prepared, data: DataLike, options: RunOptions) -> tuple[Split, Labels | None]:
-    recipe, wanted = prepared.recipe, signature(prepared.model)
-    source = open_data(data, wanted)
-    if options.eval_data is None:
-        split = held_out(source, fraction=recipe.eval_fraction, seed=recipe.seed)
-        labelled, labels = source, load_labels(data, options.labels)
-    else:
-        labelled = open_data(options.eval_data, wanted)
-        split = Split(source, labelled, independent=True)
-        labels = load_labels(options.eval_data, options.labels)
-    calibration = limit(split.calibration, recipe.calibration.samples, seed=recipe.seed)
-    aligned = None if labels is None else Labels.align(labels, labelled)
-    shared = shared_samples(calibration, split.evaluation)
-    return Split(calibration, split.evaluation, independent=shared == 0), aligned
-
-
 def _unchanged(
-    prepared: Prepared, selection: Selection, output: Path, options: RunOptions
+    prepared: Prepared, found: Decided, output: Path, options: RunOptions
 ) -> QuantizeResult:
-    """Write the model as it is: there is nothing to quantize."""
-    reasons = Counter(d.reason for d in selection.decisions)
+    """Write the model as it is: there is nothing to quantize, or nothing that pays."""
+    reasons = Counter(d.reason for d in found.selection.decisions)
     why = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
     warning = f"nothing was quantized, the model is written unchanged: {why or 'it has no site'}"
-    plan = Plan(
-        onnxq_version=__version__,
-        model_digest=prepared.digest,
-        data_digest="",
-        scheme="float",
-        target=prepared.recipe.target,
-        minimum_opset=prepared.target.min_opset,
-        independent=False,
-        sites=site_entries(selection),
-    )
     if options.plan_out is not None:
-        save_plan(plan, options.plan_out)
+        save_plan(found.plan, options.plan_out)
     save(load(prepared.source), output)
     return QuantizeResult(
         output=output,
         scheme="float",
-        scheme_reason="no site can be quantized",
+        scheme_reason=found.reason if found.trials else "no site can be quantized",
         target=prepared.recipe.target,
-        plan=plan,
+        plan=found.plan,
         verification=None,
         calibration=None,
         warnings=(*prepared.notes, warning),
+        trials=found.trials,
     )
-
-
-def _scheme_reason(recipe: Recipe) -> str:
-    if recipe.scheme != "auto":
-        return "asked for"
-    return "static INT8: calibration data was given and the target has integer kernels"
 
 
 def _inspected(
     prepared: Prepared,
     decision: Decision,
+    called: str,
     errors: Mapping[str, float],
     counts: Mapping[str, int],
 ) -> InspectedSite:
@@ -401,7 +367,7 @@ def _inspected(
     return InspectedSite(
         name=site.name,
         op=site.op,
-        decision="int8" if decision.quantize else "float",
+        decision=called if decision.quantize else "float",
         reason=decision.reason,
         macs=counts.get(site.name),
         weight=None if array is None else describe_weight(array, site.weight_axis),

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from onnxq.errors import PlanError, UsageError
-from onnxq.numerics.schemes import Granularity, PerAxis, PerTensor, QParams, Scheme
+from onnxq.numerics.schemes import Granularity, PerAxis, PerBlock, PerTensor, QParams, Scheme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,9 @@ SCHEMA_VERSION = 1
 JSON_NAME = "plan.json"
 ARRAYS_NAME = "plan.safetensors"
 
-Decision = Literal["int8", "float"]
+Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
+"""``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time,
+``int8-weights`` reads float activations and stores its weight as integers."""
 
 
 class _Entry(BaseModel):
@@ -135,6 +137,64 @@ class ScalingEntry(_Entry):
     axes: tuple[int, ...]
 
 
+class DynamicEntry(_Entry):
+    """A product whose activation is quantized at run time.
+
+    Attributes:
+        node: A MatMul or Gemm, in whatever graph.
+        activation: The input that carries activations.
+        weight: The input that carries the weight.
+        initializer: The weight's name.
+        bits: Width of its integers; symmetric and signed, a scale for each output channel.
+        axis: The weight's axis that counts output channels.
+    """
+
+    node: str
+    activation: int
+    weight: int
+    initializer: str
+    bits: int
+    axis: int
+
+
+class DynamicRecurrentEntry(_Entry):
+    """An LSTM whose input and state are quantized at run time (DynamicQuantizeLSTM)."""
+
+    node: str
+    weights: tuple[str, str]
+    bits: int
+
+
+class BlockEntry(_Entry):
+    """A product with float activations whose weight is stored in blocks (MatMulNBits).
+
+    Attributes:
+        node: A MatMul or Gemm, in whatever graph.
+        activation: The input that carries activations.
+        weight: The input that carries the weight.
+        initializer: The weight's name.
+        bits: Width of its integers; symmetric, a scale for each block.
+        axis: The weight's axis that counts output channels.
+        block_size: So many consecutive input channels share a scale.
+        accuracy_level: How MatMulNBits may compute: 4 with int8 activations, 1 with float32 ones.
+    """
+
+    node: str
+    activation: int
+    weight: int
+    initializer: str
+    bits: int
+    axis: int
+    block_size: int
+    accuracy_level: int
+
+    @property
+    def scheme(self) -> Scheme:
+        """Symmetric signed integers, per block of input channels."""
+        blocks = PerBlock(self.block_size, 1 - self.axis)
+        return Scheme(self.bits, signed=True, symmetric=True, granularity=blocks, narrow=True)
+
+
 class AbsorbedEntry(_Entry):
     """A Relu or Clip that the quantizer behind it already performs, and that is taken out."""
 
@@ -156,7 +216,8 @@ class Plan(_Entry):
         independent: Whether data that calibration did not see was kept for the comparison.
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
-            ``bias/NODE/integers``, ``embedding/NAME/scale``, ``scaling/TENSOR/factor``.
+            ``bias/NODE/integers``, ``embedding/NAME/scale``, ``scaling/TENSOR/factor``,
+            ``block/NAME/scale``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -175,6 +236,9 @@ class Plan(_Entry):
     weights: tuple[WeightEntry, ...] = ()
     biases: tuple[BiasEntry, ...] = ()
     embeddings: tuple[EmbeddingEntry, ...] = ()
+    dynamic: tuple[DynamicEntry, ...] = ()
+    recurrent: tuple[DynamicRecurrentEntry, ...] = ()
+    blocks: tuple[BlockEntry, ...] = ()
     absorbed: tuple[AbsorbedEntry, ...] = ()
     kept_apart: tuple[KeptApartEntry, ...] = ()
     warnings: tuple[str, ...] = ()

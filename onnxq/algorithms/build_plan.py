@@ -6,15 +6,16 @@ with their best scales, and biases are stored in units of activation scale times
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxq._version import __version__
 from onnxq.algorithms import range_choice
-from onnxq.algorithms.selection import Decision, QuantizedTensor, Selection, clip_bounds
-from onnxq.algorithms.weight_rounding import rounded_params, row_params
+from onnxq.algorithms.lookup_tables import embeddings
+from onnxq.algorithms.selection import clip_bounds
+from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.errors import InternalError
 from onnxq.graph.edit import (
     constant_array,
@@ -29,7 +30,6 @@ from onnxq.plan import (
     AbsorbedEntry,
     ActivationEntry,
     BiasEntry,
-    EmbeddingEntry,
     Plan,
     Reader,
     SiteEntry,
@@ -42,9 +42,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.algorithms.range_choice import Candidate
+    from onnxq.algorithms.selection import QuantizedTensor, Selection
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
+    from onnxq.plan import Decision as SiteDecision
 
 _EMPTY = 1e-12
 """Scale of a channel whose weights are all zero and whose bias needs no greater one."""
@@ -76,32 +78,58 @@ def decide(
     selection = config.selection
     builder = _Builder(model, config, chosen)
     for site in selection.chosen:
-        if site.activation is None:
-            builder.add_embedding(site)
-        else:
+        if site.activation is not None:
             builder.add_weight(site)
     builder.finish_weights()
+    tables, scales = embeddings(selection.chosen, builder.values, config.weight)
     warnings = [
         text
         for name, candidate in chosen.items()
         if (text := range_choice.warning(name, stats.tensors[name], candidate))
     ]
+    fields = {
+        "data_digest": stats.data_digest,
+        "activations": tuple(builder.activation(tensor) for tensor in selection.tensors),
+        "weights": tuple(builder.weights),
+        "biases": tuple(builder.biases),
+        "embeddings": tables,
+        "absorbed": tuple(builder.absorbed(selection.absorbed)),
+        "warnings": (*warnings, *builder.warnings),
+        "arrays": {**builder.arrays, **scales},
+    }
+    return assemble(labels, selection, "int8", fields)
+
+
+def assemble(
+    labels: PlanLabels, selection: Selection, decision: SiteDecision, fields: Mapping[str, Any]
+) -> Plan:
+    """A plan of these entries.
+
+    Args:
+        labels: What it says of itself.
+        selection: What is quantized, and why the rest is not.
+        decision: What it is called at a site that is quantized.
+        fields: Entries, arrays and warnings, by the plan's own names.
+    """
+    sites = tuple(
+        SiteEntry(
+            name=d.site.name,
+            op=d.site.op,
+            decision=decision if d.quantize else "float",
+            reason=d.reason,
+            macs=d.site.macs,
+        )
+        for d in selection.decisions
+    )
     return Plan(
         onnxq_version=__version__,
         model_digest=labels.model_digest,
-        data_digest=stats.data_digest,
         scheme=labels.scheme,
         target=labels.target,
         minimum_opset=labels.minimum_opset,
         independent=labels.independent,
-        sites=site_entries(selection),
-        activations=tuple(builder.activation(tensor) for tensor in selection.tensors),
-        weights=tuple(builder.weights),
-        biases=tuple(builder.biases),
-        embeddings=tuple(builder.embeddings),
-        absorbed=tuple(builder.absorbed(selection.absorbed)),
-        warnings=(*warnings, *builder.warnings),
-        arrays=builder.arrays,
+        sites=sites,
+        **{"data_digest": "", **fields},
     )
 
 
@@ -128,17 +156,8 @@ class _Builder:
         self.sites: dict[str, list[Site]] = {}
         self.weights: list[WeightEntry] = []
         self.biases: list[BiasEntry] = []
-        self.embeddings: list[EmbeddingEntry] = []
         self.arrays: dict[str, np.ndarray] = {}
         self.warnings: list[str] = []
-
-    def add_embedding(self, site: Site) -> None:
-        name = site.weight or ""
-        key = f"embedding/{name}/scale"
-        if key not in self.arrays:
-            scheme = replace(self.config.weight, bits=8, granularity=PerAxis(0))
-            self.arrays[key] = row_params(self._array(name), scheme).scale
-        self.embeddings.append(EmbeddingEntry(node=site.name, initializer=name))
 
     def add_weight(self, site: Site) -> None:
         self.sites.setdefault(site.weight or "", []).append(site)
@@ -271,19 +290,3 @@ class _Builder:
             code, text = "plan.weight", f"{name} is no constant"
             raise InternalError(code, text)
         return constant.numpy()
-
-
-def site_entries(selection: Selection) -> tuple[SiteEntry, ...]:
-    """What a plan says of each site."""
-    return tuple(_site_entry(decision) for decision in selection.decisions)
-
-
-def _site_entry(decision: Decision) -> SiteEntry:
-    site = decision.site
-    return SiteEntry(
-        name=site.name,
-        op=site.op,
-        decision="int8" if decision.quantize else "float",
-        reason=decision.reason,
-        macs=site.macs,
-    )

@@ -138,8 +138,10 @@ class ChannelScaling:
         channels = stats.tensors[group.tensor.name].channels[-1]
         factor = self._factor(group, exponent, stats)
         low, high = (channels.low / factor).min(), (channels.high / factor).max()
-        scheme = self.config.scheme_for(group.tensor)
-        params = qparams_from_range(min(float(low), 0.0), max(float(high), 0.0), scheme)
+        params = None
+        if self.config.ranges == "calibrated":
+            scheme = self.config.scheme_for(group.tensor)
+            params = qparams_from_range(min(float(low), 0.0), max(float(high), 0.0), scheme)
         activation = QuantizedInput(
             _index(self.values[group.tensor.name], site),
             group.tensor.name,
@@ -157,9 +159,10 @@ class ChannelScaling:
         """Names what was measured: under other integers or beside other sites it is another."""
         weight = self.config.weight_scheme_for(site)
         granularity = type(weight.granularity).__name__
+        integers = self.config.scheme_for(group.tensor).label
         return (
             f"{'unscaled' if exponent is None else f'scaled {exponent:g}'}, "
-            f"{self.config.scheme_for(group.tensor).label}, {weight.label} {granularity}, "
+            f"{integers} {self.config.ranges}, {weight.label} {granularity}, "
             f"among {', '.join(member.name for member in group.sites)}"
         )
 

@@ -14,13 +14,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.edit import constant_array, constant_tensor, consumers, node_by_name, value_by_name
+from onnxq.algorithms.lookup_tables import why_table_stays
+from onnxq.graph.edit import constant_array, consumers, node_by_name, value_by_name
 from onnxq.graph.protected import protected_values
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
     from onnxq.graph.sites import Site
     from onnxq.targets import OpRule, Target
-
-
-_SMALL_TABLE = 1 << 20
-"""Embedding tables of fewer bytes stay float: three more nodes a lookup for less than 0.8 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,13 @@ class Selection:
     def chosen(self) -> tuple[Site, ...]:
         """The sites that are quantized, lookups included."""
         return tuple(decision.site for decision in self.decisions if decision.quantize)
+
+    def declined(self, reason: str) -> Selection:
+        """The same sites, all float: those that were chosen for this reason."""
+        decisions = tuple(
+            replace(d, quantize=False, reason=reason) if d.quantize else d for d in self.decisions
+        )
+        return Selection(decisions, (), {}, frozenset())
 
 
 def select(
@@ -127,21 +131,12 @@ class _Selector:
         reason = kept if site.candidate else site.reason
         lookup = site.activation is None
         if not reason and lookup:
-            reason = self._why_lookup_stays(site)
+            reason = why_table_stays(site, self.values, self.protected)
         if not reason and not lookup and not rule.integer:
             reason = f"{self.target.provider} has no integer kernel for {site.op}"
         if not reason and not lookup and rule.output_q == "required":
             reason = self._why_output_stays(site)
         return Decision(site, not reason, reason)
-
-    def _why_lookup_stays(self, site: Site) -> str:
-        """Why a table stays as it is; empty if its rows are stored as integers."""
-        if site.output in self.protected:
-            return f"its output {site.output!r} must keep its value"
-        table = constant_tensor(self.values[site.weight or ""])
-        if table is None or table.nbytes < _SMALL_TABLE:
-            return "its table is too small for the saving to outweigh the nodes that it takes"
-        return ""
 
     def _why_output_stays(self, site: Site) -> str:
         """Why the site's output cannot be quantized for all its readers; empty if it can."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class StaticInt8:
         weight: The weights' integers; the granularity is set for each weight.
         calibration: How ranges are chosen.
         outcomes: What the recipe's rules say about some sites, by node name.
+        ranges: Whether ranges come from calibration, or from each run as it happens.
     """
 
     selection: Selection
@@ -53,6 +54,7 @@ class StaticInt8:
     weight: Scheme
     calibration: CalibrationSettings
     outcomes: Mapping[str, RuleOutcome]
+    ranges: Literal["calibrated", "run time"] = "calibrated"
 
     def method_for(self, tensor: QuantizedTensor) -> tuple[Method, float]:
         """Method and percentile of one tensor: the first rule about a reader, else the general."""

@@ -20,6 +20,7 @@ from onnxq.numerics.histogram import MASK_MAGNITUDE
 
 if TYPE_CHECKING:
     from onnxq.calibration.requests import OutputError, QuantizedInput
+    from onnxq.numerics.schemes import QParams
 
 
 class ProbeGraph:
@@ -118,22 +119,35 @@ class ProbeGraph:
     def _fake_quantized(self, request: QuantizedInput) -> ir.Value:
         params = request.params
         factor = None if request.factor is None else request.factor.tobytes()
-        kind = str(params.scheme.dtype)
-        key = (request.name, factor, float(params.scale), int(params.zero_point), kind)
+        integers = () if params is None else _integers(params)
+        key = (request.name, factor, *integers)
         if key not in self._quantized:
             value = self._value(request.name)
             if request.factor is not None:
                 scaling = self._constant(("factor", request.name, factor), request.factor)
                 value = self._op("Mul", [value, scaling])
-            scale = self._constant(("scale", *key), np.asarray(params.scale, np.float32))
-            zero = self._constant(("zero_point", *key), np.asarray(params.zero_point))
-            coded = self._op("QuantizeLinear", [value, scale, zero])
+            if params is None:
+                coded, scale, zero = self._quantized_at_run_time(value)
+            else:
+                scale = self._constant(("scale", *key), np.asarray(params.scale, np.float32))
+                zero = self._constant(("zero_point", *key), np.asarray(params.zero_point))
+                coded = self._op("QuantizeLinear", [value, scale, zero])
             self._quantized[key] = self._op("DequantizeLinear", [coded, scale, zero])
         return self._quantized[key]
 
+    def _quantized_at_run_time(self, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        outputs = [ir.val(self._name()) for _ in range(3)]
+        node = ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=self._name())
+        self.graph.append(node)
+        return outputs[0], outputs[1], outputs[2]
+
     def _quantized_weight(self, request: QuantizedInput) -> ir.Value:
         factor = None if request.factor is None else request.factor.tobytes()
-        key = ("weight", id(request.params), factor, request.name)
+        params = request.params
+        if params is None:
+            code, text = "calibration.weight", f"no integers are given for {request.name}"
+            raise InternalError(code, text)
+        key = ("weight", id(params), factor, request.name)
         if key not in self._constants:
             array = constant_array(self._value(request.name))
             if array is None:
@@ -142,7 +156,7 @@ class ProbeGraph:
             values = np.asarray(array, np.float32)
             if request.factor is not None:
                 values = values * request.factor
-            self._constant(key, fake_quantize(values, request.params))
+            self._constant(key, fake_quantize(values, params))
         return self._constants[key]
 
     def _reduce(self, op: str, value: ir.Value, axes: list[int]) -> ir.Value:
@@ -180,3 +194,8 @@ class ProbeGraph:
 
     def _name(self) -> str:
         return self._fresh("onnxq_probe")
+
+
+def _integers(params: QParams) -> tuple[float, int, str]:
+    """What tells one tensor's integers from another's."""
+    return float(params.scale), int(params.zero_point), str(params.scheme.dtype)

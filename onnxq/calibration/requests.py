@@ -46,13 +46,13 @@ class QuantizedInput:
     Attributes:
         index: Which input.
         name: The activation's or the initializer's name.
-        params: Its integers.
+        params: Its integers; None for uint8 over the range of each run.
         factor: What the values are multiplied by first; it broadcasts against them. None for 1.
     """
 
     index: int
     name: str
-    params: QParams
+    params: QParams | None
     factor: NDArray[np.float32] | None = None
 
 

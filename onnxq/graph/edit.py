@@ -112,9 +112,20 @@ def node_by_name(graph: ir.Graph) -> dict[str, ir.Node]:
     return {node.name: node for node in graph if node.name}
 
 
+def all_nodes_by_name(model: ir.Model) -> dict[str, ir.Node]:
+    """The nodes of the main graph and of all its subgraphs."""
+    every = ir.traversal.RecursiveGraphIterator(model.graph)
+    return {node.name: node for node in every if node.name}
+
+
 def consumers(value: ir.Value) -> tuple[tuple[ir.Node, int], ...]:
     """Who reads a value, and at which input; readers inside subgraphs are among them."""
     return tuple((use.node, use.idx) for use in value.uses())
+
+
+def read_at(value: ir.Value, node: str) -> int:
+    """The index of the input at which the node of this name reads a value."""
+    return next(index for reader, index in consumers(value) if reader.name == node)
 
 
 def is_overridable(value: ir.Value, model: ir.Model) -> bool:

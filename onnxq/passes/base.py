@@ -11,16 +11,16 @@ import onnx_ir as ir
 from onnxq.errors import PlanError
 from onnxq.graph.edit import (
     NameScope,
+    all_nodes_by_name,
     constant_tensor,
     initializer,
-    node_by_name,
     remove_if_unread,
     value_by_name,
 )
 from onnxq.numerics.affine import quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from onnxq.numerics.schemes import QParams
     from onnxq.plan import Plan, Reader
@@ -39,7 +39,7 @@ class PlanPass(ir.passes.InPlacePass):
 
 
 class Editor:
-    """The main graph of a model by name, with what a pass does to it."""
+    """A model by name, with what a pass does to it: values of the main graph, nodes of all."""
 
     def __init__(self, model: ir.Model) -> None:
         """Index the graph."""
@@ -47,7 +47,7 @@ class Editor:
         self.graph = model.graph
         self.fresh = NameScope(model)
         self._values = value_by_name(model.graph)
-        self._nodes = node_by_name(model.graph)
+        self._nodes = all_nodes_by_name(model)
 
     def value(self, name: str) -> ir.Value:
         """The value of this name.
@@ -104,6 +104,33 @@ class Editor:
         """Insert nodes that read only inputs and initializers at the head of the graph."""
         self.graph.insert_before(self.graph[0], nodes)
 
+    def put_behind(self, value: ir.Value, nodes: ir.Node | tuple[ir.Node, ...]) -> None:
+        """Insert nodes directly behind what makes ``value``, in the graph that it belongs to."""
+        producer, graph = value.producer(), value.graph
+        if producer is not None and producer.graph is not None:
+            producer.graph.insert_after(producer, nodes)
+        elif isinstance(graph, ir.Graph) and len(graph):
+            graph.insert_before(graph[0], nodes)
+        else:
+            self.put_first(nodes)
+
+    def replace(self, node: ir.Node, chain: Sequence[ir.Node]) -> None:
+        """Put ``chain`` where ``node`` is; the last one's outputs take over names and readers."""
+        graph = node.graph
+        if graph is None:
+            return
+        graph.insert_after(node, tuple(chain))
+        pairs = list(zip(node.outputs, chain[-1].outputs, strict=True))
+        for old, new in pairs:
+            new.shape, new.type = old.shape, old.type or new.type
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        for old, new in pairs:
+            # An output that the node leaves out stays left out.
+            name = old.name
+            old.name = self.fresh(f"{name}_float") if name else name
+            new.name = name
+
     def rewire(self, readers: Iterable[Reader], value: ir.Value) -> None:
         """Let ``readers`` read ``value``."""
         for reader in readers:
@@ -115,18 +142,30 @@ class Editor:
             del self._values[name]
 
 
-def rounded(tensor: ir.TensorProtocol, params: QParams, name: str) -> ir.LazyTensor:
-    """``tensor`` as int8, rounded to the nearest when it is read: no weight is held twice."""
+def rounded(
+    tensor: ir.TensorProtocol, params: QParams, name: str, order: tuple[int, ...] | None = None
+) -> ir.LazyTensor:
+    """``tensor`` as int8, rounded to the nearest when it is read: no weight is held twice.
+
+    Args:
+        tensor: The float weight.
+        params: Scales along the axes of ``tensor``.
+        name: The result's name.
+        order: The order of the axes in the result; None leaves them.
+    """
+    shape = tuple(tensor.shape.numpy())
+    axes = tuple(range(len(shape))) if order is None else order
     return ir.LazyTensor(
-        partial(_round, tensor, params),
+        partial(_round, tensor, params, axes),
         dtype=ir.DataType.INT8,
-        shape=ir.Shape(tuple(tensor.shape.numpy())),
+        shape=ir.Shape(tuple(shape[axis] for axis in axes)),
         name=name,
     )
 
 
-def _round(tensor: ir.TensorProtocol, params: QParams) -> ir.TensorProtocol:
-    return ir.tensor(quantize(tensor.numpy(), params).astype(np.int8))
+def _round(tensor: ir.TensorProtocol, params: QParams, axes: tuple[int, ...]) -> ir.TensorProtocol:
+    integers = quantize(tensor.numpy(), params).astype(np.int8)
+    return ir.tensor(np.ascontiguousarray(np.transpose(integers, axes)))
 
 
 def _unknown(kind: str, name: str) -> PlanError:

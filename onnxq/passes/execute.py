@@ -10,8 +10,11 @@ from onnxq.errors import OnnxqError
 from onnxq.passes.absorb_activations import AbsorbActivations
 from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.keep_apart import KeepApart
+from onnxq.passes.pack_blocks import PackBlocks
 from onnxq.passes.quantize_biases import QuantizeBiases
+from onnxq.passes.quantize_dynamic import QuantizeDynamic
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
+from onnxq.passes.quantize_recurrent import QuantizeRecurrent
 from onnxq.passes.quantize_weights import QuantizeWeights
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
@@ -30,6 +33,9 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         ScaleChannels(plan.scalings, plan.arrays),
         AbsorbActivations(plan),
         QuantizeEmbeddings(plan),
+        QuantizeDynamic(plan),
+        QuantizeRecurrent(plan),
+        PackBlocks(plan),
         QuantizeBiases(plan),
         QuantizeWeights(plan),
         InsertQDQ(plan),

@@ -25,7 +25,7 @@ class Stamp(PlanPass):
 
 def metadata(plan: Plan) -> dict[str, str]:
     """The entries for a plan."""
-    quantized = sum(site.decision == "int8" for site in plan.sites)
+    quantized = sum(site.decision != "float" for site in plan.sites)
     return {
         "onnxq.version": plan.onnxq_version,
         "onnxq.scheme": plan.scheme,

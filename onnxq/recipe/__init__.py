@@ -4,7 +4,7 @@ Everything but ``version`` may be left out; the values shown here are the defaul
 rules, of which there are none::
 
     version = 1
-    scheme = "auto"               # or "int8"
+    scheme = "auto"               # int8, int8-dynamic, int8-weights
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split
     eval_fraction = 0.2           # the part of the data that calibration does not see
@@ -16,6 +16,11 @@ rules, of which there are none::
     percentile = 99.999           # what the percentile method keeps, in percent
     samples = 512                 # at most; left out: all
     memory_budget = "2GiB"        # bytes that calibration may hold at once
+
+    [weights]                     # of int8-weights
+    form = "auto"                 # blocks (MatMulNBits), dq (DequantizeLinear per channel)
+    block_size = 128              # 16 to 256; left out: measured
+    accuracy_level = 4            # 4 int8, 1 float32 activations; left out: by the bound
 
     [[rules]]                     # rules go by what a site is; a later rule wins
     match = "op:Conv"             # an operator type
@@ -43,7 +48,9 @@ from onnxq.recipe.schema import (
     CalibrationSettings,
     Recipe,
     Rule,
+    Scheme,
     WeightOverride,
+    WeightSettings,
     parse_bytes,
 )
 
@@ -54,7 +61,9 @@ __all__ = [
     "Recipe",
     "Rule",
     "RuleOutcome",
+    "Scheme",
     "WeightOverride",
+    "WeightSettings",
     "load_recipe",
     "parse_bytes",
     "parse_recipe",

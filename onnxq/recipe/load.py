@@ -17,6 +17,7 @@ from onnxq.recipe.schema import (
     Recipe,
     Rule,
     WeightOverride,
+    WeightSettings,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Recipe,
     ("calibration",): CalibrationSettings,
+    ("weights",): WeightSettings,
     ("rules",): Rule,
     ("rules", "activation"): ActivationOverride,
     ("rules", "weight"): WeightOverride,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse", "auto"]
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
+Scheme = Literal["auto", "int8", "int8-dynamic", "int8-weights"]
+"""What the result is; ``auto`` measures the others and takes the best."""
+
 _UNITS = {"b": 1} | {
     f"{letter}{middle}b": base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -79,6 +82,23 @@ class CalibrationSettings(_Frozen):
     percentile: float = Field(default=99.999, gt=50.0, le=100.0)
     samples: int | None = Field(default=None, ge=1)
     memory_budget: Annotated[int, BeforeValidator(_bytes)] = 2 << 30
+
+
+class WeightSettings(_Frozen):
+    """How ``int8-weights`` stores weights.
+
+    Attributes:
+        form: ``blocks`` is the target's kernel for weights in blocks (MatMulNBits), ``dq`` a
+            DequantizeLinear per channel, which every runtime knows and which runs at each
+            inference; ``auto`` takes blocks where the target has a kernel and leaves the rest.
+        block_size: Input channels that share a scale; None measures the target's sizes.
+        accuracy_level: 4 lets the kernel round activations to int8, 1 keeps them float32; None
+            takes 4 unless a bound on the accuracy asks for more.
+    """
+
+    form: Literal["auto", "blocks", "dq"] = "auto"
+    block_size: Literal[16, 32, 64, 128, 256] | None = None
+    accuracy_level: Literal[1, 4] | None = None
 
 
 class ActivationOverride(_Frozen):
@@ -161,16 +181,18 @@ class Recipe(_Frozen):
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
             lowers the error of the sites that read them.
         calibration: How ranges are found.
+        weights: How weights alone are stored.
         rules: What is different for some sites; a later rule wins.
     """
 
     version: Literal[1] = 1
-    scheme: Literal["auto", "int8"] = "auto"
+    scheme: Scheme = "auto"
     target: str = Field(default="cpu", min_length=1)
     seed: int = Field(default=0, ge=0)
     eval_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     channel_scaling: Literal["auto", "off"] = "auto"
     calibration: CalibrationSettings = CalibrationSettings()
+    weights: WeightSettings = WeightSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:

@@ -125,17 +125,18 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class Stage:
     """A model as one stage observes it, and what is known of it."""
 
     prepared: Prepared
     stats: Stats
 
 
-class _Observer:
+class Observer:
     """Collects what is not known yet, and remembers whether anything had to be."""
 
     def __init__(self, prepared: Prepared, data: DataSource, report: Report) -> None:
+        """Observe this model on this data."""
         self.budget = prepared.recipe.calibration.memory_budget
         self.data = data
         self.few = limit(data, ERROR_SAMPLES, seed=prepared.recipe.seed)
@@ -144,7 +145,8 @@ class _Observer:
         self.report = report
         self.observed = 0
 
-    def __call__(self, stage: _Stage, requests: Sequence[Request], step: str) -> None:
+    def __call__(self, stage: Stage, requests: Sequence[Request], step: str) -> None:
+        """Collect those of ``requests`` that the stage does not know yet."""
         missing = unknown(requests, stage.stats)
         if not missing:
             return
@@ -161,7 +163,7 @@ class _Observer:
 
     def best(
         self,
-        stage: _Stage,
+        stage: Stage,
         config: StaticInt8,
         options: Mapping[str, Mapping[str, Candidate]],
     ) -> str:
@@ -185,10 +187,10 @@ class _Observer:
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
     """Observe a model on all of ``data``, scale its channels and choose its ranges."""
     start = time.perf_counter()
-    observe = _Observer(prepared, data, report)
-    first = _Stage(prepared, load_cached(prepared.digest, observe.data_digest))
+    observe = Observer(prepared, data, report)
+    first = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
     scalings, arrays = _choose_scalings(first, observe)
-    second = _scaled(first, scalings, arrays, observe.data_digest) if scalings else first
+    second = scaled(first, scalings, arrays, observe.data_digest) if scalings else first
     config, chosen, best = _choose_ranges(second, observe)
     if observe.observed:
         store(first.stats)
@@ -208,18 +210,20 @@ def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrate
 def site_errors(prepared: Prepared, data: DataSource, report: Report) -> dict[str, float]:
     """SQNR in decibels of each site's output when it alone is quantized."""
     found = calibrate(prepared, data, report)
-    scaled = found.prepared
-    stage = _Stage(scaled, Stats(scaled.digest, data.digest()))
-    requests = found.config.alone_requests(scaled.model, found.chosen)
-    _Observer(scaled, data, report)(stage, requests, "measure sites")
+    model = found.prepared
+    stage = Stage(model, Stats(model.digest, data.digest()))
+    requests = found.config.alone_requests(model.model, found.chosen)
+    Observer(model, data, report)(stage, requests, "measure sites")
     return {
         name: sqnr_db(error.signal, next(iter(error.noise.values())))
         for name, error in stage.stats.sites.items()
     }
 
 
-def observed_macs(prepared: Prepared, data: DataSource) -> dict[str, int]:
-    """Multiply-accumulates of each site in a real run of the first sample."""
+def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]:
+    """Multiply-accumulates of each site in a run of the first sample, or by declared shapes."""
+    if data is None:
+        return {site.name: site.macs for site in prepared.sites if site.macs is not None}
     nodes = node_by_name(prepared.model.graph)
     sites = [site for site in prepared.sites if site.activation and site.name in nodes]
     tensors = dict.fromkeys(
@@ -234,7 +238,7 @@ def observed_macs(prepared: Prepared, data: DataSource) -> dict[str, int]:
 
 
 def _choose_scalings(
-    stage: _Stage, observe: _Observer
+    stage: Stage, observe: Observer
 ) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
     if stage.prepared.recipe.channel_scaling == "off":
         return (), {}
@@ -246,12 +250,12 @@ def _choose_scalings(
     return scaling.choose(stage.stats)
 
 
-def _scaled(
-    stage: _Stage,
+def scaled(
+    stage: Stage,
     scalings: tuple[ScalingEntry, ...],
     arrays: Mapping[str, np.ndarray],
     data_digest: str,
-) -> _Stage:
+) -> Stage:
     """The model with its channels scaled; its sites keep their names, its weights do not."""
     model = ScaleChannels(scalings, arrays)(stage.prepared.model.clone()).model
     key = hashlib.sha256(stage.prepared.digest.encode())
@@ -265,11 +269,11 @@ def _scaled(
         if name not in changed:
             stats.tensors.setdefault(name, tensor)
     prepared = replace(stage.prepared, model=model, sites=find_sites(model))
-    return _Stage(prepared, stats)
+    return Stage(prepared, stats)
 
 
 def _choose_ranges(
-    stage: _Stage, observe: _Observer
+    stage: Stage, observe: Observer
 ) -> tuple[StaticInt8, Mapping[str, Candidate], str]:
     prepared, stats = stage.prepared, stage.stats
     config = prepared.config(prepared.select({}))

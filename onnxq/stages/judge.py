@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.scheme_choice import AS_FAST, LOW_SQNR
 from onnxq.errors import InternalError
 
 if TYPE_CHECKING:
@@ -11,12 +12,6 @@ if TYPE_CHECKING:
 
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
-
-LOW_SQNR = 10.0
-"""Below this many decibels the user is warned: noise above a tenth of the signal."""
-
-AS_FAST = 0.97
-"""From this ratio on, a model counts as at least as fast."""
 
 
 def missed_bound(verification: Verification, min_sqnr: float | None) -> str:
@@ -56,7 +51,11 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         verification.latency,
     )
     texts = []
-    if not fidelity.independent:
+    if verification.made_up:
+        texts.append(
+            "not verified on real data: accuracy and speed are those on made-up inputs; give --data"
+        )
+    elif fidelity.compared and not fidelity.independent:
         texts.append(
             "not independently verified: calibration saw samples that the comparison used; "
             "give more samples, or others with --eval-data"
@@ -66,7 +65,7 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         texts.append(_why_wrong(fidelity.sqnr_db, worst))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
-        count = f"{len(kernels.missed)} of {kernels.planned}"
+        count = f"{len(kernels.missed)} of {kernels.planned + kernels.planned_blocks}"
         texts.append(f"{count} planned sites run in float: {named}")
     if latency is not None and latency.ratio.median < AS_FAST:
         texts.append(_why_slow(kernels, latency.ratio.median))
@@ -85,6 +84,10 @@ def _why_slow(kernels: KernelReport, ratio: float) -> str:
     text = f"slower than float: {ratio:.2f} times its speed"
     if kernels.missed:
         return f"{text}; the cause is the sites that run in float behind Q/DQ pairs, named above"
+    if kernels.planned_blocks:
+        return f"{text}, though all {kernels.blocks} planned sites run on weights in blocks"
+    if not kernels.planned:
+        return f"{text}; its weights are dequantized at each inference, which buys only size"
     text = f"{text}, though all {kernels.integer} planned sites run in integer kernels"
     if kernels.behind:
         named = ", ".join(f"{count} {op}" for op, count in list(kernels.behind.items())[:4])

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from onnxq.stages.prepare import Prepared
 
 
-def learn_types(prepared: Prepared, data: DataSource) -> Prepared:
-    """The same, with types and ranks of all values that ONNX Runtime can name.
+def learn_types(prepared: Prepared, data: DataSource | None) -> Prepared:
+    """The same, with types and ranks of all values that ONNX Runtime can name; needs a sample.
 
     Raises:
         ModelError: The model does not run on the first sample.
     """
+    if data is None:
+        return prepared
     model = prepared.model.clone()
     values = value_by_name(model.graph)
     unknown = [

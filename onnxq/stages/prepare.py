@@ -55,8 +55,11 @@ class Prepared:
 
     def select(self, more_float: Mapping[str, str]) -> Selection:
         """Choose what is quantized; ``more_float`` are sites to keep, with the reason."""
-        kept = {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
-        return select(self.model, self.sites, self.target, {**kept, **more_float})
+        return select(self.model, self.sites, self.target, {**self.kept(), **more_float})
+
+    def kept(self) -> dict[str, str]:
+        """The sites that the recipe's rules keep float, with the reason."""
+        return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
 
     def config(self, selection: Selection) -> StaticInt8:
         """What static INT8 is asked to do."""

@@ -3,6 +3,8 @@
 from onnxq.targets.target import (
     ACTIVATION_MATMUL,
     TABLE,
+    BlockRules,
+    DynamicRules,
     OpRule,
     Target,
     WeightScheme,
@@ -14,6 +16,8 @@ from onnxq.targets.target import (
 __all__ = [
     "ACTIVATION_MATMUL",
     "TABLE",
+    "BlockRules",
+    "DynamicRules",
     "OpRule",
     "Target",
     "WeightScheme",

@@ -68,6 +68,42 @@ class OpRule:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class DynamicRules:
+    """What a provider runs in integers when activations are quantized at run time.
+
+    Attributes:
+        kernels: The fused kernel by operator.
+        declined: Operators that have a kernel which is not worth it, with the reason.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    kernels: Mapping[str, str]
+    declined: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BlockRules:
+    """The kernel for weights in blocks beside float activations.
+
+    Attributes:
+        kernel: Its name.
+        ops: The operators that can be written with it.
+        bits: The widths of its integers that are worth it.
+        block_sizes: The sizes to measure, the fastest first.
+        accuracy_levels: The levels there are, the fastest first.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    kernel: str
+    ops: tuple[str, ...]
+    bits: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    accuracy_levels: tuple[int, ...]
+
+
 FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")
 """The rule for an operator that a target says nothing of."""
 
@@ -90,6 +126,8 @@ class Target:
         keep_apart: Fused operators that are slower than what they replace; the graph is written
             so that they are not made.
         ops: The rule of each operator.
+        dynamic: What runs in integers when activations are quantized at run time.
+        blocks: The kernel for weights in blocks; None if there is none.
         notes: What else there is to know, such as what costs latency.
     """
 
@@ -105,6 +143,8 @@ class Target:
     absorbs: tuple[str, ...]
     keep_apart: tuple[str, ...]
     ops: Mapping[str, OpRule]
+    dynamic: DynamicRules
+    blocks: BlockRules | None = None
     notes: tuple[str, ...] = field(default=())
 
     def rule(self, op: str) -> OpRule:

@@ -9,7 +9,7 @@ output different shapes it cannot be compared. Every output is checked for NaN a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Fidelity:
             output is not compared there.
         samples: How many samples were compared.
         independent: Whether calibration saw none of them.
+        why_none: Why nothing was compared, where there was nothing to compare on.
     """
 
     output: str
@@ -65,6 +66,7 @@ class Fidelity:
     other_shape: int
     samples: int
     independent: bool
+    why_none: str = ""
 
     @property
     def compared(self) -> bool:
@@ -80,6 +82,8 @@ class Fidelity:
         return (*gaps, *self._doubts())
 
     def _gaps(self) -> Iterator[str]:
+        if self.why_none:
+            yield self.why_none
         if self.other_shape:
             yield (
                 f"in {self.other_shape} of {self.samples} samples outputs have another shape than "
@@ -97,6 +101,11 @@ class Fidelity:
         if self.sqnr_db is None and self.equal_share is not None and self.equal_share < 1:
             share = 100 * (1 - self.equal_share)
             yield f"{share:.3g} % of the elements of {self.output} differ from the float model's"
+
+
+def not_compared(why: str) -> Fidelity:
+    """What is known where there is nothing to run the models on."""
+    return replace(_Meters((), None).fidelity(0, independent=False), why_none=why)
 
 
 def compare_outputs(

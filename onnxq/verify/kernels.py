@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.runtime.kernels import executed, integer_sites, tally
+from onnxq.runtime.kernels import NBITS_OPS, executed, integer_sites, tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ class KernelReport:
         integer: How many of them run in integer kernels.
         by_op: All integer kernels by operator, those without weights too.
         missed: Sites that were planned and run in float.
+        planned_blocks: Sites whose weight the plan puts into blocks.
+        blocks: How many of them run in the kernel for blocks.
         conversions: QuantizeLinear and DequantizeLinear nodes that are really executed.
         behind: Float operators that read what is dequantized, by operator: what the conversions
             are for.
@@ -39,6 +41,8 @@ class KernelReport:
     integer: int
     by_op: Mapping[str, int]
     missed: tuple[str, ...]
+    planned_blocks: int
+    blocks: int
     conversions: int
     behind: Mapping[str, int]
     mac_share: float | None
@@ -55,20 +59,39 @@ def report_kernels(
         macs: Multiply-accumulates of each site in one run, by name; may be empty.
         provider: Where it runs.
     """
-    weights = {reader.node: entry.initializer for entry in plan.weights for reader in entry.readers}
     nodes = executed(path, provider)
-    found = integer_sites(nodes, {site: f"{name}_quantized" for site, name in weights.items()})
+    weights = _planned(plan)
+    found = integer_sites(nodes, weights)
+    blocks = {entry.node for entry in plan.blocks}
+    in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
+    missed = [name for name in weights if name not in found]
     total = sum(macs.values())
-    covered = sum(macs.get(name, 0) for name in found)
     return KernelReport(
         planned=len(weights),
         integer=len(found),
         by_op=tally(nodes).by_op,
-        missed=tuple(name for name in weights if name not in found),
+        missed=(*missed, *sorted(blocks - in_blocks)),
+        planned_blocks=len(blocks),
+        blocks=len(in_blocks),
         conversions=sum(node.op in _CONVERSIONS for node in nodes),
         behind=_behind(nodes),
-        mac_share=covered / total if total else None,
+        mac_share=sum(macs.get(name, 0) for name in found) / total if total else None,
     )
+
+
+def _planned(plan: Plan) -> dict[str, str | None]:
+    """The sites that should run in integers, with the initializer of their integers."""
+    quantized = {reader.node for entry in plan.activations for reader in entry.readers}
+    static = {
+        reader.node: entry.initializer
+        for entry in plan.weights
+        for reader in entry.readers
+        if reader.node in quantized
+    }
+    dynamic = {entry.node: entry.initializer for entry in plan.dynamic}
+    recurrent = {entry.node: entry.weights[0] for entry in plan.recurrent}
+    every = {**static, **dynamic, **recurrent}
+    return {node: f"{name}_quantized" for node, name in every.items()}
 
 
 def _behind(nodes: Sequence[ExecutedNode]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxq.graph.io import file_bytes
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
-from onnxq.verify.fidelity import Fidelity, compare_outputs
+from onnxq.verify.fidelity import Fidelity, compare_outputs, not_compared
 from onnxq.verify.kernels import KernelReport, report_kernels
 from onnxq.verify.structure import check_structure
 
@@ -49,6 +49,7 @@ class Verification:
         latency: How fast it is; None where timing was not asked for.
         float_bytes: Size of the float model on disk.
         quantized_bytes: Size of the quantized model on disk.
+        made_up: Whether all this was measured on made-up inputs.
     """
 
     fidelity: Fidelity
@@ -56,6 +57,7 @@ class Verification:
     latency: Latency | None
     float_bytes: int
     quantized_bytes: int
+    made_up: bool = False
 
     @property
     def size_ratio(self) -> float:
@@ -68,16 +70,20 @@ class Evidence:
     """What a quantized model is judged on.
 
     Attributes:
-        data: Samples to compare on.
+        data: Samples to compare on; None where there is nothing the model can be run on.
         independent: Whether calibration saw none of them.
+        made_up: Whether they are made up: what they show of accuracy proves nothing.
+        why_none: Why there are none.
         labels: The right classes, if there are any.
         macs: Multiply-accumulates of each site, by name.
         provider: Where both models run.
         timing: How to time; None to leave timing out.
     """
 
-    data: DataSource
+    data: DataSource | None
     independent: bool
+    made_up: bool
+    why_none: str
     labels: Labels | None
     macs: Mapping[str, int]
     provider: str
@@ -100,8 +106,21 @@ def verify(
         InternalError: The result is invalid or does not load.
     """
     check_structure(result, reference)
+    return Verification(
+        fidelity=_compare(reference, result, evidence, report),
+        kernels=report_kernels(result, plan, evidence.macs, evidence.provider),
+        latency=_time(reference, result, evidence, report),
+        float_bytes=file_bytes(reference),
+        quantized_bytes=file_bytes(result),
+        made_up=evidence.made_up,
+    )
+
+
+def _compare(reference: Path, result: Path, evidence: Evidence, report: Report) -> Fidelity:
+    if evidence.data is None:
+        return not_compared(evidence.why_none)
     settings = SessionSettings(provider=evidence.provider, spinning=False)
-    fidelity = compare_outputs(
+    return compare_outputs(
         open_session(reference, settings),
         open_session(result, settings),
         evidence.data,
@@ -109,17 +128,10 @@ def verify(
         labels=evidence.labels,
         progress=lambda done, total: report("compare", done, total),
     )
-    return Verification(
-        fidelity=fidelity,
-        kernels=report_kernels(result, plan, evidence.macs, evidence.provider),
-        latency=_time(reference, result, evidence, report),
-        float_bytes=file_bytes(reference),
-        quantized_bytes=file_bytes(result),
-    )
 
 
 def _time(reference: Path, result: Path, evidence: Evidence, report: Report) -> Latency | None:
-    if evidence.timing is None:
+    if evidence.timing is None or evidence.data is None:
         return None
     feeds = [sample.feeds for sample in islice(evidence.data, TIMED_SAMPLES)]
     contenders = [

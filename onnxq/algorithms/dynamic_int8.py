@@ -1,0 +1,116 @@
+"""Dynamic INT8: int8 weights per channel, activations quantized at run time over their own range.
+
+No calibration is needed. With data, channels are evened out first (channel scaling), which is what
+a single range for all channels lacks most. Which operators have a fast kernel the target says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxq.algorithms.lookup_tables import embeddings, why_table_stays
+from onnxq.algorithms.recurrent import recurrent_scales, why_recurrent_stays
+from onnxq.algorithms.selection import Decision, QuantizedTensor, Selection
+from onnxq.algorithms.weight_rounding import rounded_params
+from onnxq.graph.edit import all_nodes_by_name, constant_array, read_at, value_by_name
+from onnxq.graph.protected import protected_values
+from onnxq.plan import DynamicEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.graph.sites import Site
+    from onnxq.targets import Target
+
+RECURRENT = "LSTM"
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def select_dynamic(
+    model: ir.Model, sites: Sequence[Site], target: Target, keep_float: Mapping[str, str]
+) -> Selection:
+    """Choose what is quantized; sites inside subgraphs too, for nothing has to be observed.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        target: What the provider runs in integers.
+        keep_float: Sites that stay float on request, with the reason.
+    """
+    values, protected = value_by_name(model.graph), protected_values(model)
+    nodes = all_nodes_by_name(model)
+
+    def why_not(site: Site) -> str:
+        if not site.candidate:
+            return site.reason
+        if site.name in keep_float:
+            return keep_float[site.name]
+        if site.activation is None:
+            return why_table_stays(site, values, protected)
+        if site.op in target.dynamic.declined:
+            return target.dynamic.declined[site.op]
+        if site.op not in target.dynamic.kernels:
+            return (
+                f"{target.provider} has no integer kernel for {site.op} with activations "
+                "quantized at run time"
+            )
+        return why_recurrent_stays(model, nodes[site.name]) if site.op == RECURRENT else ""
+
+    decisions = tuple(Decision(site, not (why := why_not(site)), why) for site in sites)
+    tensors: dict[str, QuantizedTensor] = {}
+    for decision in decisions:
+        site = decision.site
+        # Products of the main graph alone: channels are observed, and scaled, there.
+        if decision.quantize and site.op in _PRODUCTS and not site.place:
+            name = site.activation or ""
+            tensor = tensors.setdefault(name, QuantizedTensor(name, name))
+            tensor.readers.append((site.name, read_at(values[name], site.name)))
+    return Selection(decisions, tuple(tensors.values()), {}, frozenset())
+
+
+def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
+    """What a plan says of products, recurrent sites and lookups, by field of the plan.
+
+    Args:
+        model: The normalized model, channels scaled.
+        config: What is quantized, and to which integers.
+    """
+    values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
+    products, recurrent = [], []
+    arrays: dict[str, np.ndarray] = {}
+    for site in config.selection.chosen:
+        name = site.weight or ""
+        if site.op in _PRODUCTS:
+            scheme = config.weight_scheme_for(site)
+            axis = site.weight_axis or 0
+            key = f"weight/{name}/scale"
+            if key not in arrays:
+                weight = np.asarray(constant_array(values[name]), np.float32)
+                arrays[key] = rounded_params(weight, scheme).scale
+            place = read_at(values[name], site.name)
+            products.append(
+                DynamicEntry(
+                    node=site.name,
+                    activation=0,
+                    weight=place,
+                    initializer=name,
+                    bits=scheme.bits,
+                    axis=axis,
+                )
+            )
+        elif site.op == RECURRENT:
+            entry, scales = recurrent_scales(nodes[site.name], config.weight)
+            recurrent.append(entry)
+            arrays |= scales
+    tables, rows = embeddings(config.selection.chosen, values, config.weight)
+    return {
+        "dynamic": tuple(products),
+        "recurrent": tuple(recurrent),
+        "embeddings": tables,
+        "arrays": {**arrays, **rows},
+    }

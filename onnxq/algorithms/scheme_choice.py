@@ -1,0 +1,107 @@
+"""Which of several measured results to take: accurate enough, not slower than float, then the best.
+
+``auto`` wants speed: of the results that are accurate and not slower than float the fastest, and
+among those that are nearly as fast the most accurate; where there is none the model stays float.
+``int8-weights`` wants accuracy: the most accurate form that is not slower than float, else the
+fastest one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AS_FAST = 0.97
+"""From this ratio on, a model counts as at least as fast."""
+
+LOW_SQNR = 10.0
+"""Below this many decibels a result counts as inaccurate: noise above a tenth of the signal."""
+
+_NEARLY = 0.95
+_AGREES = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One result as it was measured.
+
+    Attributes:
+        name: What it is called: the scheme, with its form where there are several.
+        scheme: The scheme.
+        sqnr_db: SQNR on calibration samples, decibels; None where it was not measured.
+        agreement: Share of rows with the float model's top class; None without classes.
+        ratio: How many times faster than float it is; None where it was not timed.
+        bytes: Size of its file.
+    """
+
+    name: str
+    scheme: str
+    sqnr_db: float | None
+    agreement: float | None
+    ratio: float | None
+    bytes: int
+
+    def accurate(self, bound: float | None) -> bool:
+        """Whether it reaches ``bound``, or without one what anybody would want."""
+        if self.sqnr_db is None:
+            return True
+        if bound is not None:
+            return self.sqnr_db >= bound
+        return self.sqnr_db >= LOW_SQNR or (self.agreement or 0.0) >= _AGREES
+
+    @property
+    def as_fast(self) -> bool:
+        """Whether it is not slower than float, as far as that was measured."""
+        return self.ratio is None or self.ratio >= AS_FAST
+
+    @property
+    def text(self) -> str:
+        """``int8-dynamic (19.8 dB, 2.10 times float's speed)``."""
+        parts = [] if self.sqnr_db is None else [f"{self.sqnr_db:.1f} dB"]
+        parts += [] if self.ratio is None else [f"{self.ratio:.2f} times float's speed"]
+        return f"{self.name} ({', '.join(parts)})" if parts else self.name
+
+
+def choose_scheme(trials: Sequence[Trial], bound: float | None) -> tuple[Trial | None, str]:
+    """The result that ``auto`` takes, and why in a sentence; None if the model stays float.
+
+    Args:
+        trials: What was measured, the plainest first.
+        bound: Least SQNR in decibels that the user asks for.
+    """
+    accurate = [trial for trial in trials if trial.accurate(bound)]
+    usable = [trial for trial in accurate if trial.as_fast]
+    if not usable:
+        what = "none is as fast as float" if accurate else "none is accurate enough"
+        return None, f"{what}: {', '.join(trial.text for trial in trials)}"
+    fastest = max(_speed(trial) for trial in usable)
+    close = [trial for trial in usable if _speed(trial) >= _NEARLY * fastest]
+    best = max(close, key=_accuracy)
+    others = [trial.text for trial in trials if trial is not best]
+    beside = f"; beside it {', '.join(others)}" if others else ""
+    return best, f"measured best: {best.text}{beside}"
+
+
+def choose_form(trials: Sequence[Trial], bound: float | None) -> Trial:
+    """The form that ``int8-weights`` takes.
+
+    Args:
+        trials: What was measured, the fastest form first.
+        bound: Least SQNR in decibels that the user asks for.
+    """
+    accurate = [trial for trial in trials if bound is None or trial.accurate(bound)]
+    usable = [trial for trial in accurate if trial.as_fast]
+    if usable:
+        return max(usable, key=_accuracy)
+    return max(accurate or trials, key=_speed if accurate else _accuracy)
+
+
+def _speed(trial: Trial) -> float:
+    return 1.0 if trial.ratio is None else trial.ratio
+
+
+def _accuracy(trial: Trial) -> float:
+    return 0.0 if trial.sqnr_db is None else trial.sqnr_db

@@ -1,0 +1,170 @@
+"""Weight-only INT8: float activations, weights as integers.
+
+Two forms. In blocks (MatMulNBits): one scale for so many consecutive input channels of each output
+channel, which the target's kernel multiplies directly. As DequantizeLinear: one scale for each
+output channel, which any runtime reads and dequantizes at each inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from onnxq.algorithms.lookup_tables import embeddings, why_table_stays
+from onnxq.algorithms.selection import Decision, Selection
+from onnxq.algorithms.weight_rounding import rounded_params
+from onnxq.graph.edit import all_nodes_by_name, constant_array, read_at, value_by_name
+from onnxq.graph.protected import protected_values
+from onnxq.numerics.affine import qparams_from_range, weight_range
+from onnxq.numerics.schemes import PerAxis
+from onnxq.plan import BlockEntry, Reader, WeightEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx_ir as ir
+
+    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.graph.sites import Site
+    from onnxq.targets import BlockRules, Target
+
+BITS = 8
+_DEQUANTIZED = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockForm:
+    """How MatMulNBits is used.
+
+    Attributes:
+        block_size: Input channels that share a scale.
+        accuracy_level: 4 rounds activations to int8, 1 keeps them float32.
+    """
+
+    block_size: int
+    accuracy_level: int
+
+    @property
+    def label(self) -> str:
+        """For tables: ``block 128, accuracy level 4``."""
+        return f"block {self.block_size}, accuracy level {self.accuracy_level}"
+
+
+def select_weights(
+    model: ir.Model,
+    sites: Sequence[Site],
+    target: Target,
+    keep_float: Mapping[str, str],
+    *,
+    form: Literal["blocks", "dq"],
+) -> Selection:
+    """Choose what is quantized; sites inside subgraphs too.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        target: What kernel it has for weights in blocks.
+        keep_float: Sites that stay float on request, with the reason.
+        form: Whether weights go into blocks, or behind a DequantizeLinear.
+    """
+    values, protected = value_by_name(model.graph), protected_values(model)
+    nodes = all_nodes_by_name(model)
+
+    def why_not(site: Site) -> str:
+        if not site.candidate:
+            return site.reason
+        if site.name in keep_float:
+            return keep_float[site.name]
+        if site.activation is None:
+            return why_table_stays(site, values, protected)
+        if form == "blocks":
+            return _why_not_in_blocks(site, nodes[site.name], target)
+        if site.op not in _DEQUANTIZED:
+            return f"onnxq does not store the weight of {site.op} as integers"
+        return ""
+
+    decisions = tuple(Decision(site, not (why := why_not(site)), why) for site in sites)
+    return Selection(decisions, (), {}, frozenset())
+
+
+def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[str, Any]:
+    """What a plan says of weights in blocks and of lookups, by field of the plan."""
+    values = value_by_name(model.graph)
+    entries = []
+    arrays: dict[str, np.ndarray] = {}
+    for site in _products(config):
+        name = site.weight or ""
+        entry = BlockEntry(
+            node=site.name,
+            activation=0,
+            weight=read_at(values[name], site.name),
+            initializer=name,
+            bits=BITS,
+            axis=site.weight_axis or 0,
+            block_size=form.block_size,
+            accuracy_level=form.accuracy_level,
+        )
+        entries.append(entry)
+        key = f"block/{name}/scale"
+        if key not in arrays:
+            weight = np.asarray(constant_array(values[name]), np.float32)
+            low, high = weight_range(weight, entry.scheme.granularity)
+            arrays[key] = qparams_from_range(low, high, entry.scheme).scale
+    tables, rows = embeddings(config.selection.chosen, values, config.weight)
+    return {"blocks": tuple(entries), "embeddings": tables, "arrays": {**arrays, **rows}}
+
+
+def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
+    """What a plan says of weights behind a DequantizeLinear and of lookups."""
+    values = value_by_name(model.graph)
+    readers: dict[str, list[Reader]] = {}
+    first: dict[str, Site] = {}
+    for site in _products(config):
+        name = site.weight or ""
+        first.setdefault(name, site)
+        reader = Reader(node=site.name, input=read_at(values[name], site.name))
+        readers.setdefault(name, []).append(reader)
+    entries = []
+    arrays: dict[str, np.ndarray] = {}
+    for name, site in first.items():
+        scheme = config.weight_scheme_for(site)
+        axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+        weight = np.asarray(constant_array(values[name]), np.float32)
+        arrays[f"weight/{name}/scale"] = rounded_params(weight, scheme).scale
+        entries.append(
+            WeightEntry(initializer=name, bits=scheme.bits, axis=axis, readers=tuple(readers[name]))
+        )
+    tables, rows = embeddings(config.selection.chosen, values, config.weight)
+    return {"weights": tuple(entries), "embeddings": tables, "arrays": {**arrays, **rows}}
+
+
+def forms(rules: BlockRules, block_size: int | None, level: int) -> tuple[BlockForm, ...]:
+    """The forms to measure, the fastest first.
+
+    Args:
+        rules: What the target has.
+        block_size: The only block size wanted; None for all of the target's.
+        level: The accuracy level.
+    """
+    sizes = rules.block_sizes if block_size is None else (block_size,)
+    return tuple(BlockForm(size, level) for size in sizes)
+
+
+def _why_not_in_blocks(site: Site, node: ir.Node, target: Target) -> str:
+    rules = target.blocks
+    if rules is None or site.op not in rules.ops:
+        return (
+            f"{target.provider} has no kernel for {site.op} with integer weights and float "
+            "activations; a DequantizeLinear in front of it would run at every inference"
+        )
+    source = node.inputs[0]
+    rank = None if source is None or source.shape is None else source.shape.rank()
+    if rank is not None and rank < 2:
+        return f"its input has {rank} dimension; {rules.kernel} wants 2 or more"
+    return ""
+
+
+def _products(config: StaticInt8) -> list[Site]:
+    return [site for site in config.selection.chosen if site.activation is not None]

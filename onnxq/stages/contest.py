@@ -1,0 +1,80 @@
+"""Measure plans against each other: accuracy on calibration samples, speed beside float."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.scheme_choice import Trial
+from onnxq.data import limit
+from onnxq.graph.io import file_bytes, save
+from onnxq.passes.execute import execute
+from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.timing import Contender, measure
+from onnxq.verify.fidelity import compare_outputs
+from onnxq.verify.verification import TIMED_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxq.data import DataSource
+    from onnxq.plan import Plan
+    from onnxq.stages.task import Task
+
+COMPARED_SAMPLES = 16
+"""Calibration samples on which accuracy is compared."""
+
+_FLOAT = "float"
+
+
+def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Trial, ...]:
+    """Write the model of each plan into a private folder and measure it.
+
+    Args:
+        task: The model, and how results are timed; without timing speeds are left out.
+        plans: The plans by name, which differ from ``float``.
+        data: Samples that may be used for choosing.
+    """
+    prepared = task.prepared
+    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    few = limit(data, COMPARED_SAMPLES, seed=prepared.recipe.seed)
+    with tempfile.TemporaryDirectory(prefix="onnxq-contest-") as folder:
+        paths: dict[str, Path] = {}
+        found = {}
+        for done, (name, plan) in enumerate(plans.items(), start=1):
+            paths[name] = Path(folder) / f"{len(paths)}.onnx"
+            save(execute(plan, prepared.model), paths[name])
+            reference = open_session(prepared.source, settings)
+            result = open_session(paths[name], settings)
+            found[name] = compare_outputs(reference, result, few, independent=False)
+            task.report("compare schemes", done, len(plans))
+        ratios = _ratios(task, paths, few)
+        return tuple(
+            Trial(
+                name=name,
+                scheme=plan.scheme,
+                sqnr_db=float("-inf") if found[name].not_finite else found[name].sqnr_db,
+                agreement=found[name].top1_agreement,
+                ratio=ratios.get(name),
+                bytes=file_bytes(paths[name]),
+            )
+            for name, plan in plans.items()
+        )
+
+
+def _ratios(task: Task, paths: Mapping[str, Path], data: DataSource) -> dict[str, float]:
+    if task.timing is None:
+        return {}
+    # Enough to tell which is faster; the result itself is timed at length afterwards.
+    brief = replace(task.timing, rounds=2, runs=10, warmup=3, seconds=0.2)
+    provider = task.prepared.recipe.target
+    contenders = [Contender(_FLOAT, task.prepared.source, provider)]
+    contenders += [Contender(name, path, provider) for name, path in paths.items()]
+    feeds = [sample.feeds for sample in islice(data, TIMED_SAMPLES)]
+    found = measure(
+        contenders, feeds, brief, lambda done, total: task.report("time schemes", done, total)
+    )
+    return {name: found.ratio(_FLOAT, name).median for name in paths}

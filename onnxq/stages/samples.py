@@ -1,0 +1,136 @@
+"""The samples that a run has: for calibration, for comparison, or made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.data import (
+    DataLike,
+    DataSource,
+    Labels,
+    held_out,
+    limit,
+    load_labels,
+    open_data,
+    shared_samples,
+)
+from onnxq.data.made_up import made_up
+from onnxq.errors import DataError, ModelError
+from onnxq.graph.edit import constant_tensor, consumers
+from onnxq.graph.structure import signature
+from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.verify.verification import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from onnxq.runtime.timing import TimingSettings
+    from onnxq.stages.prepare import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What there is to calibrate with and to compare on.
+
+    Attributes:
+        calibration: What calibration may see; None without data.
+        evaluation: What the result is compared on; None where there is nothing it can be run on.
+        independent: Whether calibration sees nothing of what is compared on.
+        made_up: Whether ``evaluation`` is made up.
+        labels: The right classes, if there are any.
+        why_none: Why there is nothing to compare on; empty if there is something.
+    """
+
+    calibration: DataSource | None
+    evaluation: DataSource | None
+    independent: bool
+    made_up: bool = False
+    labels: Labels | None = None
+    why_none: str = ""
+
+    @property
+    def for_choosing(self) -> DataSource | None:
+        """What may be looked at before a choice: never what proves the result."""
+        if self.calibration is not None:
+            return self.calibration
+        return self.evaluation if self.made_up else None
+
+    @property
+    def first(self) -> DataSource | None:
+        """Any samples to run the model on once."""
+        return self.calibration if self.calibration is not None else self.evaluation
+
+    def evidence(
+        self, macs: Mapping[str, int], provider: str, timing: TimingSettings | None
+    ) -> Evidence:
+        """What a result is judged on."""
+        return Evidence(
+            data=self.evaluation,
+            independent=self.independent,
+            made_up=self.made_up,
+            why_none=self.why_none,
+            labels=self.labels,
+            macs=macs,
+            provider=provider,
+            timing=timing,
+        )
+
+
+def open_samples(
+    prepared: Prepared, data: DataLike | None, eval_data: DataLike | None, labels: Path | None
+) -> Samples:
+    """Open data and divide it; without any, make samples up.
+
+    Raises:
+        DataError: Data or labels do not fit the model.
+    """
+    recipe, wanted = prepared.recipe, signature(prepared.model)
+    if data is None and eval_data is None:
+        return _made_up(prepared)
+    if data is None:
+        evaluation = open_data(eval_data, wanted)
+        found = load_labels(eval_data, labels)
+        aligned = None if found is None else Labels.align(found, evaluation)
+        return Samples(None, evaluation, independent=True, labels=aligned)
+    source = open_data(data, wanted)
+    if eval_data is None:
+        split = held_out(source, fraction=recipe.eval_fraction, seed=recipe.seed)
+        calibration, evaluation, labelled = split.calibration, split.evaluation, source
+        found = load_labels(data, labels)
+    else:
+        calibration, evaluation = source, open_data(eval_data, wanted)
+        labelled, found = evaluation, load_labels(eval_data, labels)
+    calibration = limit(calibration, recipe.calibration.samples, seed=recipe.seed)
+    aligned = None if found is None else Labels.align(found, labelled)
+    independent = shared_samples(calibration, evaluation) == 0
+    return Samples(calibration, evaluation, independent=independent, labels=aligned)
+
+
+def _made_up(prepared: Prepared) -> Samples:
+    """Made-up samples, if the float model runs on them."""
+    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    try:
+        data = made_up(signature(prepared.model), _bounds(prepared), prepared.recipe.seed)
+        session = open_session(prepared.source, settings)
+        for sample in data:
+            session.execute(sample.feeds)
+    except (DataError, ModelError) as error:
+        why = f"there is no data, and the model does not run on made-up inputs: {error.message}"
+        return Samples(None, None, independent=False, why_none=why)
+    return Samples(None, data, independent=False, made_up=True)
+
+
+def _bounds(prepared: Prepared) -> dict[str, int]:
+    """For each input that is looked up in tables, the rows of the smallest one."""
+    bounds: dict[str, int] = {}
+    for value in prepared.model.graph.inputs:
+        for node, index in consumers(value):
+            table = node.inputs[0] if node.op_type == "Gather" and index == 1 else None
+            tensor = None if table is None else constant_tensor(table)
+            if tensor is not None and len(tensor.shape):
+                axis = node.attributes.get_int("axis", 0)
+                rows = int(tensor.shape.numpy()[axis])
+                bounds[value.name or ""] = min(rows, bounds.get(value.name or "", rows))
+    return bounds

@@ -1,0 +1,121 @@
+"""From a model and a recipe to a plan: each scheme by itself, and the choice among them.
+
+``auto`` makes a plan of each scheme that model and data allow, measures them against each other and
+against float on samples that may be used for choosing, and takes the best, or none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxq.algorithms.build_plan import assemble
+from onnxq.algorithms.scheme_choice import choose_scheme
+from onnxq.errors import UsageError
+from onnxq.stages.calibrate import calibrate
+from onnxq.stages.contest import compete
+from onnxq.stages.dynamic import dynamic, select_dynamic_of
+from onnxq.stages.task import Decided
+from onnxq.stages.weights import select_weights_of, weight_options, weights
+
+if TYPE_CHECKING:
+    from onnxq.algorithms.selection import Selection
+    from onnxq.plan import Decision as SiteDecision
+    from onnxq.stages.prepare import Prepared
+    from onnxq.stages.task import Task
+
+WORTH_TRYING = 0.05
+"""A scheme of a smaller share of the multiplications than this is not measured by ``auto``."""
+
+
+def decide_plan(task: Task) -> Decided:
+    """Make the plan that the recipe asks for.
+
+    Raises:
+        UsageError: The scheme needs data and there is none, or the target cannot run it.
+    """
+    match task.prepared.recipe.scheme:
+        case "int8":
+            return static(task)
+        case "int8-dynamic":
+            return dynamic(task)
+        case "int8-weights":
+            return weights(task)
+        case _:
+            return auto(task)
+
+
+def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
+    """What the recipe's scheme quantizes by structure alone, and what that is called; no data.
+
+    ``auto`` shows static INT8, which has the most to say.
+    """
+    match prepared.recipe.scheme:
+        case "int8-dynamic":
+            return select_dynamic_of(prepared), "int8-dynamic"
+        case "int8-weights":
+            return select_weights_of(prepared), "int8-weights"
+        case _:
+            return prepared.select({}), "int8"
+
+
+def static(task: Task) -> Decided:
+    """The plan of static INT8.
+
+    Raises:
+        UsageError: There is no data.
+    """
+    if task.data is None:
+        code, text = "usage.no_data", "static INT8 needs calibration data"
+        remedy = "give --data; --scheme int8-dynamic and int8-weights do without"
+        raise UsageError(code, text, where=str(task.prepared.source), remedy=remedy)
+    selection = task.prepared.select({})
+    if not selection.chosen:
+        return Decided(assemble(task.labels("float"), selection, "int8", {}), selection)
+    found = calibrate(task.prepared, task.data, task.report)
+    selection = found.config.selection
+    if not selection.chosen:
+        return Decided(assemble(task.labels("float"), selection, "int8", {}), selection)
+    plan = found.plan(independent=task.independent)
+    return Decided(plan, selection, found.run, found.worst_sites(3))
+
+
+def auto(task: Task) -> Decided:
+    """The best of all schemes as measured; without timing the first that data allows."""
+    options = _options(task)
+    first = next(iter(options.values()))
+    if task.timing is None or task.samples is None:
+        data = "calibration data was given" if task.data is not None else "there is no data"
+        return replace(first, reason=f"{data}, and nothing was timed")
+    tried = {name: option for name, option in options.items() if option.selection.chosen}
+    if not tried:
+        return first
+    plans = {name: option.plan for name, option in tried.items()}
+    trials = compete(task, plans, task.samples)
+    best, reason = choose_scheme(trials, task.min_sqnr)
+    if best is not None:
+        return replace(tried[best.name], reason=reason, trials=trials)
+    # Every site says why it stays float: what was measured.
+    kept = first.selection.declined(reason)
+    plan = assemble(task.labels("float"), kept, "int8", {})
+    return Decided(plan, kept, first.run, (), reason, trials)
+
+
+def _options(task: Task) -> dict[str, Decided]:
+    """A plan for each scheme that is worth trying, the fastest kind first."""
+    options: dict[str, Decided] = {}
+    if task.data is not None:
+        options["int8"] = static(task)
+    others = {"int8-dynamic": dynamic(task), **weight_options(task)}
+    for name, option in others.items():
+        if not options or _share(task, option) >= WORTH_TRYING:
+            options[name] = option
+    return options
+
+
+def _share(task: Task, option: Decided) -> float:
+    """The share of the multiplications that a plan quantizes."""
+    chosen = {site.name for site in option.selection.chosen}
+    total = sum(task.macs.values())
+    covered = sum(count for name, count in task.macs.items() if name in chosen)
+    return covered / total if total else float(bool(chosen))
