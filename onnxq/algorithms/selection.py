@@ -130,6 +130,8 @@ class _Selector:
         rule = self.target.rule(site.op)
         reason = kept if site.candidate else site.reason
         lookup = site.activation is None
+        if not reason and site.place:
+            reason = f"it is inside {site.place}: its activations are not calibrated there"
         if not reason and lookup:
             reason = why_table_stays(site, self.values, self.protected)
         if not reason and not lookup and not rule.integer:

@@ -2,7 +2,9 @@
 
 A site is a node that multiplies activations by a weight, or looks a weight up. :func:`find_sites`
 lists all of them in the order of the graph, those inside subgraphs too, each with a decision; a
-declined one says why in words that ``inspect`` shows. It expects a normalized model.
+declined one says why in words that ``inspect`` shows. It expects a normalized model. A candidate's
+weight is a finite constant of the main graph and its form is understood; whether a scheme quantizes
+it, and whether it does so inside of a subgraph, is for the scheme to say.
 
 A weight may be shared by sites that all are candidates and count output channels along the same
 axis: they can share its integers. If anyone else reads it, all its sites are declined, because the
@@ -40,12 +42,16 @@ class Site:
         op: The operator, other domains as ``domain::op``.
         activation: Name of the value that carries activations; None for a lookup.
         weight: Name of the weight's initializer; None if there is none.
-        weight_axis: The weight's axis that counts output channels (for Gather: rows).
+        weight_axis: The weight's axis that counts output channels (for Gather: rows); None if it
+            has none of its own, as in LSTM, GRU and RNN.
+        more_weights: Names of the other weights, such as the recurrence weights of an LSTM.
         bias: Name of the bias initializer, a vector; None if there is none.
         output: Name of the node's first output.
         macs: Multiply-accumulates for static shapes, else None; ``structure.macs`` takes observed
             shapes.
         readers: Names of the other nodes that read the same weight.
+        place: What the node is inside of, such as ``the body of If 'choice'``; empty in the main
+            graph.
         candidate: Whether it can be quantized.
         reason: Why not, for people; empty for a candidate.
     """
@@ -55,10 +61,12 @@ class Site:
     activation: str | None
     weight: str | None
     weight_axis: int | None
+    more_weights: tuple[str, ...]
     bias: str | None
     output: str
     macs: int | None
     readers: tuple[str, ...]
+    place: str
     candidate: bool
     reason: str
 
@@ -80,7 +88,11 @@ def _nodes_with_place(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
     """Every node, with what it is inside of; empty for the main graph."""
     yield from _walk(model.graph, "")
     for function in model.functions.values():
-        yield from _walk(function, f"the function {function.name!r}, which could not be inlined")
+        yield from _walk(function, _function(function))
+
+
+def _function(function: ir.Function) -> str:
+    return f"the function {function.name!r}, which could not be inlined"
 
 
 def _walk(nodes: ir.Graph | ir.Function, place: str) -> Iterator[tuple[ir.Node, str]]:
@@ -99,8 +111,7 @@ def _walk(nodes: ir.Graph | ir.Function, place: str) -> Iterator[tuple[ir.Node, 
 
 def _site(model: ir.Model, node: ir.Node, form: Form, place: str) -> Site:
     weight = _input(node, form.weight)
-    reason = f"it is inside {place}" if place else form.reason
-    reason = reason or _why_not(model, node, form)
+    reason = form.reason or _why_not(model, node, form)
     others = {
         other.name or other.op_type: None
         for other, _ in (consumers(weight) if weight is not None else ())
@@ -112,46 +123,47 @@ def _site(model: ir.Model, node: ir.Node, form: Form, place: str) -> Site:
         activation=_name(_input(node, form.activation)),
         weight=_name(weight),
         weight_axis=form.axis,
+        more_weights=tuple(_name(_input(node, index)) or "" for index in form.more),
         bias=_name(_input(node, form.bias)),
         output=node.outputs[0].name or "",
         macs=macs(node),
         readers=tuple(others),
+        place=place,
         candidate=not reason,
         reason=reason,
     )
 
 
 def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
-    weight, activation = _input(node, form.weight), _input(node, form.activation)
-    tensor = None if form.weight is None else weight_tensor(node, form.weight)
-    if weight is None or tensor is None:
-        return "it has no constant weight"
-    if tensor.dtype != ir.DataType.FLOAT:
-        return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT"
+    activation = _input(node, form.activation)
+    for index in (form.weight, *form.more):
+        tensor = None if index is None else weight_tensor(node, index)
+        if tensor is None:
+            return "it has no constant weight"
+        if tensor.dtype != ir.DataType.FLOAT:
+            return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT"
     if activation is not None and activation.dtype not in {None, ir.DataType.FLOAT}:
         return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
-    for index in (form.weight, form.bias):
-        value = _input(node, index)
-        if value is not None and is_overridable(value, model):
-            return f"{value.name!r} is also an input of the model, so a caller may replace it"
-    if weight.is_graph_output():
-        return f"its weight {weight.name!r} is also an output of the model"
-    if not weight.is_initializer():
-        return f"its weight {weight.name!r} is no initializer; normalize the model first"
-    if tensor.size == 0:
-        return f"its weight {weight.name!r} is empty"
-    return _why_not_finite(weight, tensor) or _why_bias_not_finite(node, form)
+    constants = [_input(node, index) for index in (form.weight, *form.more, form.bias)]
+    present = [value for value in constants if value is not None]
+    reasons = [_why_not_constant(model, value) for value in present]
+    reasons += [_why_not_finite(value) for value in present] if not any(reasons) else []
+    return next(filter(None, reasons), "")
 
 
-def _why_bias_not_finite(node: ir.Node, form: Form) -> str:
-    bias = _input(node, form.bias)
-    tensor = None if form.bias is None else weight_tensor(node, form.bias)
-    return "" if bias is None or tensor is None else _why_not_finite(bias, tensor)
+def _why_not_constant(model: ir.Model, value: ir.Value) -> str:
+    if is_overridable(value, model):
+        return f"{value.name!r} is also an input of the model, so a caller may replace it"
+    if value.const_value is None or value.graph is not model.graph:
+        return f"{value.name!r} is no initializer of the main graph"
+    if value.is_graph_output():
+        return f"its weight {value.name!r} is also an output of the model"
+    return f"its weight {value.name!r} is empty" if value.const_value.size == 0 else ""
 
 
-def _why_not_finite(weight: ir.Value, tensor: ir.TensorProtocol) -> str:
+def _why_not_finite(weight: ir.Value) -> str:
     bad = 0
-    for chunk in chunks(tensor.numpy()):
+    for chunk in () if weight.const_value is None else chunks(weight.const_value.numpy()):
         finite = np.isfinite(chunk)
         if not finite.all():
             bad += int(chunk.size - np.count_nonzero(finite))

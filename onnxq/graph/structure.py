@@ -138,7 +138,8 @@ def macs(node: ir.Node, shapes: Mapping[str, tuple[int, ...]] | None = None) -> 
 
     MatMul and Gemm: elements of the output times the inner length. Conv: elements of the output
     times input channels of a group times kernel volume. ConvTranspose: elements of the *input*
-    times output channels of a group times kernel volume. Gather multiplies nothing.
+    times output channels of a group times kernel volume. LSTM, GRU, RNN: elements of W and R times
+    steps and batch. Gather multiplies nothing.
 
     Args:
         node: The node.
@@ -156,18 +157,23 @@ def macs(node: ir.Node, shapes: Mapping[str, tuple[int, ...]] | None = None) -> 
         "Gemm": _gemm_macs,
         "Conv": _conv_macs,
         "ConvTranspose": _conv_transpose_macs,
+        "GRU": _recurrent_macs,
+        "LSTM": _recurrent_macs,
+        "RNN": _recurrent_macs,
     }.get(node.op_type)
     if counter is None or len(node.inputs) < 2:
         return None
     known = shapes or {}
     first, second = (_shape(value, known) for value in node.inputs[:2])
     output = _shape(node.outputs[0], known)
-    if first is None or second is None or output is None:
+    if first is None or second is None or (output is None and node.op_type not in _BY_INPUT):
         return None
-    return counter(node, first, second, output)
+    return counter(node, first, second, output or ())
 
 
 _Shape = tuple[int, ...]
+_BY_INPUT = frozenset({"ConvTranspose", "GRU", "LSTM", "RNN"})
+"""Counted by the elements of their input; a recurrent node often leaves its first output out."""
 
 
 def _matmul_macs(_: ir.Node, left: _Shape, __: _Shape, output: _Shape) -> int | None:
@@ -187,6 +193,13 @@ def _conv_macs(_: ir.Node, __: _Shape, kernel: _Shape, output: _Shape) -> int | 
 
 def _conv_transpose_macs(_: ir.Node, data: _Shape, kernel: _Shape, __: _Shape) -> int | None:
     return math.prod(data) * math.prod(kernel[1:])
+
+
+def _recurrent_macs(node: ir.Node, data: _Shape, kernel: _Shape, _: _Shape) -> int | None:
+    recurrence = _shape(node.inputs[2], {}) if len(node.inputs) > 2 else None
+    if recurrence is None or len(data) != 3:
+        return None
+    return data[0] * data[1] * (math.prod(kernel) + math.prod(recurrence))
 
 
 def _shape(value: ir.Value | None, known: Mapping[str, _Shape]) -> _Shape | None:

@@ -5,17 +5,23 @@ One function an operator, from a node to a :class:`Form`. Cases that onnxq quant
     - Gemm: constant B of rank 2, ``transA = 0``, ``alpha = beta = 1``, C left out or constant of
       rank 1; output channels on axis 0 if ``transB`` else 1;
     - Conv: constant weight ``[M, C/group, ...]`` of 1 to 3 spatial dimensions, axis 0;
-    - Gather: constant table of rank 2, ``axis = 0``; the rows are the channels.
+    - Gather: constant table of rank 2, ``axis = 0``; the rows are the channels;
+    - LSTM, GRU, RNN: constants W and R; their output channels are those of several gates and
+      directions, so no one axis counts them.
 Everything else gets a reason in words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from onnxq.graph.edit import constant_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FLOATS = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
@@ -42,9 +48,7 @@ _MOVING = _REARRANGING | frozenset(
     }
 )
 _CHANNEL_AXIS_OF_OTHERS = {"ConvTranspose": 1}
-_MULTIPLYING = frozenset(
-    {"ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "DeformConv", "Attention"}
-)
+_MULTIPLYING = frozenset({"ConvTranspose", "Einsum", "DeformConv", "Attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Form:
         axis: The weight's axis that counts output channels; None if unclear.
         bias: Index of the bias input, only where it is a constant of rank 1.
         reason: Why onnxq does not quantize it; empty if it does.
+        more: Indices of the inputs that carry further weights.
     """
 
     activation: int | None
@@ -64,14 +69,13 @@ class Form:
     axis: int | None = None
     bias: int | None = None
     reason: str = ""
+    more: tuple[int, ...] = ()
 
 
 def form_of(node: ir.Node) -> Form | None:
     """How a node uses its weight; None if it has none and never multiplies activations by one."""
     if not node.domain:
-        handler = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "Gather": _gather}.get(
-            node.op_type
-        )
+        handler = _HANDLERS.get(node.op_type)
         if handler is not None:
             return handler(node)
     return _other(node)
@@ -149,6 +153,24 @@ def _gather(node: ir.Node) -> Form | None:
     elif axis not in {0, -2}:
         reason = f"it looks up along axis {axis}; onnxq quantizes tables of rows"
     return Form(None, 0, 0, reason=reason)
+
+
+def _recurrent(node: ir.Node) -> Form | None:
+    if weight_tensor(node, 1) is None or weight_tensor(node, 2) is None:
+        reason = _why_no_constant(node, 1) or _why_no_constant(node, 2)
+        return Form(0, None, reason=reason or "its weights are computed at run time")
+    return Form(0, 1, None, more=(2,))
+
+
+_HANDLERS: dict[str, Callable[[ir.Node], Form | None]] = {
+    "Conv": _conv,
+    "GRU": _recurrent,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "LSTM": _recurrent,
+    "MatMul": _matmul,
+    "RNN": _recurrent,
+}
 
 
 def _other(node: ir.Node) -> Form | None:

@@ -70,10 +70,12 @@ def test_matmul() -> None:
         activation="x",
         weight="w",
         weight_axis=1,
+        more_weights=(),
         bias=None,
         output="MatMul_out_0",
         macs=2 * 3 * 16 * 8,
         readers=(),
+        place="",
         candidate=True,
         reason="",
     )
@@ -104,6 +106,16 @@ def test_embedding() -> None:
     ids = b.input("ids", ["n"], ir.DataType.INT64)
     (site,) = b.sites(b.node("Gather", b.weight("table", 100, 16), ids))
     assert (site.candidate, site.weight_axis, site.activation, site.macs) == (True, 0, None, 0)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent(op: str, gates: int) -> None:
+    b = Build()
+    weights = (b.weight("w", 1, gates * 4, 3), b.weight("r", 1, gates * 4, 4))
+    (site,) = b.sites(b.node(op, b.input("x", [7, 2, 3]), *weights, hidden_size=4))
+    assert (site.candidate, site.op, site.activation) == (True, op, "x")
+    assert (site.weight, site.weight_axis, site.more_weights) == ("w", None, ("r",))
+    assert site.macs == 7 * 2 * gates * 4 * (3 + 4)
 
 
 def test_weight_behind_transpose_is_folded() -> None:
@@ -226,11 +238,6 @@ def _contrib(b: Build) -> ir.Value:
     return b.node("FusedMatMul", x, b.weight("w", 64, 64), domain="com.microsoft")
 
 
-def _recurrent(b: Build) -> ir.Value:
-    weights = (b.weight("w", 1, 16, 3), b.weight("r", 1, 16, 4))
-    return b.node("LSTM", b.input("x", [7, 1, 3]), *weights, hidden_size=4)
-
-
 def _large_transpose(b: Build) -> ir.Value:
     turned = b.node("Transpose", b.weight("w", 600, 600), perm=[1, 0])
     x = b.input("x", [4, 600])
@@ -265,7 +272,6 @@ def _quantized(b: Build) -> ir.Value:
         (_transposed, "does not quantize ConvTranspose"),
         (_columns, "along axis 1"),
         (_contrib, "does not quantize com.microsoft::FusedMatMul"),
-        (_recurrent, "does not quantize LSTM"),
         (_large_transpose, "passes through Transpose 'Transpose_0'"),
         (_quantized, "already quantized"),
     ],
@@ -297,10 +303,9 @@ agraph (float[N,2] x, bool c) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
 
 def test_inside_a_subgraph(parse: Parse) -> None:
     outer, inner = find_sites(normalize(parse(SUBGRAPH)).model)
-    assert inner.reason == "it is inside the body of If 'choice'"
-    # The captured weight has a reader that stays float.
-    assert not outer.candidate
-    assert inner.name in outer.reason
+    assert (outer.candidate, outer.place) == (True, "")
+    assert (inner.candidate, inner.place) == (True, "the body of If 'choice'")
+    assert inner.weight == outer.weight == "w"
 
 
 def test_protected_values(parse: Parse) -> None:
