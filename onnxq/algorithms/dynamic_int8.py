@@ -59,7 +59,7 @@ def select_dynamic(
                 f"{target.provider} has no integer kernel for {site.op} with activations "
                 "quantized at run time"
             )
-        return why_recurrent_stays(model, nodes[site.name]) if site.op == RECURRENT else ""
+        return why_recurrent_stays(nodes[site.name]) if site.op == RECURRENT else ""
 
     decisions = tuple(Decision(site, not (why := why_not(site)), why) for site in sites)
     tensors: dict[str, QuantizedTensor] = {}

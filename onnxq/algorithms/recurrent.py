@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.graph.edit import constant_array, is_overridable
+from onnxq.graph.edit import constant_array
 from onnxq.numerics.schemes import PerAxis
 from onnxq.plan import DynamicRecurrentEntry
 
@@ -25,21 +25,10 @@ if TYPE_CHECKING:
 _W, _R = 1, 2
 
 
-def why_recurrent_stays(model: ir.Model, node: ir.Node) -> str:
-    """Why an LSTM stays as it is; empty if both weights can be integers."""
+def why_recurrent_stays(node: ir.Node) -> str:
+    """Why an LSTM with constant, finite weights stays as it is; empty if it can be quantized."""
     if node.attributes.get_int("layout", 0):
         return "it has the batch first (layout = 1), which the integer kernel does not know"
-    for index in (_W, _R):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        array = constant_array(value)
-        if value is None or array is None or array.dtype != np.float32:
-            return f"its input {index} is no float32 constant"
-        if not value.is_initializer() or is_overridable(value, model):
-            return f"{value.name!r} is also an input of the model, so a caller may replace it"
-        if value.is_graph_output():
-            return f"its weight {value.name!r} is also an output of the model"
-        if not np.isfinite(array).all():
-            return f"its constant {value.name!r} holds values that are NaN or infinite"
     return ""
 
 

@@ -45,6 +45,7 @@ COMMAND = command(
     [
         parameters.MODEL,
         parameters.DATA,
+        parameters.SCHEME,
         parameters.RECIPE,
         parameters.TARGET,
         parameters.CALIBRATION,

@@ -117,6 +117,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "size": None,
         "verified_on": None,
         "calibration": result.calibration,
+        "tried": result.trials,
         **({} if verification is None else _verified(verification)),
     }
 
@@ -138,7 +139,11 @@ def _verified(found: Verification) -> dict[str, object]:
             "quantized_bytes": found.quantized_bytes,
             "ratio": found.size_ratio,
         },
-        "verified_on": {"samples": fidelity.samples, "independent": fidelity.independent},
+        "verified_on": {
+            "samples": fidelity.samples,
+            "independent": fidelity.independent,
+            "made_up": found.made_up,
+        },
     }
 
 

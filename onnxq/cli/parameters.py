@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
 """``onnxq.recipe.CalibrationMethod``, not imported from there because ``--help`` shall be quick."""
 
-SCHEMES = ("auto", "int8")
+SCHEMES = ("auto", "int8", "int8-dynamic", "int8-weights")
+"""``onnxq.recipe.Scheme``, not imported from there either."""
+
+BLOCK_SIZES = ("16", "32", "64", "128", "256")
 
 _PATH = click.Path(path_type=Path)
 DATA_FORMS = "a folder of .npz files (one a sample), one .npz, or one .npy"
@@ -30,6 +33,18 @@ LABELS = click.Option(
     type=_PATH,
     metavar="FILE",
     help="The right class of each row: .npy, or .txt or .csv with one integer a line.",
+)
+SCHEME = click.Option(
+    ["--scheme"],
+    type=click.Choice(SCHEMES),
+    help="What to make; auto measures the others, and says what it picked and why.  "
+    "[default: auto]",
+)
+BLOCK_SIZE = click.Option(
+    ["--block-size"],
+    type=click.Choice(BLOCK_SIZES),
+    metavar="N",
+    help="Input channels that share a scale in int8-weights: 16 to 256.  [default: measured]",
 )
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."
@@ -63,6 +78,7 @@ class RecipeArguments:
 
     recipe: Path | None = None
     scheme: str | None = None
+    block_size: str | None = None
     target: str | None = None
     calibration: str | None = None
     samples: int | None = None
@@ -84,6 +100,9 @@ def build_recipe(arguments: RecipeArguments) -> Recipe:
     top = {key: getattr(arguments, key) for key in ("scheme", "target", "seed")}
     changed: dict[str, Any] = {key: value for key, value in top.items() if value is not None}
     changed["calibration"] = _calibration(arguments, recipe.calibration)
+    if arguments.block_size is not None:
+        size = {"block_size": int(arguments.block_size)}
+        changed["weights"] = recipe.weights.model_copy(update=size)
     recipe = recipe.model_copy(update=changed)
     return recipe.narrowed(include=arguments.include, exclude=arguments.exclude)
 

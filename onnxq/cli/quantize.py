@@ -13,7 +13,7 @@ from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.parameters import RecipeArguments, build_recipe
 from onnxq.cli.progress import bars
-from onnxq.errors import BoundMissedError, UsageError
+from onnxq.errors import BoundMissedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,6 @@ class Arguments(RecipeArguments):
 
 def quantize(arguments: Arguments) -> Outcome:
     """Quantize MODEL and prove that the result is right, smaller and faster."""
-    if arguments.data is None:
-        code, text = "usage.no_data", "static INT8 needs calibration data"
-        remedy = f"give --data: {parameters.DATA_FORMS}"
-        raise UsageError(code, text, where=str(arguments.model), remedy=remedy)
     recipe = build_recipe(arguments)
     from onnxq import pipeline
 
@@ -82,11 +78,8 @@ COMMAND = command(
     [
         parameters.MODEL,
         parameters.OUTPUT,
-        click.Option(
-            ["--scheme"],
-            type=click.Choice(parameters.SCHEMES),
-            help="What to make; auto picks, and says what and why.  [default: auto]",
-        ),
+        parameters.SCHEME,
+        parameters.BLOCK_SIZE,
         parameters.RECIPE,
         parameters.DATA,
         click.Option(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from onnxq.algorithms.scheme_choice import Trial
     from onnxq.pipeline import QuantizeResult
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.kernels import KernelReport
@@ -41,6 +42,9 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
         yield ""
         yield line(_kernels(found.kernels))
         yield line(_verified_on(found))
+    if result.trials:
+        yield ""
+        yield _tried(result.trials)
     if result.calibration is not None:
         run = result.calibration
         again = ", statistics of an earlier run" if run.reused else ""
@@ -143,12 +147,36 @@ def _kernels(found: KernelReport) -> str:
         "" if found.mac_share is None else f", {percent_text(found.mac_share)} of the sites' MACs"
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
-    text = f"{found.integer} of {found.planned} planned sites run in integer kernels{share}"
+    parts = []
+    if found.planned or not found.planned_blocks:
+        parts.append(
+            f"{found.integer} of {found.planned} planned sites run in integer kernels{share}"
+        )
+    if found.planned_blocks:
+        parts.append(f"{found.blocks} of {found.planned_blocks} run on weights in blocks")
+    text = "; ".join(parts)
     return f"{text} ({ops})." if ops else f"{text}."
+
+
+def _tried(trials: Sequence[Trial]) -> Table:
+    shown = table(
+        "measured for the choice, on calibration samples",
+        [""],
+        ["SQNR", "same top class", "times float's speed", "size"],
+    )
+    for trial in trials:
+        agreement = DASH if trial.agreement is None else percent_text(trial.agreement)
+        ratio = number_text(trial.ratio, ".2f")
+        shown.add_row(
+            line(trial.name), db_text(trial.sqnr_db), agreement, ratio, bytes_text(trial.bytes)
+        )
+    return shown
 
 
 def _verified_on(found: Verification) -> str:
     samples = found.fidelity.samples
+    if found.made_up:
+        return f"Compared on {samples} made-up inputs only: no data was given."
     if found.fidelity.independent:
         return f"Verified on {samples} samples that calibration did not see."
     return f"Not independently verified: calibration saw the samples compared on ({samples})."

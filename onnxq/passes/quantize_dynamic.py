@@ -61,16 +61,15 @@ class QuantizeDynamic(PlanPass):
 
 def _quantized(editor: Editor, x: ir.Value) -> _QuantizedInput:
     """``x`` quantized behind its producer, for every reader."""
-    node = editor.add("DynamicQuantizeLinear", [x], f"{x.name}_quantized", ir.DataType.UINT8)
-    more = (
-        ir.val(editor.fresh(f"{x.name}_scale"), ir.DataType.FLOAT),
-        ir.val(editor.fresh(f"{x.name}_zero_point"), ir.DataType.UINT8),
-    )
-    node = ir.node(
-        node.op_type, [x], outputs=[node.outputs[0], *more], name=node.name, domain=node.domain
-    )
-    editor.put_behind(x, node)
-    return node.outputs[0], node.outputs[1], node.outputs[2]
+    kinds = {
+        "quantized": ir.DataType.UINT8,
+        "scale": ir.DataType.FLOAT,
+        "zero_point": ir.DataType.UINT8,
+    }
+    outputs = [ir.val(editor.fresh(f"{x.name}_{what}"), kind) for what, kind in kinds.items()]
+    name = editor.fresh(f"{x.name}/DynamicQuantizeLinear")
+    editor.put_behind(x, ir.node("DynamicQuantizeLinear", [x], outputs=outputs, name=name))
+    return outputs[0], outputs[1], outputs[2]
 
 
 def _rewrite(

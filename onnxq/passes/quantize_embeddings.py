@@ -57,8 +57,4 @@ class QuantizeEmbeddings(PlanPass):
         cast = editor.add("Cast", [rows.outputs[0]], f"{base}_cast", ir.DataType.FLOAT, to)
         inputs = [cast.outputs[0], factor.outputs[0]]
         product = editor.add("Mul", inputs, f"{base}_product", ir.DataType.FLOAT)
-        product.outputs[0].shape = output.shape
-        editor.graph.insert_after(gather, (rows, factor, cast, product))
-        output.replace_all_uses_with(product.outputs[0])
-        editor.graph.remove(gather, safe=True)
-        product.outputs[0].name, output.name = output.name, editor.fresh(f"{base}_gathered")
+        editor.replace(gather, (rows, factor, cast, product))
