@@ -9,9 +9,9 @@ from onnxq.algorithms.selection import select
 from onnxq.algorithms.static_int8 import StaticInt8
 from onnxq.calibration.stats import Stats, TensorStats
 from onnxq.graph.sites import find_sites
-from onnxq.numerics.schemes import WEIGHT_INT8
 from onnxq.recipe import CalibrationSettings
-from onnxq.targets import load_target
+from onnxq.runtime.machine import inspect_machine
+from onnxq.targets import load_target, weight_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,17 +33,19 @@ def plan_for(
     *,
     keep_float: Mapping[str, str] | None = None,
     outcomes: Mapping[str, RuleOutcome] | None = None,
-    weight: Scheme = WEIGHT_INT8,
+    weight: Scheme | None = None,
 ) -> Plan:
     """The static INT8 plan for the CPU where each tensor has the given extrema.
 
     A tensor that gets a scale of its own and is not among ``ranges`` is a KeyError; one that is
-    among them and gets none, an AssertionError: so ``ranges`` says who shares a scale.
+    among them and gets none, an AssertionError: so ``ranges`` says who shares a scale. Weights have
+    the integers that this machine adds up without saturation, unless ``weight`` says otherwise.
     """
     target = load_target("cpu")
     selection = select(model, find_sites(model), target, keep_float or {})
     settings = CalibrationSettings(method="minmax")
-    config = StaticInt8(selection, target.activation, weight, settings, outcomes or {})
+    integers = weight or weight_scheme(target, inspect_machine()).scheme
+    config = StaticInt8(selection, target.activation, integers, settings, outcomes or {})
     stats = Stats("sha256:model", "sha256:data", 1)
     for name, (low, high) in ranges.items():
         stats.tensors[name] = TensorStats(2, [low], [high])

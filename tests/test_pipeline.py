@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from onnxq import pipeline
-from onnxq.algorithms import selection
+from onnxq.algorithms import lookup_tables
 from onnxq.calibration.stats import load_stats
 from onnxq.errors import DataError, InternalError, ModelError, PlanError, UsageError
 from onnxq.graph.io import digest, load
@@ -59,7 +59,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of any size are stored as integers."""
-    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(lookup_tables, "_SMALL_TABLE", 0)
 
 
 def names(path: Path) -> list[str]:

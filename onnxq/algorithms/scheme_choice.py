@@ -74,6 +74,9 @@ def choose_scheme(trials: Sequence[Trial], bound: float | None) -> tuple[Trial |
     """
     accurate = [trial for trial in trials if trial.accurate(bound)]
     usable = [trial for trial in accurate if trial.as_fast]
+    if not accurate and bound is not None:
+        best = max(trials, key=_accuracy)
+        return best, f"none reaches {bound:g} dB, the most accurate is {best.text}"
     if not usable:
         what = "none is as fast as float" if accurate else "none is accurate enough"
         return None, f"{what}: {', '.join(trial.text for trial in trials)}"

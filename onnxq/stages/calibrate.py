@@ -232,6 +232,8 @@ def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]
         for value in (*nodes[site.name].inputs, nodes[site.name].outputs[0])
         if value is not None and value.name and not value.is_initializer()
     )
+    if not tensors:
+        return {}
     shapes = observed_shapes(prepared.model, list(tensors), next(iter(data)))
     counts = {site.name: macs(nodes[site.name], shapes) for site in sites}
     return {name: count for name, count in counts.items() if count is not None}

@@ -87,13 +87,8 @@ def open_samples(
         DataError: Data or labels do not fit the model.
     """
     recipe, wanted = prepared.recipe, signature(prepared.model)
-    if data is None and eval_data is None:
-        return _made_up(prepared)
     if data is None:
-        evaluation = open_data(eval_data, wanted)
-        found = load_labels(eval_data, labels)
-        aligned = None if found is None else Labels.align(found, evaluation)
-        return Samples(None, evaluation, independent=True, labels=aligned)
+        return _made_up(prepared) if eval_data is None else _evaluation(prepared, eval_data, labels)
     source = open_data(data, wanted)
     if eval_data is None:
         split = held_out(source, fraction=recipe.eval_fraction, seed=recipe.seed)
@@ -106,6 +101,14 @@ def open_samples(
     aligned = None if found is None else Labels.align(found, labelled)
     independent = shared_samples(calibration, evaluation) == 0
     return Samples(calibration, evaluation, independent=independent, labels=aligned)
+
+
+def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) -> Samples:
+    """Samples to compare on, and none to calibrate with."""
+    evaluation = open_data(eval_data, signature(prepared.model))
+    found = load_labels(eval_data, labels)
+    aligned = None if found is None else Labels.align(found, evaluation)
+    return Samples(None, evaluation, independent=True, labels=aligned)
 
 
 def _made_up(prepared: Prepared) -> Samples:

@@ -79,7 +79,7 @@ class DynamicRules:
 
     __pydantic_config__ = _STRICT
 
-    kernels: Mapping[str, str]
+    kernels: Mapping[str, str] = field(default_factory=dict)
     declined: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -143,7 +143,7 @@ class Target:
     absorbs: tuple[str, ...]
     keep_apart: tuple[str, ...]
     ops: Mapping[str, OpRule]
-    dynamic: DynamicRules
+    dynamic: DynamicRules = DynamicRules()
     blocks: BlockRules | None = None
     notes: tuple[str, ...] = field(default=())
 

@@ -81,12 +81,12 @@ def report_kernels(
 
 def _planned(plan: Plan) -> dict[str, str | None]:
     """The sites that should run in integers, with the initializer of their integers."""
-    quantized = {reader.node for entry in plan.activations for reader in entry.readers}
+    chosen = {site.name for site in plan.sites if site.decision == "int8"}
     static = {
         reader.node: entry.initializer
         for entry in plan.weights
         for reader in entry.readers
-        if reader.node in quantized
+        if reader.node in chosen
     }
     dynamic = {entry.node: entry.initializer for entry in plan.dynamic}
     recurrent = {entry.node: entry.weights[0] for entry in plan.recurrent}

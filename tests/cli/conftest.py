@@ -106,7 +106,8 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
     folder = tmp_path_factory.mktemp("quantized")
     output, plan = folder / "model.onnx", folder / "plan"
     run = onnxq(
-        "quantize", MODEL, "--data", IMAGES, "--samples", "16", "-o", output, "--plan-out", plan,
+        "quantize", MODEL, "--scheme", "int8", "--data", IMAGES, "--samples", "16", "-o", output,
+        "--plan-out", plan,
         "--exclude", "head.Gemm", "--json",
     )  # fmt: skip
     return Quantized(output, plan, run)

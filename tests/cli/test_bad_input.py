@@ -220,7 +220,9 @@ def test_bad_labels(tmp_path: Path, output: Path) -> None:
 
 
 def test_no_data(output: Path) -> None:
-    check_refused("usage.no_data", "quantize", MODEL, "-o", output, mentions="--data")
+    check_refused(
+        "usage.no_data", "quantize", MODEL, "--scheme", "int8", "-o", output, mentions="--data"
+    )
 
 
 def test_output_folder_missing(tmp_path: Path) -> None:
@@ -278,7 +280,16 @@ def test_model_that_declares_a_wrong_output_shape(tmp_path: Path, output: Path) 
     onnx.save(proto(SMALL.replace("float[N, 4] y", "float[N, 5] y"), w=normal(0, 8, 4)), model)
     np.save(data, normal(1, 10, 8))
     check_refused(
-        "model.invalid", "quantize", model, "--data", data, "-o", output, mentions="wrong.onnx"
+        "model.invalid",
+        "quantize",
+        model,
+        "--scheme",
+        "int8",
+        "--data",
+        data,
+        "-o",
+        output,
+        mentions="wrong.onnx",
     )
 
 

@@ -46,7 +46,7 @@ def test_quantize_prints_the_contract(quantized: Quantized) -> None:
     assert found["size"]["quantized_bytes"] == quantized.model.stat().st_size
     assert found["size"]["ratio"] > 2.5
     assert found["calibration"]["samples"] == 16
-    assert found["verified_on"] == {"samples": 51, "independent": True}
+    assert found["verified_on"] == {"samples": 51, "independent": True, "made_up": False}
     assert found["errors"] == []
     onnx.checker.check_model(str(quantized.model), full_check=True)
 
@@ -54,7 +54,8 @@ def test_quantize_prints_the_contract(quantized: Quantized) -> None:
 def test_quantize_prints_tables_of_80_columns(tmp_path: Path) -> None:
     run = onnxq(
         "quantize", MODEL, "--data", IMAGES, "--samples", "16", "-o", tmp_path / "model.onnx",
-        "--include", "op:Conv", "--exclude", "*shortcut*", "--labels", _labels(tmp_path, 256),
+        "--scheme", "int8", "--include", "op:Conv", "--exclude", "*shortcut*",
+        "--labels", _labels(tmp_path, 256),
     )  # fmt: skip
     assert run.status == 0, run.err
     assert run.err == ""
@@ -123,10 +124,11 @@ def test_one_sample_is_not_independently_verified(
     tmp_path: Path, write_samples: Callable[..., Path]
 ) -> None:
     run = onnxq(
-        "quantize", MODEL, "--data", write_samples() / "0.npz", "-o", tmp_path / "m.onnx", "--json"
-    )
+        "quantize", MODEL, "--scheme", "int8", "--data", write_samples() / "0.npz",
+        "-o", tmp_path / "m.onnx", "--json",
+    )  # fmt: skip
     assert run.status == 0, run.err
-    assert run.document["verified_on"] == {"samples": 1, "independent": False}
+    assert run.document["verified_on"] == {"samples": 1, "independent": False, "made_up": False}
     assert any("not independently verified" in text for text in run.document["warnings"])
 
 

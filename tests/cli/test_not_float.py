@@ -42,7 +42,8 @@ def data(tmp_path: Path) -> Path:
 def test_classes_alone_have_a_share_and_no_sqnr(tmp_path: Path, data: Path) -> None:
     model = write(tmp_path / "model.onnx", CLASSES, w=normal(0, 16, 8))
     output = tmp_path / "int8.onnx"
-    arguments: list[str | Path] = ["quantize", model, "--data", data, "-o", output]
+    arguments: list[str | Path] = ["quantize", model, "--scheme", "int8"]
+    arguments += ["--data", data, "-o", output]
     run = onnxq(*arguments, "--json")
     assert run.status == 0, run.err
     metrics = run.document["metrics"]
@@ -62,7 +63,7 @@ def test_classes_alone_have_a_share_and_no_sqnr(tmp_path: Path, data: Path) -> N
 
 def test_masked_positions_are_counted(tmp_path: Path, data: Path) -> None:
     model = write(tmp_path / "model.onnx", MASKED, w=normal(0, 16, 8), keep=KEEP)
-    arguments: list[str | Path] = ["quantize", model, "--data", data]
+    arguments: list[str | Path] = ["quantize", model, "--scheme", "int8", "--data", data]
     run = onnxq(*arguments, "-o", tmp_path / "int8.onnx", "--json")
     assert run.status == 0, run.err
     metrics = run.document["metrics"]

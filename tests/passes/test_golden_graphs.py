@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.algorithms import selection
+from onnxq.algorithms import lookup_tables
 from onnxq.passes.execute import execute
 from tests.given_stats import plan_for
 from tests.small_models import graph_text, normal, normalized
@@ -182,7 +182,7 @@ def test_float_residual() -> None:
 
 def test_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are looked up as integers and multiplied by the rows' scales."""
-    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(lookup_tables, "_SMALL_TABLE", 0)
     found = quantized(
         """
         g (int64[N, L] i) => (float[N, L, 4] y) {

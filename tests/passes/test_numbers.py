@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from onnxq.algorithms import selection
+from onnxq.algorithms import lookup_tables
 from onnxq.graph.edit import constant_array
 from onnxq.numerics.schemes import WEIGHT_INT8
 from onnxq.passes.execute import execute
@@ -39,14 +39,19 @@ def activation(plan: Plan, tensor: str, values: NDArray[Any]) -> NDArray[np.floa
     return np.asarray((np.clip(coded, 0, 255).astype(float) - entry.zero_point) * entry.scale)
 
 
-def weight(
-    plan: Plan, name: str, values: NDArray[Any], axis: int, limit: int = 127
-) -> NDArray[np.float64]:
+def weight(plan: Plan, name: str, values: NDArray[Any], axis: int) -> NDArray[np.float64]:
     """A weight through symmetric integers with one scale for each index along ``axis``."""
     shape = [1] * values.ndim
     shape[axis] = -1
+    limit = greatest(plan, name)
     scale = plan.arrays[f"weight/{name}/scale"].astype(float).reshape(shape)
     return np.asarray(np.clip(np.rint(values / scale), -limit, limit) * scale)
+
+
+def greatest(plan: Plan, name: str) -> int:
+    """The greatest integer of a weight: 127, or 63 where the processor has no VNNI."""
+    bits = next(entry.bits for entry in plan.weights if entry.initializer == name)
+    return int(2 ** (bits - 1) - 1)
 
 
 def convolved(x: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -72,7 +77,7 @@ def test_scales_are_those_of_the_formulas() -> None:
     (entry,) = plan.activations
     assert entry.scale == np.float32(4 / 255)
     assert entry.zero_point == round(255 / 4)
-    ratio = plan.arrays["weight/w/scale"] * 127 / np.abs(w).max(axis=0)
+    ratio = plan.arrays["weight/w/scale"] * greatest(plan, "w") / np.abs(w).max(axis=0)
     # The search may shrink a channel's range, to 60 % at the least.
     assert ((ratio > 0.6 - 1e-6) & (ratio < 1 + 1e-6)).all()
 
@@ -131,7 +136,7 @@ def test_conv_relu_conv(level: Optimization) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_embedding(level: Optimization, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(lookup_tables, "_SMALL_TABLE", 0)
     table = normal(0, 20, 16) * np.geomspace(1e-3, 1e3, 20, dtype=np.float32)[:, None]
     graph = "g (int64[N, L] i) => (float[N, L, 16] y) { e = Gather(t, i) y = Neg(e) }"
     model = normalized(graph, t=table)
@@ -190,7 +195,7 @@ def test_seven_bits(level: Optimization) -> None:
     plan = plan_for(model, {"x": (-2.0, 2.0)}, weight=replace(WEIGHT_INT8, bits=7))
     quantized = execute(plan, model)
     assert np.abs(integers(quantized, "w_quantized")).max() == 63
-    expected = activation(plan, "x", x) @ weight(plan, "w", w, 1, limit=63)
+    expected = activation(plan, "x", x) @ weight(plan, "w", w, 1)
     assert_close(run(quantized, {"x": x}, level)[0], expected)
 
 
