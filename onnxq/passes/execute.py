@@ -13,6 +13,7 @@ from onnxq.passes.keep_apart import KeepApart
 from onnxq.passes.quantize_biases import QuantizeBiases
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_weights import QuantizeWeights
+from onnxq.passes.restore_layout import RestoreLayout
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
 
@@ -34,6 +35,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         QuantizeWeights(plan),
         InsertQDQ(plan),
         KeepApart(plan),
+        RestoreLayout(),
         Stamp(plan),
     )
     try:

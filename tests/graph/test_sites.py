@@ -238,13 +238,6 @@ def _contrib(b: Build) -> ir.Value:
     return b.node("FusedMatMul", x, b.weight("w", 64, 64), domain="com.microsoft")
 
 
-def _large_transpose(b: Build) -> ir.Value:
-    turned = b.node("Transpose", b.weight("w", 600, 600), perm=[1, 0])
-    x = b.input("x", [4, 600])
-    both = b.node("MatMul", x, turned)
-    return b.node("MatMul", both, b.model.graph.initializers["w"])
-
-
 def _quantized(b: Build) -> ir.Value:
     q = edit.initializer(b.model, "q", np.ones((16, 8), np.int8))
     scale = edit.initializer(b.model, "s", np.float32(0.5).reshape(()))
@@ -272,7 +265,6 @@ def _quantized(b: Build) -> ir.Value:
         (_transposed, "does not quantize ConvTranspose"),
         (_columns, "along axis 1"),
         (_contrib, "does not quantize com.microsoft::FusedMatMul"),
-        (_large_transpose, "passes through Transpose 'Transpose_0'"),
         (_quantized, "already quantized"),
     ],
 )
