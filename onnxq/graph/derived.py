@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.edit import NameScope, initializer
+from onnxq.graph.tensors import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 _LAZY_BYTES = 1 << 20
 _ORIGIN = "onnxq.origin"
+_NORMAL = {
+    kind: float(np.finfo(kind.numpy()).tiny)
+    for kind in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+}
+"""The least normal number of each type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,23 @@ class Deriver:
         value.meta[_ORIGIN] = Origin(origin.name, origin.tensor, found)
         self._made[key] = value
         return value
+
+
+def stays_normal(value: ir.Value, factor: float) -> bool:
+    """Whether a constant can be multiplied by a number and no element overflows or loses bits.
+
+    What is not finite, or below the normal numbers of its type, already, does not count.
+    """
+    tensor = value.const_value
+    if tensor is None or tensor.dtype not in _NORMAL:
+        return False
+    least = _NORMAL[tensor.dtype]
+    for chunk in chunks(tensor.numpy()):
+        before, after = np.abs(chunk), np.abs(Scaled(factor).of(chunk))
+        counts = np.isfinite(before) & (before >= least)
+        if not (np.isfinite(after[counts]).all() and (after[counts] >= least).all()):
+            return False
+    return True
 
 
 def origin_of(value: ir.Value) -> Origin | None:

@@ -204,22 +204,6 @@ def _infinite_conv_bias(b: Build) -> ir.Value:
     return b.node("Conv", b.input("x", [1, 3, 6, 6]), b.weight("w", 4, 3, 1, 1), bias)
 
 
-def _alpha(b: Build) -> ir.Value:
-    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), alpha=0.5)
-
-
-def _beta(b: Build) -> ir.Value:
-    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), b.weight("c", 8), beta=2.0)
-
-
-def _trans_a(b: Build) -> ir.Value:
-    return b.node("Gemm", b.input("x", [16, 4]), b.weight("w", 16, 8), transA=1)
-
-
-def _bias_at_run_time(b: Build) -> ir.Value:
-    return b.node("Gemm", b.input("x", [4, 16]), b.weight("w", 16, 8), b.input("c", [8]))
-
-
 def _run_time_kernel(b: Build) -> ir.Value:
     return b.node("Conv", b.input("x", [1, 8, 6, 6]), b.input("w", [8, 8, 3, 3]))
 
@@ -235,7 +219,7 @@ def _columns(b: Build) -> ir.Value:
 
 def _contrib(b: Build) -> ir.Value:
     x = b.input("x", [4, 64])
-    return b.node("FusedMatMul", x, b.weight("w", 64, 64), domain="com.microsoft")
+    return b.node("BiasSplitGelu", x, b.weight("w", 64, 64), domain="com.microsoft")
 
 
 def _quantized(b: Build) -> ir.Value:
@@ -257,14 +241,10 @@ def _quantized(b: Build) -> ir.Value:
         (_infinite, "'w' holds 2 values that are NaN or infinite"),
         (_infinite_gemm_bias, "'c' holds 2 values that are NaN or infinite"),
         (_infinite_conv_bias, "'c' holds 1 values that are NaN or infinite"),
-        (_alpha, "alpha = 0.5"),
-        (_beta, "beta = 2"),
-        (_trans_a, "transA"),
-        (_bias_at_run_time, "bias is no constant"),
         (_run_time_kernel, "computed at run time"),
         (_transposed, "does not quantize ConvTranspose"),
         (_columns, "along axis 1"),
-        (_contrib, "does not quantize com.microsoft::FusedMatMul"),
+        (_contrib, "does not quantize com.microsoft::BiasSplitGelu"),
         (_quantized, "already quantized"),
     ],
 )
