@@ -35,9 +35,10 @@ from onnxq.graph.plain_gemm import PlainGemmPass
 from onnxq.graph.plain_matmul import PlainMatMulPass
 from onnxq.graph.shapes import infer_shapes
 from onnxq.graph.unfuse import UnfusePass
+from onnxq.graph.widen import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 # Without a handler of their own, these print warnings to standard error.
 for _library in ("onnx_ir", "onnxscript"):
@@ -59,11 +60,12 @@ class NormalizeResult:
     notes: tuple[str, ...]
 
 
-def normalize(model: ir.Model) -> NormalizeResult:
+def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResult:
     """Bring a model into the form that sites and passes expect.
 
     Args:
         model: Left as it is, but for the order of nodes that stand before what they read.
+        widens: Types that are to be computed in float32 (``widen.py``), such as ``FLOAT16``.
 
     Raises:
         ModelError: If the graph has a cycle.
@@ -84,8 +86,12 @@ def normalize(model: ir.Model) -> NormalizeResult:
         common.LiftSubgraphInitializersToMainGraphPass(),
         UniqueNamesPass(),
     )
+    work = _attempt_all(work, gather, notes)
+    if widens:
+        work, note = widened(work, widens)
+        notes += [note] if note else []
     fold = (FoldLayoutPass(), FoldConstantsPass(), FoldLayoutPass(), UnfusePass(), PlainGemmPass())
-    work = _attempt_all(work, (*gather, *fold), notes)
+    work = _attempt_all(work, fold, notes)
     if _wants_ranks(work):
         infer_shapes(work)
         work = _attempt_all(work, (PlainMatMulPass(), PlainEinsumPass()), notes)

@@ -90,6 +90,7 @@ class Target:
         keep_apart: Fused operators that are slower than what they replace; the graph is written
             so that they are not made.
         ops: The rule of each operator.
+        widens: Types of values that the provider computes in float32 anyway.
         notes: What else there is to know, such as what costs latency.
     """
 
@@ -105,6 +106,7 @@ class Target:
     absorbs: tuple[str, ...]
     keep_apart: tuple[str, ...]
     ops: Mapping[str, OpRule]
+    widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
     def rule(self, op: str) -> OpRule:
