@@ -141,7 +141,7 @@ def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
         if tensor is None:
             return "it has no constant weight"
         if tensor.dtype != ir.DataType.FLOAT:
-            return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT"
+            return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT: export it in float32"
     if activation is not None and activation.dtype not in {None, ir.DataType.FLOAT}:
         return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
     constants = [_input(node, index) for index in (form.weight, *form.more, form.bias)]
