@@ -69,7 +69,7 @@ def test_tied_embedding_gives_two_candidates() -> None:
     lookup, head = find_sites(model)
     assert (lookup.candidate, head.candidate) == (True, True)
     assert (lookup.weight, lookup.weight_axis) == ("table", 0)
-    assert (head.weight, head.weight_axis, head.readers) == ("table.transpose", 1, ())
+    assert (head.weight, head.weight_axis, head.readers) == ("table.transpose", 1, (head.name,))
 
 
 def test_one_rearrangement_for_all_its_readers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_matmul() -> None:
         bias=None,
         output="MatMul_out_0",
         macs=2 * 3 * 16 * 8,
-        readers=(),
+        readers=("MatMul_0",),
         place="",
         candidate=True,
         reason="",
@@ -132,7 +133,7 @@ def test_sites_that_share_a_weight_alike() -> None:
     first, second = b.sites(b.node("MatMul", hidden, weight))
     assert first.candidate
     assert second.candidate
-    assert (first.readers, second.readers) == (("MatMul_1",), ("MatMul_0",))
+    assert (first.readers, second.readers) == (("MatMul_0", "MatMul_1"),) * 2
     assert first.macs is None
 
 
@@ -261,6 +262,20 @@ def test_what_is_no_site(parse: Parse) -> None:
     { h = Mul(x, s) d = Shape(h) n = Gather(d, i) z = ReduceSum(n) k = Cast<to=1>(z)
       y = Add(h, k) }"""
     assert find_sites(normalize(parse(text)).model) == ()
+
+
+def test_one_weight_with_many_readers_costs_linear_time() -> None:
+    """Two thousand readers of one weight: a cubic comparison of them would take hours."""
+    b = Build()
+    x, weight = b.input("x", ["n", 16]), b.weight("w", 16, 16)
+    for _ in range(2000):
+        x = b.node("MatMul", x, weight)
+    b.model.graph.outputs.append(x)
+    start = time.monotonic()
+    sites = find_sites(b.model)
+    assert time.monotonic() - start < 20
+    assert len(sites) == 2000
+    assert all(site.candidate and site.readers is sites[0].readers for site in sites)
 
 
 SUBGRAPH = """<ir_version: 8, opset_import: ["" : 17]>

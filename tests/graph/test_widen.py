@@ -119,7 +119,8 @@ def test_not_larger_where_it_stays_float() -> None:
 
 
 def test_an_input_with_a_default_keeps_its_type() -> None:
-    text = "g (float16[2, 4] x, float16[4] k = {15360, 16384, 16896, 17408}) => (float16[2, 4] y) { y = Mul(x, k) }"
+    text = """g (float16[2, 4] x, float16[4] k = {15360, 16384, 16896, 17408}) =>
+        (float16[2, 4] y) { y = Mul(x, k) }"""
     original, model = both(text)
     for feeds in (X, {**X, "k": half(7, 4)}):
         np.testing.assert_allclose(run(model, feeds)[0], run(original, feeds)[0], rtol=1e-3)
