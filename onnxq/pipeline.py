@@ -32,6 +32,7 @@ from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.stages.samples import open_samples
 from onnxq.stages.schemes import decide_plan, selection_for
 from onnxq.stages.task import Decided, Task
+from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
 from onnxq.verify.verification import Report, Verification, verify
 
@@ -277,7 +278,8 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     loaded = load(model)
     check_output(output, model=model, files=external_files(loaded))
     check_digest(decided, digest(loaded), str(model))
-    normalized = normalized_for(loaded, decided.minimum_opset).model
+    widens = load_target(decided.target).widens
+    normalized = normalized_for(loaded, decided.minimum_opset, widens).model
     with staging(Path(output)) as staged:
         save(execute(decided, normalized), staged)
         check_structure(staged, Path(model))

@@ -13,6 +13,7 @@ from collections import defaultdict
 
 import onnx_ir as ir
 
+from onnxq.graph.derived import origin_of
 from onnxq.graph.tensors import chunks, update_hash
 
 _PROBE = 1024
@@ -58,7 +59,10 @@ def _first_bytes(value: ir.Value) -> bytes:
         return b""
     if isinstance(tensor, ir.StringTensor):
         return tensor.string_data()[0]
-    # Lazy tensors are computed as a whole: once, for their hash, is enough.
+    # Lazy tensors are computed as a whole, so look at what they are computed from.
+    origin = origin_of(value)
+    if origin is not None and origin.tensor.size:
+        return repr(origin.steps).encode() + next(chunks(origin.tensor.numpy()))[:_PROBE].tobytes()
     if isinstance(tensor, ir.LazyTensor):
         return b""
     return next(chunks(tensor.numpy()))[:_PROBE].tobytes()

@@ -2,9 +2,10 @@
 
 After normalization: functions are inlined, constants are initializers of the main graph, constant
 expressions are computed (within bounds), weights that were only rearranged are the rearranged
-weights, BatchNormalization behind a Conv is part of it, equal initializers and equal expressions
-exist once, nodes are sorted, every node and value has a name of its own, types and shapes are
-inferred as far as they can be. Names freeze here.
+weights, operators with a weight have their plain form (``unfuse.py``, ``plain_*.py``),
+BatchNormalization behind a Conv is part of it, equal initializers and equal expressions exist once,
+nodes are sorted, every node and value has a name of its own, types and shapes are inferred as far
+as they can be. Names freeze here.
 
 What stays: inputs and outputs (names, types, shapes, order), metadata, opsets, a Constant,
 initializer or input that is itself an output, initializers that a caller may override, and
@@ -29,10 +30,15 @@ from onnxq.graph.fold_batchnorm import FoldBatchNormPass
 from onnxq.graph.fold_constants import FoldConstantsPass
 from onnxq.graph.fold_layout import FoldLayoutPass
 from onnxq.graph.names import UniqueNamesPass
+from onnxq.graph.plain_einsum import PlainEinsumPass
+from onnxq.graph.plain_gemm import PlainGemmPass
+from onnxq.graph.plain_matmul import PlainMatMulPass
 from onnxq.graph.shapes import infer_shapes
+from onnxq.graph.unfuse import UnfusePass
+from onnxq.graph.widen import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 # Without a handler of their own, these print warnings to standard error.
 for _library in ("onnx_ir", "onnxscript"):
@@ -54,11 +60,12 @@ class NormalizeResult:
     notes: tuple[str, ...]
 
 
-def normalize(model: ir.Model) -> NormalizeResult:
+def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResult:
     """Bring a model into the form that sites and passes expect.
 
     Args:
         model: Left as it is, but for the order of nodes that stand before what they read.
+        widens: Types that are to be computed in float32 (``widen.py``), such as ``FLOAT16``.
 
     Raises:
         ModelError: If the graph has a cycle.
@@ -73,26 +80,42 @@ def normalize(model: ir.Model) -> NormalizeResult:
     work = _attempt(work, common.InlinePass(), notes, "functions were not inlined")
     work = _clear_function_domains(work, model)
     _unify_constants(work)
-    for step in (
+    gather = (
         UniqueNamesPass(),
         common.LiftConstantsToInitializersPass(size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         UniqueNamesPass(),
-        FoldLayoutPass(),
-        FoldConstantsPass(),
-        FoldLayoutPass(),
+    )
+    work = _attempt_all(work, gather, notes)
+    if widens:
+        work, note = widened(work, widens)
+        notes += [note] if note else []
+    fold = (FoldLayoutPass(), FoldConstantsPass(), FoldLayoutPass(), UnfusePass(), PlainGemmPass())
+    work = _attempt_all(work, fold, notes)
+    if _wants_ranks(work):
+        infer_shapes(work)
+        work = _attempt_all(work, (PlainMatMulPass(), PlainEinsumPass()), notes)
+    finish = (
         FoldBatchNormPass(),
         DeduplicatePass(),
         *_common_subexpressions(work),
         common.RemoveUnusedNodesPass(),
         UniqueNamesPass(),
-    ):
-        work = _attempt(work, step, notes, f"{type(step).__name__} was left out")
+    )
+    work = _attempt_all(work, finish, notes)
     _restore_overridable(work, hidden)
     sort_nodes(work)
     notes += infer_shapes(work)
     _check_interface(model, work)
     return NormalizeResult(work, tuple(notes))
+
+
+def _attempt_all(
+    model: ir.Model, steps: Iterable[ir.passes.PassBase], notes: list[str]
+) -> ir.Model:
+    for step in steps:
+        model = _attempt(model, step, notes, f"{type(step).__name__} was left out")
+    return model
 
 
 def _attempt(
@@ -166,6 +189,20 @@ def _unify_constants(model: ir.Model) -> None:
             tensor = ir.tensor(np.array(attribute.value, dtype=kinds[name]))
             node.attributes.pop(name)
             node.attributes["value"] = ir.AttrTensor("value", tensor)
+
+
+def _wants_ranks(model: ir.Model) -> bool:
+    """Whether there is a form that is only plain for activations of a known rank."""
+    return any(
+        node.op_type == "Einsum"
+        or (node.op_type == "MatMul" and len(node.inputs) > 1 and _rank(node.inputs[1]) > 2)
+        for node in all_nodes(model)
+    )
+
+
+def _rank(value: ir.Value | None) -> int:
+    tensor = None if value is None else value.const_value
+    return 0 if tensor is None else len(tensor.shape)
 
 
 def _common_subexpressions(model: ir.Model) -> Iterable[ir.passes.PassBase]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 from onnxscript import version_converter
 
 from onnxq.errors import ModelError
-from onnxq.graph.edit import clone
+from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, clone
 from onnxq.graph.shapes import through_proto
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
         raise _failed(model, minimum, " ".join(str(error).split())[:200]) from error
     if opset_version(result) < minimum:
         raise _failed(model, minimum, "the converter left it unchanged")
+    # Raised to a newer IR version, initializers among the inputs would become mere defaults.
+    if (model.ir_version or 0) < OVERRIDABLE_SINCE_IR:
+        RemoveInitializersFromInputsPass()(result)
     imports = [onnx.helper.make_opsetid(d, v) for d, v in result.opset_imports.items()]
     known = [entry for entry in imports if entry.domain in {"", "ai.onnx.ml"}]
     needed = onnx.helper.find_min_ir_version_for(known)

@@ -49,7 +49,8 @@ class Site:
         output: Name of the node's first output.
         macs: Multiply-accumulates for static shapes, else None; ``structure.macs`` takes observed
             shapes.
-        readers: Names of the other nodes that read the same weight.
+        readers: Names of all nodes that read its weight, itself among them; sites of one weight
+            share this tuple.
         place: What the node is inside of, such as ``the body of If 'choice'``; empty in the main
             graph.
         candidate: Whether it can be quantized.
@@ -76,8 +77,9 @@ def find_sites(model: ir.Model) -> tuple[Site, ...]:
 
     Reads every candidate's weight once, to see that it is finite.
     """
+    readers: dict[ir.Value, tuple[str, ...]] = {}
     sites = [
-        _site(model, node, form, place)
+        _site(model, node, form, (place, readers))
         for node, place in _nodes_with_place(model)
         if (form := form_of(node)) is not None
     ]
@@ -109,14 +111,19 @@ def _walk(nodes: ir.Graph | ir.Function, place: str) -> Iterator[tuple[ir.Node, 
                     yield from _walk(graph, inner)
 
 
-def _site(model: ir.Model, node: ir.Node, form: Form, place: str) -> Site:
+def _site(
+    model: ir.Model,
+    node: ir.Node,
+    form: Form,
+    context: tuple[str, dict[ir.Value, tuple[str, ...]]],
+) -> Site:
+    """The site; ``context`` is where it is, and the readers of weights as far as they are known."""
+    place, readers = context
     weight = _input(node, form.weight)
     reason = form.reason or _why_not(model, node, form)
-    others = {
-        other.name or other.op_type: None
-        for other, _ in (consumers(weight) if weight is not None else ())
-        if other is not node
-    }
+    if weight is not None and weight not in readers:
+        names = (other.name or other.op_type for other, _ in consumers(weight))
+        readers[weight] = tuple(dict.fromkeys(names))
     return Site(
         name=node.name or "",
         op=f"{node.domain}::{node.op_type}" if node.domain else node.op_type,
@@ -127,7 +134,7 @@ def _site(model: ir.Model, node: ir.Node, form: Form, place: str) -> Site:
         bias=_name(_input(node, form.bias)),
         output=node.outputs[0].name or "",
         macs=macs(node),
-        readers=tuple(others),
+        readers=() if weight is None else readers[weight],
         place=place,
         candidate=not reason,
         reason=reason,
@@ -141,7 +148,7 @@ def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
         if tensor is None:
             return "it has no constant weight"
         if tensor.dtype != ir.DataType.FLOAT:
-            return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT"
+            return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT: export it in float32"
     if activation is not None and activation.dtype not in {None, ir.DataType.FLOAT}:
         return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
     constants = [_input(node, index) for index in (form.weight, *form.more, form.bias)]
@@ -173,40 +180,37 @@ def _why_not_finite(weight: ir.Value) -> str:
 
 
 def _decline_half_shared(sites: list[Site]) -> list[Site]:
-    """Decline sites whose weight someone reads who could not read its integers; to a fixed point.
-
-    One declined site can make another one's weight half shared, but only among readers of one
-    weight, so that a second look at each group settles it.
-    """
+    """Decline sites whose weight someone reads who could not read its integers."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for index, site in enumerate(sites):
         if site.weight is not None:
             groups[site.weight].append(index)
     result = list(sites)
     for members in groups.values():
-        for _ in members:
-            by_name = {result[i].name: result[i] for i in members}
-            for index in members:
-                result[index] = _if_shareable(result[index], by_name)
+        group = {sites[index].name: sites[index] for index in members}
+        fault = _fault(group)
+        axes = {site.weight_axis: name for name, site in group.items()}
+        for index in members:
+            site = sites[index]
+            others = [name for axis, name in axes.items() if axis != site.weight_axis]
+            why = fault
+            if not why and others:
+                why = f"{others[0]!r}, with its channels along another axis"
+            if site.candidate and why:
+                reason = f"its weight {site.weight!r} is also read by {why}"
+                result[index] = replace(site, candidate=False, reason=reason)
     return result
 
 
-def _if_shareable(site: Site, partners: dict[str, Site]) -> Site:
-    if not site.candidate:
-        return site
-    for name in site.readers:
-        other = partners.get(name)
-        why = ""
-        if other is None:
-            why = "which does not multiply by it"
-        elif not other.candidate:
-            why = "which cannot be quantized"
-        elif other.weight_axis != site.weight_axis:
-            why = "with its channels along another axis"
-        if why:
-            reason = f"its weight {site.weight!r} is also read by {name!r}, {why}"
-            return replace(site, candidate=False, reason=reason)
-    return site
+def _fault(group: dict[str, Site]) -> str:
+    """The reader because of which a weight has to stay in float, and why; empty if none is."""
+    readers = next(iter(group.values())).readers
+    for name in readers:
+        if name not in group:
+            return f"{name!r}, which does not multiply by it"
+        if not group[name].candidate:
+            return f"{name!r}, which cannot be quantized"
+    return ""
 
 
 def _input(node: ir.Node, index: int | None) -> ir.Value | None:

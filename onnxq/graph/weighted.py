@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from onnxq.graph.edit import constant_tensor
+from onnxq.graph.edit import constant_tensor, is_overridable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +86,14 @@ def weight_tensor(node: ir.Node, index: int) -> ir.TensorProtocol | None:
     value = node.inputs[index] if index < len(node.inputs) else None
     tensor = None if value is None else constant_tensor(value)
     return tensor if tensor is not None and tensor.dtype in FLOATS else None
+
+
+def plain_constant(node: ir.Node, index: int, model: ir.Model) -> ir.Value | None:
+    """The floating-point initializer of the main graph at one input that no caller can replace."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None or value.graph is not model.graph or is_overridable(value, model):
+        return None
+    return value if weight_tensor(node, index) is not None and value.is_initializer() else None
 
 
 def _matmul(node: ir.Node) -> Form | None:
@@ -183,7 +191,10 @@ def _other(node: ir.Node) -> Form | None:
     index = sizes.index(max(sizes))
     axis = None if node.domain else _CHANNEL_AXIS_OF_OTHERS.get(node.op_type)
     activation = next((i for i, size in enumerate(sizes) if not size), None)
+    equation = "" if node.domain else node.attributes.get_string("equation", "")
     reason = f"onnxq does not quantize {name}"
+    if node.op_type == "Einsum" and equation:
+        reason = f"its equation {equation!r} is no product with a matrix"
     return Form(activation, index, axis, reason=reason)
 
 

@@ -20,7 +20,7 @@ from onnxq.graph.edit import (
 from onnxq.numerics.affine import quantize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnxq.numerics.schemes import QParams
     from onnxq.plan import Plan, Reader
@@ -93,7 +93,7 @@ class Editor:
         inputs: list[ir.Value],
         output: str,
         dtype: ir.DataType,
-        attributes: dict[str, int] | None = None,
+        attributes: Mapping[str, int | tuple[int, ...]] | None = None,
     ) -> ir.Node:
         """A new node, not yet in the graph, with one output called ``output`` or similar."""
         value = ir.val(self.fresh(output), dtype)

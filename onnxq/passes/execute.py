@@ -16,6 +16,7 @@ from onnxq.passes.quantize_dynamic import QuantizeDynamic
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_recurrent import QuantizeRecurrent
 from onnxq.passes.quantize_weights import QuantizeWeights
+from onnxq.passes.restore_layout import RestoreLayout
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
 
@@ -40,6 +41,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         QuantizeWeights(plan),
         InsertQDQ(plan),
         KeepApart(plan),
+        RestoreLayout(),
         Stamp(plan),
     )
     try:

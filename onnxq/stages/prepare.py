@@ -87,7 +87,7 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
 def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     target = load_target(recipe.target)
-    normalized = normalized_for(loaded, target.min_opset)
+    normalized = normalized_for(loaded, target.min_opset, target.widens)
     remarks = [weight_scheme(target, inspect_machine()).reason, _other_runtime(target)]
     sites = find_sites(normalized.model)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
@@ -116,6 +116,8 @@ def _other_runtime(target: Target) -> str:
     )
 
 
-def normalized_for(loaded: ir.Model, minimum_opset: int) -> NormalizeResult:
+def normalized_for(
+    loaded: ir.Model, minimum_opset: int, widens: tuple[str, ...]
+) -> NormalizeResult:
     """The model of at least this opset, normalized: the form that a plan's names refer to."""
-    return normalize(raise_opset(loaded, minimum_opset))
+    return normalize(raise_opset(loaded, minimum_opset), widens=widens)

@@ -128,6 +128,7 @@ class Target:
         ops: The rule of each operator.
         dynamic: What runs in integers when activations are quantized at run time.
         blocks: The kernel for weights in blocks; None if there is none.
+        widens: Types of values that the provider computes in float32 anyway.
         notes: What else there is to know, such as what costs latency.
     """
 
@@ -145,6 +146,7 @@ class Target:
     ops: Mapping[str, OpRule]
     dynamic: DynamicRules = DynamicRules()
     blocks: BlockRules | None = None
+    widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
     def rule(self, op: str) -> OpRule:

@@ -296,27 +296,6 @@ def test_optional_outputs_stay_left_out(parse: Parse) -> None:
     assert [output.name for output in node.outputs] == ["y", "", "inv"]
 
 
-def test_tied_weight_is_not_copied(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(3000, 128)).astype(np.float32)
-    make = onnx.helper.make_node
-    graph = onnx.helper.make_graph(
-        [
-            make("Gather", ["table", "ids"], ["e"]),
-            make("Transpose", ["table"], ["tied"], perm=[1, 0]),
-            make("MatMul", ["e", "tied"], ["y"]),
-        ],
-        "tied",
-        [onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n"])],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3000])],
-        [onnx.numpy_helper.from_array(table, "table")],
-    )
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
-    result = normalize(io.load(tmp_path / "m.onnx")).model
-    assert [node.op_type for node in result.graph] == ["Gather", "Transpose", "MatMul"]
-
-
 def test_quiet(parse: Parse, capfd: pytest.CaptureFixture[str]) -> None:
     normalize(parse(PASS_THROUGH))
     normalize(parse(CONSTANTS))
