@@ -2,7 +2,7 @@
 
 After normalization: functions are inlined, constants are initializers of the main graph, constant
 expressions are computed (within bounds), weights that were only rearranged are the rearranged
-weights, BatchNormalization behind a Conv is part of it, equal initializers and equal expressions
+weights, what scales and shifts the channels of a Conv is part of it, equal initializers and equal expressions
 exist once, nodes are sorted, every node and value has a name of its own, types and shapes are
 inferred as far as they can be. Names freeze here.
 
@@ -25,7 +25,7 @@ from onnx_ir.passes import common
 from onnxq.errors import InternalError
 from onnxq.graph.deduplicate import DeduplicatePass
 from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone, sort_nodes
-from onnxq.graph.fold_batchnorm import FoldBatchNormPass
+from onnxq.graph.fold_affine import FoldAffinePass
 from onnxq.graph.fold_constants import FoldConstantsPass
 from onnxq.graph.fold_layout import FoldLayoutPass
 from onnxq.graph.names import UniqueNamesPass
@@ -81,7 +81,7 @@ def normalize(model: ir.Model) -> NormalizeResult:
         FoldLayoutPass(),
         FoldConstantsPass(),
         FoldLayoutPass(),
-        FoldBatchNormPass(),
+        FoldAffinePass(),
         DeduplicatePass(),
         *_common_subexpressions(work),
         common.RemoveUnusedNodesPass(),
