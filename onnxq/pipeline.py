@@ -36,7 +36,7 @@ from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_pl
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
-from onnxq.stages.calibrate import CalibrationRun, observed_macs, site_errors
+from onnxq.stages.calibrate import CalibrationRun, measure_sites, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
@@ -320,8 +320,8 @@ def inspect(
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
         prepared = learn_types(prepared, source)
-        selection = prepared.select({})
-        errors = site_errors(prepared, source, report)
+        measured = measure_sites(prepared, source, report)
+        selection, errors = measured.selection, measured.sqnr_db
         counts = observed_macs(prepared, source)
     sites = tuple(_inspected(prepared, d, errors, counts) for d in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes, sites)

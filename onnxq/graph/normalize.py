@@ -2,9 +2,9 @@
 
 After normalization: functions are inlined, constants are initializers of the main graph, constant
 expressions are computed (within bounds), weights that were only rearranged are the rearranged
-weights, what scales and shifts the channels of a Conv is part of it, equal initializers and equal expressions
-exist once, nodes are sorted, every node and value has a name of its own, types and shapes are
-inferred as far as they can be. Names freeze here.
+weights, what scales or shifts the channels of a Conv is part of it, equal initializers and equal
+expressions exist once, nodes are sorted, every node and value has a name of its own, types and
+shapes are inferred as far as they can be. Names freeze here.
 
 What stays: inputs and outputs (names, types, shapes, order), metadata, opsets, a Constant,
 initializer or input that is itself an output, initializers that a caller may override, and

@@ -11,6 +11,7 @@ from onnxq.passes.absorb_activations import AbsorbActivations
 from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.keep_apart import KeepApart
 from onnxq.passes.quantize_biases import QuantizeBiases
+from onnxq.passes.quantize_constants import QuantizeConstants
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_weights import QuantizeWeights
 from onnxq.passes.scale_channels import ScaleChannels
@@ -31,6 +32,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         AbsorbActivations(plan),
         QuantizeEmbeddings(plan),
         QuantizeBiases(plan),
+        QuantizeConstants(plan),
         QuantizeWeights(plan),
         InsertQDQ(plan),
         KeepApart(plan),

@@ -146,7 +146,8 @@ CONSTANTS = {
 def _arithmetic(expression: str, constant: NDArray[np.generic]) -> ir.Model:
     return ir.serde.deserialize_model(
         proto(
-            f"g (float[n, 4, 5, 5] x) => (float[n, 6, 3, 3] y) {{ c = Conv(x, w) y = {expression} }}",
+            "g (float[n, 4, 5, 5] x) => (float[n, 6, 3, 3] y)"
+            f"{{ c = Conv(x, w) y = {expression} }}",
             w=normal(0, 6, 4, 3, 3),
             k=np.asarray(constant),
         )
