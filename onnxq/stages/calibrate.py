@@ -26,7 +26,6 @@ from onnxq.algorithms.keep_apart import find_kept_apart
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect, observed_shapes, unknown
 from onnxq.calibration.requests import OutputError
-from onnxq.calibration.stats import Stats
 from onnxq.data import limit
 from onnxq.graph.edit import node_by_name
 from onnxq.graph.sites import find_sites
@@ -35,10 +34,11 @@ from onnxq.numerics.metrics import sqnr_db
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import plan_digest
 from onnxq.runtime.machine import peak_rss_bytes
+from onnxq.stages.costly import costly_sites
 from onnxq.stages.trial import whole_model_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.calibration.requests import Request
+    from onnxq.calibration.stats import Stats
     from onnxq.data import DataSource
     from onnxq.plan import Plan, ScalingEntry
     from onnxq.stages.prepare import Prepared
@@ -181,18 +182,21 @@ class Observer:
         """The option under which the whole quantized model's output has the least error."""
         if len(options) == 1:
             return next(iter(options))
-        samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
-        known = stage.stats.trials
         errors: dict[str, float] = {}
         for done, (name, chosen) in enumerate(options.items(), start=1):
-            plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
-            key = plan_digest(plan)
-            if key not in known:
-                self.observed += 1
-                known[key] = whole_model_error(stage.prepared.model, plan, samples)
-            errors[name] = known[key]
+            errors[name] = self.trial(stage, config, chosen)
             self.report("compare choices", done, len(options))
         return min(errors, key=lambda name: errors[name])
+
+    def trial(self, stage: Stage, config: StaticInt8, chosen: Mapping[str, Candidate]) -> float:
+        """Noise over signal of the whole quantized model's output."""
+        plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
+        key, known = plan_digest(plan), stage.stats.trials
+        if key not in known:
+            self.observed += 1
+            samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
+            known[key] = whole_model_error(stage.prepared.model, plan, samples)
+        return known[key]
 
 
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
@@ -244,12 +248,12 @@ class MeasuredSites:
 def measure_sites(prepared: Prepared, data: DataSource, report: Report) -> MeasuredSites:
     """Decide what is quantized, and measure each site when it alone is."""
     found = calibrate(prepared, data, report)
-    model = found.prepared
-    stage = Stage(model, Stats(model.digest, data.digest()))
-    _alone(stage, Observer(model, data, report), found.config, found.chosen)
+    stage = Stage(found.prepared, found.stats)
+    observe = Observer(found.prepared, data, report)
     errors = dict(found.ruined)
-    for name, error in stage.stats.sites.items():
-        errors[name] = sqnr_db(error.signal, next(iter(error.noise.values())))
+    for request in _alone(stage, observe, found.config, found.chosen):
+        error = found.stats.sites[request.site]
+        errors[request.site] = sqnr_db(error.signal, error.noise[request.label])
     return MeasuredSites(found.config.selection, errors)
 
 
@@ -322,18 +326,51 @@ def _choose_ranges(stage: Stage, observe: Observer) -> _Choice:
         config = _observed(stage, observe, kept, barred)
         candidates = config.candidates(stats)
         observe(stage, config.error_requests(candidates), "choose ranges")
-        own = config.choose(stats, candidates)
-        more = ruined_sites(_alone(stage, observe, config, own), stats)
+        options = {PER_SITE: config.choose(stats, candidates)}
+        best = PER_SITE
+        alone = _alone(stage, observe, config, options[best])
+        more = ruined_sites(alone, stats)
+        if not more and any(len(found) > 1 for found in candidates.values()):
+            options |= range_choice.uniform(candidates)
+            best = observe.best(stage, config, options)
+            alone = _alone(stage, observe, config, options[best])
+            more = ruined_sites(alone, stats)
         if not more:
             break
         # Fewer tensors are quantized now; what was measured of the others stays known.
         ruined |= more
         kept |= {name: why_ruined(sqnr) for name, sqnr in more.items()}
-    options = {PER_SITE: own}
-    if any(len(found) > 1 for found in candidates.values()):
-        options |= range_choice.uniform(candidates)
-    best = observe.best(stage, config, options)
-    return _Choice(config, options[best], best, ruined)
+    choice = _Choice(config, options[best], best, ruined)
+    return _without_costly(
+        stage,
+        observe,
+        choice,
+        {r.site: stats.sites[r.site].share(r.label) for r in alone},
+        lambda more: prepared.config(prepared.select({**kept, **more}, barred)),
+    )
+
+
+def _without_costly(
+    stage: Stage,
+    observe: Observer,
+    choice: _Choice,
+    errors: Mapping[str, float],
+    with_float: Callable[[Mapping[str, str]], StaticInt8],
+) -> _Choice:
+    """Leave sites float that cost far more accuracy than time."""
+
+    def trial(names: Collection[str]) -> float:
+        config = with_float(dict.fromkeys(names, "tried"))
+        return observe.trial(stage, config, ranges(config))
+
+    def ranges(config: StaticInt8) -> dict[str, Candidate]:
+        return {tensor.name: choice.chosen[tensor.name] for tensor in config.roots()}
+
+    found = costly_sites(errors, observed_macs(stage.prepared, observe.few), trial)
+    if not found:
+        return choice
+    config = with_float(found)
+    return replace(choice, config=config, chosen=ranges(config))
 
 
 def _observed(
