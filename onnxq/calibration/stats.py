@@ -107,10 +107,6 @@ class SiteError:
     signal: float = 0.0
     noise: dict[str, float] = field(default_factory=dict)
 
-    def share(self, label: str) -> float:
-        """Noise over signal under a candidate; 0 where there is no signal."""
-        return self.noise[label] / self.signal if self.signal > 0 else 0.0
-
 
 @dataclass(slots=True)
 class Stats:

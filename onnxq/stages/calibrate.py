@@ -34,11 +34,10 @@ from onnxq.numerics.metrics import sqnr_db
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import plan_digest
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.costly import costly_sites
 from onnxq.stages.trial import whole_model_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -182,21 +181,18 @@ class Observer:
         """The option under which the whole quantized model's output has the least error."""
         if len(options) == 1:
             return next(iter(options))
+        samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
+        known = stage.stats.trials
         errors: dict[str, float] = {}
         for done, (name, chosen) in enumerate(options.items(), start=1):
-            errors[name] = self.trial(stage, config, chosen)
+            plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
+            key = plan_digest(plan)
+            if key not in known:
+                self.observed += 1
+                known[key] = whole_model_error(stage.prepared.model, plan, samples)
+            errors[name] = known[key]
             self.report("compare choices", done, len(options))
         return min(errors, key=lambda name: errors[name])
-
-    def trial(self, stage: Stage, config: StaticInt8, chosen: Mapping[str, Candidate]) -> float:
-        """Noise over signal of the whole quantized model's output."""
-        plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
-        key, known = plan_digest(plan), stage.stats.trials
-        if key not in known:
-            self.observed += 1
-            samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
-            known[key] = whole_model_error(stage.prepared.model, plan, samples)
-        return known[key]
 
 
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
@@ -328,49 +324,17 @@ def _choose_ranges(stage: Stage, observe: Observer) -> _Choice:
         observe(stage, config.error_requests(candidates), "choose ranges")
         options = {PER_SITE: config.choose(stats, candidates)}
         best = PER_SITE
-        alone = _alone(stage, observe, config, options[best])
-        more = ruined_sites(alone, stats)
+        more = ruined_sites(_alone(stage, observe, config, options[best]), stats)
         if not more and any(len(found) > 1 for found in candidates.values()):
             options |= range_choice.uniform(candidates)
             best = observe.best(stage, config, options)
-            alone = _alone(stage, observe, config, options[best])
-            more = ruined_sites(alone, stats)
+            more = ruined_sites(_alone(stage, observe, config, options[best]), stats)
         if not more:
             break
         # Fewer tensors are quantized now; what was measured of the others stays known.
         ruined |= more
         kept |= {name: why_ruined(sqnr) for name, sqnr in more.items()}
-    choice = _Choice(config, options[best], best, ruined)
-    return _without_costly(
-        stage,
-        observe,
-        choice,
-        {r.site: stats.sites[r.site].share(r.label) for r in alone},
-        lambda more: prepared.config(prepared.select({**kept, **more}, barred)),
-    )
-
-
-def _without_costly(
-    stage: Stage,
-    observe: Observer,
-    choice: _Choice,
-    errors: Mapping[str, float],
-    with_float: Callable[[Mapping[str, str]], StaticInt8],
-) -> _Choice:
-    """Leave sites float that cost far more accuracy than time."""
-
-    def trial(names: Collection[str]) -> float:
-        config = with_float(dict.fromkeys(names, "tried"))
-        return observe.trial(stage, config, ranges(config))
-
-    def ranges(config: StaticInt8) -> dict[str, Candidate]:
-        return {tensor.name: choice.chosen[tensor.name] for tensor in config.roots()}
-
-    found = costly_sites(errors, observed_macs(stage.prepared, observe.few), trial)
-    if not found:
-        return choice
-    config = with_float(found)
-    return replace(choice, config=config, chosen=ranges(config))
+    return _Choice(config, options[best], best, ruined)
 
 
 def _observed(
