@@ -25,7 +25,7 @@ from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_pl
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
-from onnxq.stages.calibrate import CalibrationRun, observed_macs, site_errors
+from onnxq.stages.calibrate import CalibrationRun, measure_sites, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
@@ -318,8 +318,10 @@ def inspect(
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
         prepared = learn_types(prepared, source)
+        measured = measure_sites(prepared, source, report)
         selection, decision = selection_for(prepared)
-        errors = site_errors(prepared, source, report)
+        selection = measured.selection if decision == "int8" else selection
+        errors = measured.sqnr_db
         counts = observed_macs(prepared, source)
     sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes, sites)

@@ -118,6 +118,28 @@ class EmbeddingEntry(_Entry):
     initializer: str
 
 
+class ConstantEntry(_Entry):
+    """A constant that a node without weights reads as integers of the activations' type.
+
+    Attributes:
+        node: The node.
+        input: Which of its inputs.
+        initializer: The constant.
+        form: What is stored of it: itself, its negative or its reciprocal.
+        op: What the node becomes: Add for a Sub of a constant, Mul for a Div by one.
+        scale: The one scale.
+        zero_point: The one zero point.
+    """
+
+    node: str
+    input: int
+    initializer: str
+    form: Literal["same", "negated", "reciprocal"]
+    op: Literal["Add", "Mul"]
+    scale: float = Field(gt=0, allow_inf_nan=False)
+    zero_point: int
+
+
 class ScalingEntry(_Entry):
     """Channels of an activation that are divided by a factor, and the weights multiplied by it.
 
@@ -216,8 +238,8 @@ class Plan(_Entry):
         independent: Whether data that calibration did not see was kept for the comparison.
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
-            ``bias/NODE/integers``, ``embedding/NAME/scale``, ``scaling/TENSOR/factor``,
-            ``block/NAME/scale``.
+            ``bias/NODE/integers``, ``constant/NODE/integers``, ``embedding/NAME/scale``,
+            ``scaling/TENSOR/factor``, ``block/NAME/scale``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -235,6 +257,7 @@ class Plan(_Entry):
     activations: tuple[ActivationEntry, ...] = ()
     weights: tuple[WeightEntry, ...] = ()
     biases: tuple[BiasEntry, ...] = ()
+    constants: tuple[ConstantEntry, ...] = ()
     embeddings: tuple[EmbeddingEntry, ...] = ()
     dynamic: tuple[DynamicEntry, ...] = ()
     recurrent: tuple[DynamicRecurrentEntry, ...] = ()

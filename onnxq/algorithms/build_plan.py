@@ -13,8 +13,9 @@ import numpy as np
 
 from onnxq._version import __version__
 from onnxq.algorithms import range_choice
+from onnxq.algorithms.constants import constant_params, formed
 from onnxq.algorithms.lookup_tables import embeddings
-from onnxq.algorithms.selection import clip_bounds
+from onnxq.algorithms.view import clip_bounds
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.errors import InternalError
 from onnxq.graph.edit import (
@@ -24,12 +25,13 @@ from onnxq.graph.edit import (
     static_shape,
     value_by_name,
 )
-from onnxq.numerics.affine import saturates
+from onnxq.numerics.affine import quantize, saturates
 from onnxq.numerics.schemes import PerAxis, QParams
 from onnxq.plan import (
     AbsorbedEntry,
     ActivationEntry,
     BiasEntry,
+    ConstantEntry,
     Plan,
     Reader,
     SiteEntry,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxq.algorithms.constants import ConstantOperand
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import QuantizedTensor, Selection
     from onnxq.algorithms.static_int8 import StaticInt8
@@ -92,6 +95,7 @@ def decide(
         "activations": tuple(builder.activation(tensor) for tensor in selection.tensors),
         "weights": tuple(builder.weights),
         "biases": tuple(builder.biases),
+        "constants": tuple(builder.constant(operand) for operand in selection.constants),
         "embeddings": tables,
         "absorbed": tuple(builder.absorbed(selection.absorbed)),
         "warnings": (*warnings, *builder.warnings),
@@ -208,6 +212,25 @@ class _Builder:
             readers=tuple(Reader(node=node, input=index) for node, index in tensor.readers),
         )
 
+    def constant(self, operand: ConstantOperand) -> ConstantEntry:
+        """A constant; which ones can be quantized was decided by the selection."""
+        value, form = self.values[operand.initializer], operand.form
+        params = constant_params(value, form, self.config.activation)
+        if params is None:
+            code, text = "plan.constant", f"{operand.initializer} cannot be quantized"
+            raise InternalError(code, text)
+        exact = formed(np.asarray(self._array(operand.initializer), np.float32), form)
+        self.arrays[f"constant/{operand.node}/integers"] = quantize(exact, params)
+        return ConstantEntry(
+            node=operand.node,
+            input=operand.index,
+            initializer=operand.initializer,
+            form=form,
+            op=operand.op,
+            scale=float(params.scale),
+            zero_point=int(params.zero_point),
+        )
+
     def absorbed(self, wanted: Mapping[str, str]) -> list[AbsorbedEntry]:
         """The nodes that quantizers perform; where one saturates elsewhere the node stays.
 
@@ -282,7 +305,7 @@ class _Builder:
         return self.chosen[self.roots[tensor]].params
 
     def _index(self, node: str, value: str) -> int:
-        return next(i for n, i in consumers(self.values[value]) if n.name == node)
+        return self.nodes[node].inputs.index(self.values[value])
 
     def _array(self, name: str) -> np.ndarray:
         constant = self.values[name].const_value

@@ -1,4 +1,4 @@
-"""Selection: which tensors pass through Q/DQ, and who reads them quantized; by structure alone.
+"""Selection: which tensors pass through Q/DQ, and who reads them quantized.
 
 1. Every candidate site that the target runs in integers, and that the recipe does not keep float,
    is chosen: its activation is quantized for this reader.
@@ -6,29 +6,34 @@
    quantized for all readers; a Relu or Clip in between is absorbed by that quantizer. A site whose
    output must keep its value (graph output, captured, shape arithmetic) is declined.
 3. Nodes without weights (Add, pools, Concat, Reshape, ...) join where all their inputs are
-   quantized anyway and all their outputs go to quantized readers: the greatest set for which both
-   hold. So integer regions grow together and no Q/DQ is added that buys nothing.
-   A Relu or Clip behind such a node is absorbed as well.
+   quantized anyway and all their outputs go to quantized readers (:mod:`.region`). So integer
+   regions grow together and no Q/DQ is added that buys nothing. A Relu or Clip behind such a node
+   is absorbed as well, and a constant beside the activation is quantized (:mod:`.constants`).
 4. A node that only moves data gives its output the scale of its input.
+
+Tensors are barred where calibration saw values that no integers stand for: who would read or make
+them quantized stays float.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir as ir
-
 from onnxq.algorithms.lookup_tables import why_table_stays
-from onnxq.graph.edit import constant_array, consumers, node_by_name, value_by_name
-from onnxq.graph.protected import protected_values
+from onnxq.algorithms.region import Region
+from onnxq.algorithms.view import GraphView
+from onnxq.graph.edit import consumers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import onnx_ir as ir
+
+    from onnxq.algorithms.constants import ConstantOperand
     from onnxq.graph.sites import Site
-    from onnxq.targets import OpRule, Target
+    from onnxq.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,14 @@ class Selection:
         tensors: The tensors that pass through Q/DQ, in the order of the graph.
         absorbed: Names of the Relu and Clip nodes that quantizers absorb, with the tensor behind.
         made: The tensors that integer kernels make: their Q/DQ follows directly.
+        constants: The constants that nodes without weights read as integers.
     """
 
     decisions: tuple[Decision, ...]
     tensors: tuple[QuantizedTensor, ...]
     absorbed: Mapping[str, str]
     made: frozenset[str]
+    constants: tuple[ConstantOperand, ...] = ()
 
     @property
     def chosen(self) -> tuple[Site, ...]:
@@ -85,7 +92,11 @@ class Selection:
 
 
 def select(
-    model: ir.Model, sites: Sequence[Site], target: Target, keep_float: Mapping[str, str]
+    model: ir.Model,
+    sites: Sequence[Site],
+    target: Target,
+    keep_float: Mapping[str, str],
+    barred: Mapping[str, str] = MappingProxyType({}),
 ) -> Selection:
     """Choose what is quantized.
 
@@ -94,18 +105,18 @@ def select(
         sites: Its sites.
         target: What the provider runs in integers.
         keep_float: Sites that stay float on request, with the reason.
+        barred: Tensors that must not be quantized, with what was seen in them.
     """
-    return _Selector(model, target).run(sites, keep_float)
+    return _Selector(model, target, barred).run(sites, keep_float)
 
 
 class _Selector:
-    def __init__(self, model: ir.Model, target: Target) -> None:
+    def __init__(self, model: ir.Model, target: Target, barred: Mapping[str, str]) -> None:
         self.target = target
-        self.graph = model.graph
-        self.nodes = node_by_name(model.graph)
-        self.values = value_by_name(model.graph)
-        self.protected = protected_values(model)
+        self.view = GraphView(model, target, barred)
+        self.barred = barred
         self.quantized: dict[str, QuantizedTensor] = {}
+        self.read: set[tuple[str, str, int]] = set()
         self.owned: set[str] = set()
         self.absorbed: dict[str, str] = {}
 
@@ -117,14 +128,21 @@ class _Selector:
         for site in chosen:
             if self.target.rule(site.op).output_q == "required":
                 self._own_output(site)
-        members = self._region()
+        region = Region(self.view, self.quantized.__contains__, self._is_read)
+        members = region.members()
         for node in members:
-            self._join(node)
+            self._join(node, region)
         for site in chosen:
             self._own_if_all_quantized(site)
-        order = {name: place for place, name in enumerate(self.values)}
+        order = {name: place for place, name in enumerate(self.view.values)}
         tensors = sorted(self.quantized.values(), key=lambda tensor: order[tensor.name])
-        return Selection(tuple(decisions), tuple(tensors), self.absorbed, frozenset(self.owned))
+        names = [node.name or "" for node in members]
+        constants = tuple(region.constants[name] for name in names if name in region.constants)
+        made = frozenset(self.owned)
+        return Selection(tuple(decisions), tuple(tensors), self.absorbed, made, constants)
+
+    def _is_read(self, tensor: str, node: str, index: int) -> bool:
+        return (tensor, node, index) in self.read
 
     def _decide(self, site: Site, kept: str) -> Decision:
         rule = self.target.rule(site.op)
@@ -132,8 +150,10 @@ class _Selector:
         lookup = site.activation is None
         if not reason and site.place:
             reason = f"it is inside {site.place}: its activations are not calibrated there"
+        if not reason and site.activation in self.barred:
+            reason = self._why_barred("input", site.activation or "")
         if not reason and lookup:
-            reason = why_table_stays(site, self.values, self.protected)
+            reason = why_table_stays(site, self.view.values, self.view.protected)
         if not reason and not lookup and not rule.integer:
             reason = f"{self.target.provider} has no integer kernel for {site.op}"
         if not reason and not lookup and rule.output_q == "required":
@@ -142,9 +162,9 @@ class _Selector:
 
     def _why_output_stays(self, site: Site) -> str:
         """Why the site's output cannot be quantized for all its readers; empty if it can."""
-        tail = self._tail(site.name)[-1]
+        tail = self.view.tail(site.name)[-1]
         name = tail.name or ""
-        if name in self.protected:
+        if name in self.view.protected:
             return (
                 f"its output {name!r} must keep its value (it is an output of the model, read by a "
                 f"subgraph or part of shape arithmetic), and {self.target.provider} fuses "
@@ -152,31 +172,15 @@ class _Selector:
             )
         if not consumers(tail):
             return "nobody reads its output"
-        return ""
+        return self._why_barred("output", name) if name in self.barred else ""
 
-    def _tail(self, node_name: str) -> list[ir.Value]:
-        """The node's output, and the outputs of the absorbable nodes that alone follow it."""
-        tail = [self.nodes[node_name].outputs[0]]
-        while True:
-            value = tail[-1]
-            readers = consumers(value)
-            if len(readers) != 1 or (value.name or "") in self.protected:
-                return tail
-            node, index = readers[0]
-            if index != 0 or node.graph is not self.graph or not self._absorbable(node):
-                return tail
-            tail.append(node.outputs[0])
-
-    def _absorbable(self, node: ir.Node) -> bool:
-        if node.domain or node.op_type not in self.target.absorbs:
-            return False
-        low, high = clip_bounds(node)
-        # Only a range that holds 0 is always covered: quantizers represent 0 exactly.
-        return low <= 0 <= high
+    def _why_barred(self, kind: str, name: str) -> str:
+        return f"{self.barred[name]} in its {kind} {name!r} during calibration"
 
     def _read(self, tensor: str, node: str, index: int) -> None:
         entry = self.quantized.setdefault(tensor, QuantizedTensor(tensor, tensor))
-        if (node, index) not in entry.readers:
+        if (tensor, node, index) not in self.read:
+            self.read.add((tensor, node, index))
             entry.readers.append((node, index))
 
     def _own(self, value: ir.Value) -> None:
@@ -187,7 +191,7 @@ class _Selector:
             self._read(name, node.name or "", index)
 
     def _own_output(self, site: Site) -> None:
-        tail = self._tail(site.name)
+        tail = self.view.tail(site.name)
         self._absorb(tail)
         self._own(tail[-1])
 
@@ -199,105 +203,22 @@ class _Selector:
 
     def _own_if_all_quantized(self, site: Site) -> None:
         """Let the quantizer take a Relu along where every reader behind it is quantized anyway."""
-        tail = self._tail(site.name)
+        tail = self.view.tail(site.name)
         name = tail[-1].name or ""
         entry = self.quantized.get(name)
-        if len(tail) == 1 or entry is None or name in self.protected or name in self.owned:
+        if len(tail) == 1 or entry is None or name in self.view.protected or name in self.owned:
             return
         if len(entry.readers) == len(consumers(tail[-1])):
             self._absorb(tail)
             self.owned.add(name)
 
-    def _region(self) -> list[ir.Node]:
-        """The greatest set of weightless nodes whose inputs and outputs are all quantized."""
-        members = {
-            node.name: node for node in self.graph if self._joins(node) and self._float_in(node)
-        }
-        changed = True
-        while changed:
-            stay = {
-                name: node
-                for name, node in members.items()
-                if self._inputs_fit(node, members) and self._outputs_fit(node, members)
-            }
-            changed = len(stay) < len(members)
-            members = stay
-        return list(members.values())
-
-    def _rule(self, node: ir.Node) -> OpRule:
-        return self.target.rule(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
-
-    def _joins(self, node: ir.Node) -> bool:
-        rule = self._rule(node)
-        return rule.integer and rule.kind in ("elementwise", "data_movement")
-
-    def _float_in(self, node: ir.Node) -> bool:
-        """Whether the node's data are float activations, none of them constant."""
-        data = self._data_inputs(node)
-        return bool(data) and all(
-            value is not None and value.dtype == ir.DataType.FLOAT and constant_array(value) is None
-            for value in data
-        )
-
-    def _data_inputs(self, node: ir.Node) -> list[ir.Value | None]:
-        """What the node calculates on; the other inputs of a node that moves data steer it."""
-        inputs = list(node.inputs)
-        return inputs[:1] if self._rule(node).kind == "data_movement" else inputs
-
-    def _inputs_fit(self, node: ir.Node, members: Mapping[str | None, ir.Node]) -> bool:
-        for value in self._data_inputs(node):
-            if value is None or not (
-                value.name in self.quantized or self._source(value) in members
-            ):
-                return False
-        return True
-
-    def _source(self, value: ir.Value) -> str | None:
-        """The node that makes a value, past the Relus and Clips that it may absorb."""
-        node = value.producer()
-        while node is not None and self._absorbable(node) and node.inputs[0] is not None:
-            node = node.inputs[0].producer()
-        return None if node is None else node.name
-
-    def _outputs_fit(self, node: ir.Node, members: Mapping[str | None, ir.Node]) -> bool:
-        value = self._tail(node.name or "")[-1]
-        name = value.name or ""
-        readers = consumers(value)
-        if name in self.protected or not readers or any(o.uses() for o in node.outputs[1:]):
-            return False
-        known = set(self.quantized[name].readers) if name in self.quantized else set()
-        return all(
-            (reader.name or "", index) in known or reader.name in members
-            for reader, index in readers
-        )
-
-    def _join(self, node: ir.Node) -> None:
-        for index, value in enumerate(self._data_inputs(node)):
-            if value is not None:
-                self._read(value.name or "", node.name or "", index)
-        tail = self._tail(node.name or "")
+    def _join(self, node: ir.Node, region: Region) -> None:
+        for index, value in region.data_inputs(node):
+            self._read(value.name or "", node.name or "", index)
+        tail = self.view.tail(node.name or "")
         self._absorb(tail)
         output = tail[-1]
         self._own(output)
-        if self._rule(node).same_scale and node.inputs[0] is not None:
+        if self.view.rule(node).same_scale and node.inputs[0] is not None:
             source = self.quantized[node.inputs[0].name or ""]
             self.quantized[output.name or ""].root = source.root
-
-
-def clip_bounds(node: ir.Node) -> tuple[float, float]:
-    """The bounds of a Relu or Clip; NaN where a bound is no constant, or one a caller may replace.
-
-    Comparisons with NaN are false, so an unknown bound is never taken for a fit.
-    """
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    bounds = [-np.inf, np.inf]
-    for place, name in enumerate(("min", "max")):
-        attribute = node.attributes.get(name)
-        if attribute is not None:
-            bounds[place] = attribute.as_float()
-        value = node.inputs[place + 1] if len(node.inputs) > place + 1 else None
-        if value is not None:
-            array = None if value.is_graph_input() else constant_array(value)
-            bounds[place] = np.nan if array is None else float(np.asarray(array).reshape(-1)[0])
-    return bounds[0], bounds[1]

@@ -14,19 +14,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxq.algorithms import range_choice
-from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import OutputError, QuantizedInput
-from onnxq.graph.edit import (
-    constant_array,
-    consumers,
-    value_by_name,
-)
-from onnxq.numerics.schemes import PerAxis, PerTensor, Scheme
+from onnxq.graph.edit import node_by_name, value_by_name
+from onnxq.numerics.schemes import PerAxis, PerTensor, QParams, Scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from onnxq.algorithms.range_choice import Candidate, Method
     from onnxq.algorithms.selection import QuantizedTensor, Selection
@@ -119,21 +115,35 @@ class StaticInt8:
                 requests += range_choice.error_requests(site, index, tensor.name, options)
         return requests
 
-    def alone_requests(self, model: ir.Model, chosen: Mapping[str, Candidate]) -> list[OutputError]:
-        """Output errors of each chosen site when it alone is quantized, weight and activation."""
+    def alone_requests(
+        self,
+        model: ir.Model,
+        chosen: Mapping[str, Candidate],
+        arrays: Mapping[str, NDArray[np.generic]],
+    ) -> list[OutputError]:
+        """Output errors of each chosen site when it alone is quantized, weight and activation.
+
+        Args:
+            model: The normalized model.
+            chosen: The range of each root tensor.
+            arrays: Those of the plan, which holds the weights' scales as they are written.
+        """
         sites = {site.name: site for site in self.selection.chosen}
-        values = value_by_name(model.graph)
+        values, nodes = value_by_name(model.graph), node_by_name(model.graph)
         requests = []
         for tensor, name, index in self._site_readers():
             site = sites[name]
-            weight = constant_array(values[site.weight or ""])
-            if weight is None:
-                continue
-            params = rounded_params(np.asarray(weight, np.float32), self.weight_scheme_for(site))
-            place = next(i for n, i in consumers(values[site.weight or ""]) if n.name == name)
+            weight = values[site.weight or ""]
+            scale = np.asarray(arrays[f"weight/{site.weight}/scale"], np.float32)
+            granularity = PerAxis(site.weight_axis or 0) if scale.ndim else PerTensor()
+            scheme = replace(self.weight_scheme_for(site), granularity=granularity)
+            params = QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
             activation = QuantizedInput(index, tensor.name, chosen[tensor.root].params)
-            quantized = QuantizedInput(place, site.weight or "", params)
-            requests.append(OutputError(name, activation, quantized, "alone"))
+            quantized = QuantizedInput(nodes[name].inputs.index(weight), site.weight or "", params)
+            # Under other scales another error is measured.
+            own = f"{scheme.label} {float(scale.sum(dtype=np.float64)):.9g}"
+            label = f"alone, {range_choice.error_label(index, chosen[tensor.root])}, {own}"
+            requests.append(OutputError(name, activation, quantized, label))
         return requests
 
     def choose(
@@ -172,14 +182,3 @@ class StaticInt8:
             for node, index in tensor.readers
             if node in sites
         ]
-
-
-def without_nan(selection: Selection, stats: Stats) -> dict[str, str]:
-    """Sites that must stay float because NaN was seen in what they would read, with the reason."""
-    bad = {name for name, tensor in stats.tensors.items() if tensor.nan}
-    return {
-        node: f"NaN was seen in its input {tensor.name!r} during calibration"
-        for tensor in selection.tensors
-        if tensor.name in bad or tensor.root in bad
-        for node, _ in tensor.readers
-    }

@@ -2,8 +2,8 @@
 
 After normalization: functions are inlined, constants are initializers of the main graph, constant
 expressions are computed (within bounds), weights that were only rearranged are the rearranged
-weights, operators with a weight have their plain form (``unfuse.py``, ``plain_*.py``),
-BatchNormalization behind a Conv is part of it, equal initializers and equal expressions exist once,
+weights, operators with a weight have their plain form (``unfuse.py``, ``plain_*.py``), what scales
+or shifts the channels of a Conv is part of it, equal initializers and equal expressions exist once,
 nodes are sorted, every node and value has a name of its own, types and shapes are inferred as far
 as they can be. Names freeze here.
 
@@ -26,7 +26,7 @@ from onnx_ir.passes import common
 from onnxq.errors import InternalError
 from onnxq.graph.deduplicate import DeduplicatePass
 from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone, sort_nodes
-from onnxq.graph.fold_batchnorm import FoldBatchNormPass
+from onnxq.graph.fold_affine import FoldAffinePass
 from onnxq.graph.fold_constants import FoldConstantsPass
 from onnxq.graph.fold_layout import FoldLayoutPass
 from onnxq.graph.names import UniqueNamesPass
@@ -96,7 +96,7 @@ def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResu
         infer_shapes(work)
         work = _attempt_all(work, (PlainMatMulPass(), PlainEinsumPass()), notes)
     finish = (
-        FoldBatchNormPass(),
+        FoldAffinePass(),
         DeduplicatePass(),
         *_common_subexpressions(work),
         common.RemoveUnusedNodesPass(),

@@ -12,6 +12,7 @@ from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.keep_apart import KeepApart
 from onnxq.passes.pack_blocks import PackBlocks
 from onnxq.passes.quantize_biases import QuantizeBiases
+from onnxq.passes.quantize_constants import QuantizeConstants
 from onnxq.passes.quantize_dynamic import QuantizeDynamic
 from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_recurrent import QuantizeRecurrent
@@ -38,6 +39,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         QuantizeRecurrent(plan),
         PackBlocks(plan),
         QuantizeBiases(plan),
+        QuantizeConstants(plan),
         QuantizeWeights(plan),
         InsertQDQ(plan),
         KeepApart(plan),

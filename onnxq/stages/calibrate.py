@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms import range_choice
 from onnxq.algorithms.build_plan import PlanLabels, decide
 from onnxq.algorithms.channel_scaling import ChannelScaling
+from onnxq.algorithms.guard import (
+    barred_tensors,
+    kept_float,
+    ruined_sites,
+    too_small,
+    why_ruined,
+)
 from onnxq.algorithms.keep_apart import find_kept_apart
-from onnxq.algorithms.static_int8 import without_nan
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect, observed_shapes, unknown
 from onnxq.calibration.requests import OutputError
-from onnxq.calibration.stats import Stats
 from onnxq.data import limit
 from onnxq.graph.edit import node_by_name
 from onnxq.graph.sites import find_sites
@@ -37,8 +42,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from onnxq.algorithms.range_choice import Candidate
+    from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.calibration.requests import Request
+    from onnxq.calibration.stats import Stats
     from onnxq.data import DataSource
     from onnxq.plan import Plan, ScalingEntry
     from onnxq.stages.prepare import Prepared
@@ -85,8 +92,10 @@ class Calibrated:
 
     Attributes:
         prepared: The scaled model with its sites.
-        config: What static INT8 was asked to do; sites that would read NaN are kept float.
+        config: What static INT8 was asked to do; what calibration forbids is kept float.
         chosen: The range of each tensor that has one.
+        ruined: Sites that are kept float because quantizing would ruin them, with the SQNR in
+            decibels that their output would have.
         stats: What was observed of the scaled model.
         scalings: How channels were scaled.
         arrays: The factors.
@@ -96,6 +105,7 @@ class Calibrated:
     prepared: Prepared
     config: StaticInt8
     chosen: Mapping[str, Candidate]
+    ruined: Mapping[str, float]
     stats: Stats
     scalings: tuple[ScalingEntry, ...]
     arrays: Mapping[str, np.ndarray]
@@ -120,6 +130,7 @@ class Calibrated:
             "scalings": self.scalings,
             "kept_apart": find_kept_apart(prepared.model, self.config.selection, prepared.target),
             "arrays": {**plan.arrays, **self.arrays},
+            "warnings": (*kept_float(prepared.select({}), self.config.selection), *plan.warnings),
         }
         return plan.model_copy(update=decided)
 
@@ -191,33 +202,55 @@ def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrate
     first = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
     scalings, arrays = _choose_scalings(first, observe)
     second = scaled(first, scalings, arrays, observe.data_digest) if scalings else first
-    config, chosen, best = _choose_ranges(second, observe)
+    choice = _choose_ranges(second, observe)
     if observe.observed:
         store(first.stats)
         if scalings:
             store(second.stats)
     run = CalibrationRun(
         method=prepared.recipe.calibration.method,
-        chosen=best,
+        chosen=choice.best,
         samples=len(data),
         seconds=time.perf_counter() - start,
         peak_rss_bytes=peak_rss_bytes(),
         reused=not observe.observed,
     )
-    return Calibrated(second.prepared, config, chosen, second.stats, scalings, arrays, run)
+    return Calibrated(
+        prepared=second.prepared,
+        config=choice.config,
+        chosen=choice.chosen,
+        ruined=choice.ruined,
+        stats=second.stats,
+        scalings=scalings,
+        arrays=arrays,
+        run=run,
+    )
 
 
-def site_errors(prepared: Prepared, data: DataSource, report: Report) -> dict[str, float]:
-    """SQNR in decibels of each site's output when it alone is quantized."""
+@dataclass(frozen=True, slots=True)
+class MeasuredSites:
+    """What calibration says of each site.
+
+    Attributes:
+        selection: What would be quantized.
+        sqnr_db: SQNR in decibels of each site's output when it alone is quantized, by name; of
+            those too that stay float because of it.
+    """
+
+    selection: Selection
+    sqnr_db: Mapping[str, float]
+
+
+def measure_sites(prepared: Prepared, data: DataSource, report: Report) -> MeasuredSites:
+    """Decide what is quantized, and measure each site when it alone is."""
     found = calibrate(prepared, data, report)
-    model = found.prepared
-    stage = Stage(model, Stats(model.digest, data.digest()))
-    requests = found.config.alone_requests(model.model, found.chosen)
-    Observer(model, data, report)(stage, requests, "measure sites")
-    return {
-        name: sqnr_db(error.signal, next(iter(error.noise.values())))
-        for name, error in stage.stats.sites.items()
-    }
+    stage = Stage(found.prepared, found.stats)
+    observe = Observer(found.prepared, data, report)
+    errors = dict(found.ruined)
+    for request in _alone(stage, observe, found.config, found.chosen):
+        error = found.stats.sites[request.site]
+        errors[request.site] = sqnr_db(error.signal, error.noise[request.label])
+    return MeasuredSites(found.config.selection, errors)
 
 
 def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]:
@@ -274,20 +307,60 @@ def scaled(
     return Stage(prepared, stats)
 
 
-def _choose_ranges(
-    stage: Stage, observe: Observer
-) -> tuple[StaticInt8, Mapping[str, Candidate], str]:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What is quantized, how, and what would have been ruined."""
+
+    config: StaticInt8
+    chosen: Mapping[str, Candidate]
+    best: str
+    ruined: Mapping[str, float]
+
+
+def _choose_ranges(stage: Stage, observe: Observer) -> _Choice:
     prepared, stats = stage.prepared, stage.stats
-    config = prepared.config(prepared.select({}))
-    observe(stage, config.requests(), "calibrate")
-    spoilt = without_nan(config.selection, stats)
-    if spoilt:
-        config = prepared.config(prepared.select(spoilt))
+    kept = too_small(prepared.model, prepared.select({}))
+    barred: dict[str, str] = {}
+    ruined: dict[str, float] = {}
+    while True:
+        config = _observed(stage, observe, kept, barred)
+        candidates = config.candidates(stats)
+        observe(stage, config.error_requests(candidates), "choose ranges")
+        options = {PER_SITE: config.choose(stats, candidates)}
+        best = PER_SITE
+        more = ruined_sites(_alone(stage, observe, config, options[best]), stats)
+        if not more and any(len(found) > 1 for found in candidates.values()):
+            options |= range_choice.uniform(candidates)
+            best = observe.best(stage, config, options)
+            more = ruined_sites(_alone(stage, observe, config, options[best]), stats)
+        if not more:
+            break
+        # Fewer tensors are quantized now; what was measured of the others stays known.
+        ruined |= more
+        kept |= {name: why_ruined(sqnr) for name, sqnr in more.items()}
+    return _Choice(config, options[best], best, ruined)
+
+
+def _observed(
+    stage: Stage, observe: Observer, kept: Mapping[str, str], barred: dict[str, str]
+) -> StaticInt8:
+    """What is quantized when nothing is that cannot be; ``barred`` is added to."""
+    prepared = stage.prepared
+    while True:
+        config = prepared.config(prepared.select(kept, barred))
         observe(stage, config.requests(), "calibrate")
-    candidates = config.candidates(stats)
-    observe(stage, config.error_requests(candidates), "choose ranges")
-    options = {PER_SITE: config.choose(stats, candidates)}
-    if any(len(found) > 1 for found in candidates.values()):
-        options |= range_choice.uniform(candidates)
-    best = observe.best(stage, config, options)
-    return config, options[best], best
+        found = barred_tensors(prepared.model, config.selection, stage.stats)
+        if found.keys() <= barred.keys():
+            return config
+        barred |= found
+
+
+def _alone(
+    stage: Stage, observe: Observer, config: StaticInt8, chosen: Mapping[str, Candidate]
+) -> list[OutputError]:
+    """Measure each site when it alone is quantized, with the scales that the plan would write."""
+    model = stage.prepared.model
+    plan = decide(model, config, chosen, stage.stats, _TRIAL)
+    requests = config.alone_requests(model, chosen, plan.arrays)
+    observe(stage, requests, "measure sites")
+    return requests

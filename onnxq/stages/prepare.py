@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.selection import Selection, select
@@ -53,9 +54,17 @@ class Prepared:
     outcomes: Mapping[str, RuleOutcome]
     files: frozenset[Path]
 
-    def select(self, more_float: Mapping[str, str]) -> Selection:
-        """Choose what is quantized; ``more_float`` are sites to keep, with the reason."""
-        return select(self.model, self.sites, self.target, {**self.kept(), **more_float})
+    def select(
+        self, more_float: Mapping[str, str], barred: Mapping[str, str] = MappingProxyType({})
+    ) -> Selection:
+        """Choose what is quantized.
+
+        Args:
+            more_float: Sites to keep, with the reason.
+            barred: Tensors that must not be quantized, with what was seen in them.
+        """
+        kept = {**self.kept(), **more_float}
+        return select(self.model, self.sites, self.target, kept, barred)
 
     def kept(self) -> dict[str, str]:
         """The sites that the recipe's rules keep float, with the reason."""

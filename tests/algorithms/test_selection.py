@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from onnxq.algorithms.selection import Selection, clip_bounds, select
+from onnxq.algorithms.selection import Selection, select
+from onnxq.algorithms.view import clip_bounds
 from onnxq.graph.sites import find_sites
 from onnxq.targets import load_target
 from tests.small_models import normal, normalized

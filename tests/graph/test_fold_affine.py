@@ -1,4 +1,4 @@
-"""Folding BatchNormalization: against float64, and where it must not happen."""
+"""Folding what follows a Conv: against float64, and where it must not happen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxq.graph import edit
-from onnxq.graph.fold_batchnorm import FoldBatchNormPass
+from onnxq.graph.fold_affine import FoldAffinePass
 from onnxq.graph.normalize import normalize
+from tests.small_models import normal, proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,6 +131,80 @@ def _negative_variance(model: ir.Model) -> None:
 def test_declined(change: Callable[[ir.Model], None]) -> None:
     model = _model(2)
     change(model)
-    result = FoldBatchNormPass()(model)
+    result = FoldAffinePass()(model)
     assert not result.modified
     assert "BatchNormalization" in [node.op_type for node in result.model.graph]
+
+
+CONSTANTS = {
+    "one element": np.float32(3),
+    "a channel": np.linspace(-2, 2, 6, dtype=np.float32).reshape(1, 6, 1, 1),
+    "without batch": np.linspace(0.5, 2, 6, dtype=np.float32).reshape(6, 1, 1),
+}
+
+
+def _arithmetic(expression: str, constant: NDArray[np.generic]) -> ir.Model:
+    return ir.serde.deserialize_model(
+        proto(
+            "g (float[n, 4, 5, 5] x) => (float[n, 6, 3, 3] y)"
+            f"{{ c = Conv(x, w) y = {expression} }}",
+            w=normal(0, 6, 4, 3, 3),
+            k=np.asarray(constant),
+        )
+    )
+
+
+@pytest.mark.parametrize("constant", CONSTANTS.values(), ids=CONSTANTS.keys())
+@pytest.mark.parametrize(
+    "expression", ["Add(c, k)", "Add(k, c)", "Sub(c, k)", "Mul(k, c)", "Div(c, k)"]
+)
+def test_arithmetic_with_a_constant(
+    expression: str, constant: NDArray[np.generic], run: Run
+) -> None:
+    model = _arithmetic(expression, constant)
+    result = normalize(model).model
+    assert [node.op_type for node in result.graph] == ["Conv"]
+    x = normal(1, 2, 4, 5, 5)
+    wanted, got = run(model, {"x": x})[0], run(result, {"x": x})[0]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("expression", "constant"),
+    [
+        ("Sub(k, c)", np.float32(3)),
+        ("Div(k, c)", np.float32(3)),
+        ("Div(c, k)", np.float32(0)),
+        ("Add(c, k)", np.float32(np.nan)),
+        ("Mul(c, k)", np.float32(np.inf)),
+        ("Add(c, k)", np.ones(3, np.float32)),
+        ("Add(c, k)", np.ones((2, 1, 1, 1), np.float32)),
+        ("Add(c, k)", np.ones((1, 1, 1, 1, 1), np.float32)),
+        ("Add(c, c)", np.float32(3)),
+    ],
+)
+def test_arithmetic_that_stays(expression: str, constant: NDArray[np.generic]) -> None:
+    result = FoldAffinePass()(_arithmetic(expression, constant))
+    assert not result.modified
+
+
+def test_a_chain_folds_and_a_shared_weight_is_only_shifted(run: Run) -> None:
+    """A Mul would change the weight that the other Conv reads too; an Add leaves it alone."""
+    model = ir.serde.deserialize_model(
+        proto(
+            """g (float[n, 4, 5, 5] x) => (float[n, 6, 3, 3] y, float[n, 6, 3, 3] z) {
+                c = Conv(x, w) a = Add(c, k) y = Mul(a, k)
+                d = Conv(x, v) e = Add(d, k) f = Mul(e, k) z = Add(f, k)
+                u = Conv(x, w) z2 = Neg(u)
+            }""",
+            w=normal(0, 6, 4, 3, 3),
+            v=normal(1, 6, 4, 3, 3),
+            k=np.linspace(0.5, 2, 6, dtype=np.float32).reshape(6, 1, 1),
+        )
+    )
+    model.graph.outputs.append(model.graph[-1].outputs[0])
+    result = normalize(model).model
+    assert sorted(node.op_type for node in result.graph) == ["Conv", "Conv", "Conv", "Mul", "Neg"]
+    x = normal(2, 2, 4, 5, 5)
+    for wanted, got in zip(run(model, {"x": x}), run(result, {"x": x}), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
