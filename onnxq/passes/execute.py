@@ -15,6 +15,7 @@ from onnxq.passes.quantize_embeddings import QuantizeEmbeddings
 from onnxq.passes.quantize_weights import QuantizeWeights
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
+from onnxq.passes.to_qoperator import ToQOperator
 
 if TYPE_CHECKING:
     from onnxq.plan import Plan
@@ -34,6 +35,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         QuantizeWeights(plan),
         InsertQDQ(plan),
         KeepApart(plan),
+        *((ToQOperator(plan),) if plan.format == "qoperator" else ()),
         Stamp(plan),
     )
     try:
