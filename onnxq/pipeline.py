@@ -32,6 +32,7 @@ from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, signature, summary
 from onnxq.passes.execute import execute
+from onnxq.passes.to_qoperator import kept_in_float
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
@@ -227,6 +228,7 @@ def quantize(
         warnings=(
             *prepared.notes,
             *plan.warnings,
+            *kept_in_float(quantized),
             *judge.warnings(verification, found.worst_sites(3)),
         ),
         missed=missed,

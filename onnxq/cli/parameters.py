@@ -16,6 +16,8 @@ METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
 
 SCHEMES = ("auto", "int8")
 
+FORMATS = ("qdq", "qoperator")
+
 _PATH = click.Path(path_type=Path)
 DATA_FORMS = "a folder of .npz files (one a sample), one .npz, or one .npy"
 
@@ -63,6 +65,7 @@ class RecipeArguments:
 
     recipe: Path | None = None
     scheme: str | None = None
+    format: str | None = None
     target: str | None = None
     calibration: str | None = None
     samples: int | None = None
@@ -81,7 +84,7 @@ def build_recipe(arguments: RecipeArguments) -> Recipe:
     from onnxq.recipe import Recipe, load_recipe
 
     recipe = Recipe() if arguments.recipe is None else load_recipe(arguments.recipe)
-    top = {key: getattr(arguments, key) for key in ("scheme", "target", "seed")}
+    top = {key: getattr(arguments, key) for key in ("scheme", "format", "target", "seed")}
     changed: dict[str, Any] = {key: value for key, value in top.items() if value is not None}
     changed["calibration"] = _calibration(arguments, recipe.calibration)
     recipe = recipe.model_copy(update=changed)

@@ -87,6 +87,13 @@ COMMAND = command(
             type=click.Choice(parameters.SCHEMES),
             help="What to make; auto picks, and says what and why.  [default: auto]",
         ),
+        click.Option(
+            ["--format"],
+            type=click.Choice(parameters.FORMATS),
+            help="How integers are written: float operators between QuantizeLinear and "
+            "DequantizeLinear, or operators on integers, which only ONNX Runtime knows (domain "
+            "com.microsoft).  [default: qdq]",
+        ),
         parameters.RECIPE,
         parameters.DATA,
         click.Option(

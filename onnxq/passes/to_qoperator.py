@@ -59,7 +59,7 @@ class ToQOperator(PlanPass):
             try:
                 written = _write(node, editor, target)
             except DeclinedError as error:
-                if _wanted(node):
+                if _wanted(node, target):
                     node.meta[_REASON] = str(error)
                 continue
             _replace(editor, node, written)
@@ -95,18 +95,15 @@ def _write(node: ir.Node, editor: Editor, target: Target) -> Written:
     return writer(node, editor)
 
 
-def _wanted(node: ir.Node) -> bool:
+def _wanted(node: ir.Node, target: Target) -> bool:
     """Whether a node stands between pairs: a plan meant it to run in integers."""
-    activations = [
-        found
-        for index in range(len(node.inputs))
-        if (found := integers_at(node, index)) is not None and constant_tensor(found.value) is None
-    ]
-    if not activations:
+    count = 1 if moves(node, target) else len(node.inputs)
+    data = range(2 if not node.domain and node.op_type in _SITES else count)
+    found = [integers_at(node, index) for index in data]
+    activations = [part for part in found if part and constant_tensor(part.value) is None]
+    if not activations or None in found:
         return False
-    if not node.domain and node.op_type in _SITES:
-        return integers_at(node, 0) is not None and integers_at(node, 1) is not None
-    return all(quantized(output) is not None for output in node.outputs)
+    return node.op_type in _SITES or all(quantized(output) for output in node.outputs)
 
 
 def _replace(editor: Editor, node: ir.Node, written: Written) -> None:

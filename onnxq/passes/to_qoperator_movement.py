@@ -3,7 +3,7 @@
 Cases:
 
 * ``Move(x) -> Q`` with dequantized ``x`` and the scale and zero point of ``x`` in each quantizer
-  behind it becomes ``Move`` on the integers;
+  behind it becomes ``Move`` on the integers. A Resize that interpolates stays;
 * ``Move(y) -> Q`` with a float ``y`` becomes ``Q(y) -> Move``, so that who makes ``y`` may write
   integers at once. Only for operators that give a quantized output for a quantized input wherever
   it stands (``output_q = "optional"`` in the target's table), with one output.
@@ -40,6 +40,9 @@ def move(node: ir.Node) -> Written:
     Raises:
         DeclinedError: The input or an output is float, or their scales differ.
     """
+    if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest":
+        message = "it interpolates, which ONNX Runtime rounds down on integers or does not do at all"
+        raise DeclinedError(message)
     x = per_tensor(node, 0)
     found = [quantized(output) for output in node.outputs]
     behind = [part for part in found if part is not None and same_parameters(x, part)]

@@ -5,6 +5,7 @@ rules, of which there are none::
 
     version = 1
     scheme = "auto"               # or "int8"
+    format = "qdq"                # or "qoperator": operators on integers instead of Q/DQ pairs
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split
     eval_fraction = 0.2           # the part of the data that calibration does not see

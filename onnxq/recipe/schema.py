@@ -155,6 +155,9 @@ class Recipe(_Frozen):
     Attributes:
         version: The version of the format.
         scheme: What the result is; ``auto`` picks by model and data.
+        format: How integers are written: ``qdq`` keeps float operators between QuantizeLinear and
+            DequantizeLinear, ``qoperator`` writes operators on integers, some of them in ONNX
+            Runtime's own domain com.microsoft.
         target: What runs the model.
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
@@ -166,6 +169,7 @@ class Recipe(_Frozen):
 
     version: Literal[1] = 1
     scheme: Literal["auto", "int8"] = "auto"
+    format: Literal["qdq", "qoperator"] = "qdq"
     target: str = Field(default="cpu", min_length=1)
     seed: int = Field(default=0, ge=0)
     eval_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
