@@ -27,9 +27,7 @@ _FAMILIES: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "QOperator",
-        frozenset(
-            {"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QAttention"}
-        ),
+        frozenset({"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QAttention"}),
     ),
     ("QDQ", frozenset({"QuantizeLinear", "DequantizeLinear"})),
 )

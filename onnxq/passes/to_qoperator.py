@@ -131,7 +131,7 @@ def _replace(editor: Editor, node: ir.Node, written: Written) -> None:
 
 
 def _drop_unread(graph: ir.Graph) -> None:
-    """Drop the quantizers and dequantizers that nobody reads any more, with what they alone read."""
+    """Drop quantizers and dequantizers that nobody reads any more, and what they alone read."""
     for node in reversed(tuple(graph)):
         unread = not any(output.uses() or output.is_graph_output() for output in node.outputs)
         if node.op_type in _CONVERSIONS and unread:

@@ -8,7 +8,6 @@ AveragePool with dilations, and what has several scales, stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -24,6 +23,8 @@ from onnxq.passes.to_qoperator_links import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from onnxq.passes.base import Editor
 
 _SOFTMAX_SINCE = 13
@@ -98,7 +99,7 @@ def _written(
     inputs: list[ir.Value | None] | list[ir.Value],
     parts: tuple[Integers, ...],
     y: Integers,
-    attributes: ir.Attributes | dict[str, ir.Attr],
+    attributes: Mapping[str, ir.Attr],
 ) -> Written:
     need_one_type(*parts, y)
     op = f"QLinear{node.op_type}"

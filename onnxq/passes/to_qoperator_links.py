@@ -1,4 +1,4 @@
-"""What stands around a node of the QDQ form: integers in front of its inputs, behind its outputs."""
+"""What stands around a node of the QDQ form: integers before its inputs, behind its outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxq.graph.edit import constant_array, consumers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,7 +69,7 @@ class Written:
 
     op: str
     domain: str
-    inputs: list[ir.Value | None]
+    inputs: Sequence[ir.Value | None]
     attributes: Mapping[str, ir.Attr]
     outputs: tuple[ir.Value, ...]
     replaced: tuple[ir.Node, ...]

@@ -41,7 +41,9 @@ def move(node: ir.Node) -> Written:
         DeclinedError: The input or an output is float, or their scales differ.
     """
     if node.op_type == "Resize" and node.attributes.get_string("mode", "nearest") != "nearest":
-        message = "it interpolates, which ONNX Runtime rounds down on integers or does not do at all"
+        message = (
+            "it interpolates, which ONNX Runtime rounds down on integers or does not do at all"
+        )
         raise DeclinedError(message)
     x = per_tensor(node, 0)
     found = [quantized(output) for output in node.outputs]

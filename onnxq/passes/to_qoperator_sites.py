@@ -51,7 +51,7 @@ def conv(node: ir.Node, _: Editor) -> Written:
     need_one_type(x, y)
     _need_types(x, w)
     bias = _bias(node, 2, x, w)
-    inputs = [*x.all, *w.all, *y.parameters, *bias]
+    inputs: list[ir.Value | None] = [*x.all, *w.all, *y.parameters, *bias]
     return Written("QLinearConv", "", inputs, node.attributes, (y.value,), (node, y.node))
 
 
@@ -87,8 +87,9 @@ def matmul(node: ir.Node, editor: Editor) -> Written:
     _need_types(x, w)
     y = quantized(node.outputs[0])
     if y is not None and y.axis is None and y.value.dtype == x.value.dtype:
-        inputs = [*x.all, *w.all, *y.parameters]
-        return Written("QLinearMatMul", "", inputs, {}, (y.value,), (node, y.node))
+        return Written(
+            "QLinearMatMul", "", [*x.all, *w.all, *y.parameters], {}, (y.value,), (node, y.node)
+        )
     add, bias = _bias_behind(node, x, w)
     if add is not None and bias is not None and _is_matrix(node.inputs[0]):
         return _qgemm(x, w, [bias.value], {}, (node, add))
@@ -96,8 +97,8 @@ def matmul(node: ir.Node, editor: Editor) -> Written:
     replaced = [node]
     if add is not None and bias is not None:
         base = (bias.value.name or "").removesuffix("_quantized")
-        numbers = array(bias.value).astype(np.float32) * array(bias.scale)
-        inputs.append(editor.constant(base, numbers.astype(np.float32).reshape(-1)))
+        numbers = array(bias.value).astype(np.float32) * array(bias.scale).astype(np.float32)
+        inputs.append(editor.constant(base, numbers.reshape(-1)))
         replaced.append(add)
     output = replaced[-1].outputs[0]
     return Written("MatMulIntegerToFloat", MICROSOFT, [*inputs], {}, (output,), tuple(replaced))
@@ -156,7 +157,7 @@ def _bias(
 
 
 def _in_units(bias: Integers, x: Integers, w: Integers, factor: float = 1.0) -> bool:
-    product = np.float32(factor) * array(x.scale).astype(np.float32) * array(w.scale)
+    product = factor * array(x.scale).astype(np.float64) * array(w.scale).astype(np.float64)
     same = np.allclose(array(bias.scale), product, rtol=1e-6, atol=0)
     return bool(same and not array(bias.zero_point).any())
 
