@@ -111,7 +111,7 @@ def _replace(editor: Editor, node: ir.Node, written: Written) -> None:
     outputs = [ir.Value(type=old.type, shape=old.shape) for old in written.outputs]
     new = ir.node(
         written.op,
-        written.inputs,
+        list(written.inputs),
         dict(written.attributes),
         domain=written.domain,
         outputs=outputs,

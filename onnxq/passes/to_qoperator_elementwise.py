@@ -23,7 +23,7 @@ from onnxq.passes.to_qoperator_links import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxq.passes.base import Editor
 
@@ -96,14 +96,14 @@ def where(node: ir.Node, _: Editor) -> Written:
 
 def _written(
     node: ir.Node,
-    inputs: list[ir.Value | None] | list[ir.Value],
+    inputs: Sequence[ir.Value | None],
     parts: tuple[Integers, ...],
     y: Integers,
     attributes: Mapping[str, ir.Attr],
 ) -> Written:
     need_one_type(*parts, y)
     op = f"QLinear{node.op_type}"
-    return Written(op, MICROSOFT, [*inputs], attributes, (y.value,), (node, y.node))
+    return Written(op, MICROSOFT, inputs, attributes, (y.value,), (node, y.node))
 
 
 ELEMENTWISE: Final[dict[str, Callable[[ir.Node, Editor], Written]]] = {

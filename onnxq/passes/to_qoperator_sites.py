@@ -51,7 +51,7 @@ def conv(node: ir.Node, _: Editor) -> Written:
     need_one_type(x, y)
     _need_types(x, w)
     bias = _bias(node, 2, x, w)
-    inputs: list[ir.Value | None] = [*x.all, *w.all, *y.parameters, *bias]
+    inputs = [*x.all, *w.all, *y.parameters, *bias]
     return Written("QLinearConv", "", inputs, node.attributes, (y.value,), (node, y.node))
 
 
@@ -101,7 +101,7 @@ def matmul(node: ir.Node, editor: Editor) -> Written:
         inputs.append(editor.constant(base, numbers.reshape(-1)))
         replaced.append(add)
     output = replaced[-1].outputs[0]
-    return Written("MatMulIntegerToFloat", MICROSOFT, [*inputs], {}, (output,), tuple(replaced))
+    return Written("MatMulIntegerToFloat", MICROSOFT, inputs, {}, (output,), tuple(replaced))
 
 
 def _qgemm(
