@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from onnxq.graph.edit import constant_tensor, remove_if_unread
+from onnxq.graph.opset import MICROSOFT
 from onnxq.passes.base import Editor, PlanPass
 from onnxq.passes.to_qoperator_elementwise import ELEMENTWISE
 from onnxq.passes.to_qoperator_links import (
-    MICROSOFT,
     DeclinedError,
     Written,
     integers_at,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
+from onnxq.graph.opset import MICROSOFT
 from onnxq.passes.to_qoperator_links import (
-    MICROSOFT,
     DeclinedError,
     Integers,
     Written,

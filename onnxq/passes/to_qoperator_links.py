@@ -9,14 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.edit import constant_array, consumers
+from onnxq.graph.opset import MICROSOFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-MICROSOFT: Final = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
 
 _EIGHT_BITS: Final = frozenset({ir.DataType.UINT8, ir.DataType.INT8})
 
@@ -176,7 +174,7 @@ def array(value: ir.Value) -> NDArray[np.generic]:
 
 def _parts(node: ir.Node, integers: ir.Value | None) -> Integers | None:
     """What a QuantizeLinear or DequantizeLinear says; None in a form that onnxq does not write."""
-    if node.domain or len(node.inputs) < 3:
+    if node.domain not in {"", MICROSOFT} or len(node.inputs) < 3:
         return None
     scale, zero_point = node.inputs[1], node.inputs[2]
     if integers is None or scale is None or zero_point is None:

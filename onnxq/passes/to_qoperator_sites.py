@@ -22,8 +22,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.edit import constant_array, consumers
+from onnxq.graph.opset import MICROSOFT
 from onnxq.passes.to_qoperator_links import (
-    MICROSOFT,
     DeclinedError,
     Integers,
     Written,

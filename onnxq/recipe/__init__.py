@@ -12,6 +12,10 @@ rules, of which there are none::
 
     channel_scaling = "auto"      # or "off": never even out channels before quantizing
 
+    [activation]
+    type = "uint8"                # or "int8", "uint16", "int16"; left out: what the target wants
+    symmetric = false
+
     [calibration]
     method = "auto"               # minmax, moving-average, percentile, entropy, mse
     percentile = 99.999           # what the percentile method keeps, in percent

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Recipe,
+    ("activation",): ActivationOverride,
     ("calibration",): CalibrationSettings,
     ("rules",): Rule,
     ("rules", "activation"): ActivationOverride,

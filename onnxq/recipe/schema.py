@@ -82,14 +82,14 @@ class CalibrationSettings(_Frozen):
 
 
 class ActivationOverride(_Frozen):
-    """Another scheme for the activations of a site; None keeps the target's.
+    """Another scheme for activations; None keeps what is said more generally, or the target's.
 
     Attributes:
         type: The integers.
         symmetric: Whether the zero point is in the middle.
     """
 
-    type: Literal["uint8", "int8"] | None = None
+    type: Literal["uint8", "int8", "uint16", "int16"] | None = None
     symmetric: bool | None = None
 
 
@@ -163,6 +163,7 @@ class Recipe(_Frozen):
         eval_fraction: The part of the data that calibration does not see.
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
             lowers the error of the sites that read them.
+        activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         rules: What is different for some sites; a later rule wins.
     """
@@ -174,6 +175,7 @@ class Recipe(_Frozen):
     seed: int = Field(default=0, ge=0)
     eval_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     channel_scaling: Literal["auto", "off"] = "auto"
+    activation: ActivationOverride = ActivationOverride()
     calibration: CalibrationSettings = CalibrationSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
