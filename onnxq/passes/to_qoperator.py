@@ -17,7 +17,6 @@ Nothing is decided and no number changes: the graph alone says what is written.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
@@ -26,12 +25,7 @@ from onnxq.graph.edit import constant_tensor, remove_if_unread
 from onnxq.graph.opset import MICROSOFT
 from onnxq.passes.base import Editor, PlanPass
 from onnxq.passes.to_qoperator_elementwise import ELEMENTWISE
-from onnxq.passes.to_qoperator_links import (
-    DeclinedError,
-    Written,
-    integers_at,
-    quantized,
-)
+from onnxq.passes.to_qoperator_links import DeclinedError, Written, integers_at, quantized
 from onnxq.passes.to_qoperator_movement import move, moves, quantize_first
 from onnxq.passes.to_qoperator_sites import conv, gemm, matmul
 from onnxq.targets import Target, load_target
@@ -141,5 +135,5 @@ def _drop_unread(graph: ir.Graph) -> None:
 
 
 def _forget(values: Iterable[ir.Value | None]) -> None:
-    for value in Counter(value for value in values if value is not None):
+    for value in dict.fromkeys(value for value in values if value is not None):
         remove_if_unread(value)

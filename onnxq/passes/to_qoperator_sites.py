@@ -81,8 +81,7 @@ def matmul(node: ir.Node, editor: Editor) -> Written:
         DeclinedError: A factor is float.
     """
     x = per_tensor(node, 0)
-    second = node.inputs[1]
-    rank = None if second is None or second.shape is None else second.shape.rank()
+    rank = _rank(node.inputs[1])
     w = _weight(node, 1, axis=1 if rank == 2 else None)
     _need_types(x, w)
     y = quantized(node.outputs[0])
@@ -91,7 +90,7 @@ def matmul(node: ir.Node, editor: Editor) -> Written:
             "QLinearMatMul", "", [*x.all, *w.all, *y.parameters], {}, (y.value,), (node, y.node)
         )
     add, bias = _bias_behind(node, x, w)
-    if add is not None and bias is not None and _is_matrix(node.inputs[0]):
+    if add is not None and bias is not None and _rank(node.inputs[0]) == rank == 2:
         return _qgemm(x, w, [bias.value], {}, (node, add))
     inputs = [x.value, w.value, x.scale, w.scale, x.zero_point, w.zero_point]
     replaced = [node]
@@ -123,8 +122,7 @@ def _qgemm(
 def _weight(node: ir.Node, index: int, *, axis: int | None) -> Integers:
     """The second factor, of one scale or of one for each index along ``axis``."""
     found = dequantized(node, index)
-    rank = None if found.value.shape is None else found.value.shape.rank()
-    given = found.axis
+    rank, given = _rank(found.value), found.axis
     if given is not None and given < 0 and rank is not None:
         given += rank
     if given is not None and given != axis:
@@ -183,5 +181,5 @@ def _bias_behind(
     return (add, found) if numbers.shape in {(columns[-1],), (1, columns[-1])} else (None, None)
 
 
-def _is_matrix(value: ir.Value | None) -> bool:
-    return value is not None and value.shape is not None and value.shape.rank() == 2
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
