@@ -34,6 +34,9 @@ Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
 """``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time,
 ``int8-weights`` reads float activations and stores its weight as integers."""
 
+Format = Literal["qdq", "qoperator"]
+"""How integers are written: float operators between Q/DQ pairs, or operators on integers."""
+
 
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -235,6 +238,7 @@ class Plan(_Entry):
     """What was decided for one model.
 
     Attributes:
+        format: How the model is written; ``qoperator`` needs the domain com.microsoft.
         independent: Whether data that calibration did not see was kept for the comparison.
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
@@ -249,6 +253,7 @@ class Plan(_Entry):
     model_digest: str
     data_digest: str
     scheme: str
+    format: Format = "qdq"
     target: str
     minimum_opset: int
     independent: bool

@@ -34,6 +34,7 @@ def plan_for(
     keep_float: Mapping[str, str] | None = None,
     outcomes: Mapping[str, RuleOutcome] | None = None,
     weight: Scheme | None = None,
+    activation: Scheme | None = None,
 ) -> Plan:
     """The static INT8 plan for the CPU where each tensor has the given extrema.
 
@@ -44,8 +45,9 @@ def plan_for(
     target = load_target("cpu")
     selection = select(model, find_sites(model), target, keep_float or {})
     settings = CalibrationSettings(method="minmax")
+    coded = activation or target.activation
     integers = weight or weight_scheme(target, inspect_machine()).scheme
-    config = StaticInt8(selection, target.activation, integers, settings, outcomes or {})
+    config = StaticInt8(selection, coded, integers, settings, outcomes or {})
     stats = Stats("sha256:model", "sha256:data", 1)
     for name, (low, high) in ranges.items():
         stats.tensors[name] = TensorStats(2, [low], [high])

@@ -61,6 +61,7 @@ def test_the_documented_example_loads(tmp_path: Path) -> None:
     assert recipe.rules[2].weight == WeightOverride(granularity="tensor", bits=7)
     shown = tomllib.loads(path.read_text(encoding="utf-8"))
     assert shown["scheme"] == Recipe().scheme
+    assert recipe.activation == ActivationOverride(type="uint8", symmetric=False)
     assert shown["eval_fraction"] == Recipe().eval_fraction
 
 
@@ -76,6 +77,17 @@ def test_the_documented_example_loads(tmp_path: Path) -> None:
             "recipe.unknown_key",
             ["calibration.mehtod", "Did you mean 'method'?", "memory_budget"],
         ),
+        (
+            "version = 1\n[activation]\ntype = 'uint12'",
+            "recipe.value",
+            ["activation.type = 'uint12'", "Did you mean 'uint16'?"],
+        ),
+        (
+            "version = 1\n[activation]\nbits = 16",
+            "recipe.unknown_key",
+            ["activation.bits", "The keys here: type, symmetric."],
+        ),
+        ("version = 1\nformat = 'qop'", "recipe.value", ["format = 'qop'"]),
         (
             "version = 1\n[[rules]]\nmatch = '*'\nkep = 'float'",
             "recipe.unknown_key",

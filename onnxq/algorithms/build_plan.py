@@ -170,6 +170,10 @@ class _Builder:
         for name, sites in self.sites.items():
             scheme = self.config.weight_scheme_for(sites[0])
             axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+            if axis is not None and any(self._is_wide(site) for site in sites):
+                # Counted from the end, the axis keeps ONNX Runtime from making MatMulNBits of a
+                # MatMul with float activations, which rounds them to 8 bits in blocks.
+                axis -= self._array(name).ndim
             params = rounded_params(self._array(name), scheme)
             scale = self._with_room_for_biases(params, sites)
             self._warn(name, sites, scale / params.scale)
@@ -279,6 +283,8 @@ class _Builder:
         It merges ``MatMul -> Add(bias[N])`` into a Gemm before it looks at Q/DQ where the
         activation has two axes or a static shape; with a float bias that Gemm is a float one.
         """
+        if self._is_wide(site):
+            return None
         if site.bias is not None:
             index = self._index(site.name, site.bias)
             return BiasEntry(node=site.name, input=index, initializer=site.bias)
@@ -300,6 +306,13 @@ class _Builder:
         if array.shape not in ((channels,), (1, channels)) or other.is_graph_input():
             return None
         return BiasEntry(node=node.name or "", input=1 - index, initializer=other.name or "")
+
+    def _is_wide(self, site: Site) -> bool:
+        """Whether its activation has integers that no kernel multiplies, so that it runs in float.
+
+        Its bias then stays float: in units of so small a scale it would not fit into int32.
+        """
+        return self._params(site.activation or "").scheme.bits > 8
 
     def _params(self, tensor: str) -> QParams:
         return self.chosen[self.roots[tensor]].params

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnxq.calibration.requests import Request
     from onnxq.calibration.stats import SiteError, Stats
     from onnxq.graph.sites import Site
-    from onnxq.recipe import CalibrationSettings, RuleOutcome
+    from onnxq.recipe import ActivationOverride, CalibrationSettings, RuleOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,7 @@ class StaticInt8:
         """The integers of one tensor: the first rule about a reader, else the target's."""
         for rule in self._rules(tensor):
             if rule.activation is not None:
-                kind, symmetric = rule.activation.type, rule.activation.symmetric
-                general = self.activation
-                return replace(
-                    general,
-                    signed=general.signed if kind is None else kind == "int8",
-                    symmetric=general.symmetric if symmetric is None else symmetric,
-                )
+                return with_override(self.activation, rule.activation)
         return self.activation
 
     def weight_scheme_for(self, site: Site) -> Scheme:
@@ -182,3 +176,12 @@ class StaticInt8:
             for node, index in tensor.readers
             if node in sites
         ]
+
+
+def with_override(scheme: Scheme, override: ActivationOverride) -> Scheme:
+    """The scheme of activations with what the recipe says of it."""
+    symmetric = scheme.symmetric if override.symmetric is None else override.symmetric
+    if override.type is None:
+        return replace(scheme, symmetric=symmetric)
+    kind = np.dtype(override.type)
+    return replace(scheme, bits=8 * kind.itemsize, signed=kind.kind == "i", symmetric=symmetric)

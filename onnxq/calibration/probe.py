@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from onnxq.errors import InternalError
 from onnxq.graph.edit import NameScope, constant_array, initializer, node_by_name, value_by_name
+from onnxq.graph.opset import conversion_domain
 from onnxq.numerics.affine import fake_quantize
 from onnxq.numerics.histogram import MASK_MAGNITUDE
 
@@ -126,13 +127,16 @@ class ProbeGraph:
             if request.factor is not None:
                 scaling = self._constant(("factor", request.name, factor), request.factor)
                 value = self._op("Mul", [value, scaling])
+            domain = ""
             if params is None:
                 coded, scale, zero = self._quantized_at_run_time(value)
             else:
                 scale = self._constant(("scale", *key), np.asarray(params.scale, np.float32))
                 zero = self._constant(("zero_point", *key), np.asarray(params.zero_point))
-                coded = self._op("QuantizeLinear", [value, scale, zero])
-            self._quantized[key] = self._op("DequantizeLinear", [coded, scale, zero])
+                domain = conversion_domain(self.model, params.scheme.bits)
+                coded = self._op("QuantizeLinear", [value, scale, zero], domain=domain)
+            inputs = [coded, scale, zero]
+            self._quantized[key] = self._op("DequantizeLinear", inputs, domain=domain)
         return self._quantized[key]
 
     def _quantized_at_run_time(self, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -167,10 +171,15 @@ class ProbeGraph:
         return self._op(op, [value], {"keepdims": 0, "axes": axes})
 
     def _op(
-        self, op: str, inputs: list[ir.Value], attributes: dict[str, int | list[int]] | None = None
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        attributes: dict[str, int | list[int]] | None = None,
+        *,
+        domain: str = "",
     ) -> ir.Value:
-        output = ir.val(self._name())
-        node = ir.node(op, inputs, attributes or {}, outputs=[output], name=self._name())
+        output, name = ir.val(self._name()), self._name()
+        node = ir.node(op, inputs, attributes or {}, domain=domain, outputs=[output], name=name)
         self.graph.append(node)
         return output
 

@@ -30,6 +30,7 @@ SCHEMA_VERSION = 1
 
 _OF_QUANTIZE = (
     "scheme",
+    "format",
     "target",
     "kernels",
     "metrics",
@@ -109,6 +110,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         ),
         "scheme": result.scheme,
         "scheme_reason": result.scheme_reason,
+        "format": result.plan.format,
         "target": result.target,
         **planned(result.plan),
         "kernels": {"planned": 0, "integer": 0, "by_op": {}},

@@ -19,6 +19,8 @@ SCHEMES = ("auto", "int8", "int8-dynamic", "int8-weights")
 
 BLOCK_SIZES = ("16", "32", "64", "128", "256")
 
+FORMATS = ("qdq", "qoperator")
+
 _PATH = click.Path(path_type=Path)
 DATA_FORMS = "a folder of .npz files (one a sample), one .npz, or one .npy"
 
@@ -79,6 +81,7 @@ class RecipeArguments:
     recipe: Path | None = None
     scheme: str | None = None
     block_size: str | None = None
+    format: str | None = None
     target: str | None = None
     calibration: str | None = None
     samples: int | None = None
@@ -97,7 +100,7 @@ def build_recipe(arguments: RecipeArguments) -> Recipe:
     from onnxq.recipe import Recipe, load_recipe
 
     recipe = Recipe() if arguments.recipe is None else load_recipe(arguments.recipe)
-    top = {key: getattr(arguments, key) for key in ("scheme", "target", "seed")}
+    top = {key: getattr(arguments, key) for key in ("scheme", "format", "target", "seed")}
     changed: dict[str, Any] = {key: value for key, value in top.items() if value is not None}
     changed["calibration"] = _calibration(arguments, recipe.calibration)
     if arguments.block_size is not None:

@@ -80,6 +80,13 @@ COMMAND = command(
         parameters.OUTPUT,
         parameters.SCHEME,
         parameters.BLOCK_SIZE,
+        click.Option(
+            ["--format"],
+            type=click.Choice(parameters.FORMATS),
+            help="How integers of int8 are written: float operators between QuantizeLinear and "
+            "DequantizeLinear, or operators on integers, which only ONNX Runtime knows (domain "
+            "com.microsoft).  [default: qdq]",
+        ),
         parameters.RECIPE,
         parameters.DATA,
         click.Option(

@@ -35,6 +35,8 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
     """Everything, in the order of interest."""
     yield line(_verdict(result), style="bold")
     yield line(f"Scheme {result.scheme} for {result.target}: {result.scheme_reason}.")
+    if result.plan.format == "qoperator":
+        yield line("Written as operators on integers (domains ai.onnx and com.microsoft).")
     found = result.verification
     if found is not None:
         yield ""

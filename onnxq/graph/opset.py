@@ -15,12 +15,28 @@ from onnxq.graph.shapes import through_proto
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+MICROSOFT = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
 _CONVERTER_FROM = 18
+_WIDE_SINCE = 21
 
 
 def opset_version(model: ir.Model) -> int:
     """The version of the ONNX domain; 0 if the model imports none."""
     return model.opset_imports.get("", 0)
+
+
+def conversion_domain(model: ir.Model, bits: int) -> str:
+    """The domain of QuantizeLinear and DequantizeLinear for integers of a width, imported.
+
+    ONNX's own take 16 bits from opset 21 on. Below, ONNX Runtime's do, so that no operator of the
+    model has to be converted.
+    """
+    if bits <= 8 or opset_version(model) >= _WIDE_SINCE:
+        return ""
+    model.opset_imports.setdefault(MICROSOFT, 1)
+    return MICROSOFT
 
 
 def raise_opset(model: ir.Model, minimum: int) -> ir.Model:

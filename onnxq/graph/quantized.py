@@ -22,11 +22,13 @@ _FAMILIES: tuple[tuple[str, frozenset[str]], ...] = (
                 "DynamicQuantizeLinear",
                 "DynamicQuantizeMatMul",
                 "DynamicQuantizeLSTM",
-                "MatMulIntegerToFloat",
             }
         ),
     ),
-    ("QOperator", frozenset({"ConvInteger", "MatMulInteger", "QGemm", "QAttention"})),
+    (
+        "QOperator",
+        frozenset({"ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QAttention"}),
+    ),
     ("QDQ", frozenset({"QuantizeLinear", "DequantizeLinear"})),
 )
 

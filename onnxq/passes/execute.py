@@ -20,6 +20,7 @@ from onnxq.passes.quantize_weights import QuantizeWeights
 from onnxq.passes.restore_layout import RestoreLayout
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
+from onnxq.passes.to_qoperator import ToQOperator
 
 if TYPE_CHECKING:
     from onnxq.plan import Plan
@@ -44,6 +45,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         InsertQDQ(plan),
         KeepApart(plan),
         RestoreLayout(),
+        *((ToQOperator(plan),) if plan.format == "qoperator" else ()),
         Stamp(plan),
     )
     try:

@@ -29,6 +29,7 @@ def metadata(plan: Plan) -> dict[str, str]:
     return {
         "onnxq.version": plan.onnxq_version,
         "onnxq.scheme": plan.scheme,
+        "onnxq.format": plan.format,
         "onnxq.target": plan.target,
         "onnxq.sites": f"{quantized} of {len(plan.sites)} quantized",
         "onnxq.float_model": plan.model_digest,

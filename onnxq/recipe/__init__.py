@@ -5,11 +5,16 @@ rules, of which there are none::
 
     version = 1
     scheme = "auto"               # int8, int8-dynamic, int8-weights
+    format = "qdq"                # or "qoperator": operators on integers instead of Q/DQ pairs
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split
     eval_fraction = 0.2           # the part of the data that calibration does not see
 
     channel_scaling = "auto"      # or "off": never even out channels before quantizing
+
+    [activation]
+    type = "uint8"                # or "int8", "uint16", "int16"; left out: what the target wants
+    symmetric = false
 
     [calibration]
     method = "auto"               # minmax, moving-average, percentile, entropy, mse

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Recipe,
+    ("activation",): ActivationOverride,
     ("calibration",): CalibrationSettings,
     ("weights",): WeightSettings,
     ("rules",): Rule,

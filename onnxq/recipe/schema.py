@@ -102,14 +102,14 @@ class WeightSettings(_Frozen):
 
 
 class ActivationOverride(_Frozen):
-    """Another scheme for the activations of a site; None keeps the target's.
+    """Another scheme for activations; None keeps what is said more generally, or the target's.
 
     Attributes:
         type: The integers.
         symmetric: Whether the zero point is in the middle.
     """
 
-    type: Literal["uint8", "int8"] | None = None
+    type: Literal["uint8", "int8", "uint16", "int16"] | None = None
     symmetric: bool | None = None
 
 
@@ -175,11 +175,15 @@ class Recipe(_Frozen):
     Attributes:
         version: The version of the format.
         scheme: What the result is; ``auto`` picks by model and data.
+        format: How integers are written: ``qdq`` keeps float operators between QuantizeLinear and
+            DequantizeLinear, ``qoperator`` writes operators on integers, some of them in ONNX
+            Runtime's own domain com.microsoft.
         target: What runs the model.
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
             lowers the error of the sites that read them.
+        activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.
         rules: What is different for some sites; a later rule wins.
@@ -187,10 +191,12 @@ class Recipe(_Frozen):
 
     version: Literal[1] = 1
     scheme: Scheme = "auto"
+    format: Literal["qdq", "qoperator"] = "qdq"
     target: str = Field(default="cpu", min_length=1)
     seed: int = Field(default=0, ge=0)
     eval_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     channel_scaling: Literal["auto", "off"] = "auto"
+    activation: ActivationOverride = ActivationOverride()
     calibration: CalibrationSettings = CalibrationSettings()
     weights: WeightSettings = WeightSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()

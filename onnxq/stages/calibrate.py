@@ -127,6 +127,7 @@ class Calibrated:
         )
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
         decided = {
+            "format": prepared.recipe.format,
             "scalings": self.scalings,
             "kept_apart": find_kept_apart(prepared.model, self.config.selection, prepared.target),
             "arrays": {**plan.arrays, **self.arrays},

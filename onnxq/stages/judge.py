@@ -63,6 +63,8 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
     texts.extend(fidelity.remarks)
     if fidelity.sqnr_db is not None and fidelity.sqnr_db < LOW_SQNR:
         texts.append(_why_wrong(fidelity.sqnr_db, worst))
+    if kernels.without_kernel:
+        texts.append(_why_float(kernels))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
         count = f"{len(kernels.missed)} of {kernels.planned + kernels.planned_blocks}"
@@ -80,9 +82,18 @@ def _why_wrong(sqnr: float, worst: Sequence[str]) -> str:
     )
 
 
+def _why_float(kernels: KernelReport) -> str:
+    names = kernels.without_kernel
+    return (
+        f"{len(names)} sites run in float behind QuantizeLinear and DequantizeLinear, because the "
+        "provider has no kernel for the integers that the recipe gives their activations: "
+        f"{', '.join(names[:5])}"
+    )
+
+
 def _why_slow(kernels: KernelReport, ratio: float) -> str:
     text = f"slower than float: {ratio:.2f} times its speed"
-    if kernels.missed:
+    if kernels.missed or kernels.without_kernel:
         return f"{text}; the cause is the sites that run in float behind Q/DQ pairs, named above"
     if kernels.planned_blocks:
         return f"{text}, though all {kernels.blocks} planned sites run on weights in blocks"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.selection import Selection, select
-from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.static_int8 import StaticInt8, with_override
 from onnxq.errors import ModelError
 from onnxq.graph.external import external_files
 from onnxq.graph.io import digest, load
@@ -17,7 +17,7 @@ from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.providers import runtime_version
-from onnxq.targets import Target, load_target, weight_scheme
+from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +72,10 @@ class Prepared:
 
     def config(self, selection: Selection) -> StaticInt8:
         """What static INT8 is asked to do."""
-        weight = weight_scheme(self.target, inspect_machine()).scheme
+        weight = _weight_scheme(self.target, self.recipe).scheme
+        activation = with_override(self.target.activation, self.recipe.activation)
         calibration = self.recipe.calibration
-        return StaticInt8(selection, self.target.activation, weight, calibration, self.outcomes)
+        return StaticInt8(selection, activation, weight, calibration, self.outcomes)
 
 
 def prepare(source: Path, recipe: Recipe) -> Prepared:
@@ -97,7 +98,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     target = load_target(recipe.target)
     normalized = normalized_for(loaded, target.min_opset, target.widens)
-    remarks = [weight_scheme(target, inspect_machine()).reason, _other_runtime(target)]
+    remarks = [_weight_scheme(target, recipe).reason, _other_runtime(target)]
     sites = find_sites(normalized.model)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
@@ -111,6 +112,13 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
         outcomes={site.name: rule for site, rule in zip(sites, outcomes, strict=True)},
         files=frozenset(external_files(loaded)),
     )
+
+
+def _weight_scheme(target: Target, recipe: Recipe) -> WeightScheme:
+    """What weights may have; where all activations have 16 bits no kernel can saturate."""
+    if with_override(target.activation, recipe.activation).bits > 8:
+        return WeightScheme(target.weight)
+    return weight_scheme(target, inspect_machine())
 
 
 def _other_runtime(target: Target) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.runtime.kernels import NBITS_OPS, executed, integer_sites, tally
+from onnxq.targets import load_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ class KernelReport:
     """Planned and real integer kernels.
 
     Attributes:
-        planned: Sites with a weight and an activation that the plan quantizes.
+        planned: Sites with a weight and an activation that the plan quantizes, and for whose
+            integers the provider has a kernel.
         integer: How many of them run in integer kernels.
         by_op: All integer kernels by operator, those without weights too.
         missed: Sites that were planned and run in float.
@@ -35,6 +37,8 @@ class KernelReport:
             are for.
         mac_share: Share of the multiply-accumulates of all sites that run in integer kernels; None
             where they are not known.
+        without_kernel: Sites whose activations have integers, such as uint16, that the provider has
+            no kernel for: they are quantized, and run in float.
     """
 
     planned: int
@@ -46,6 +50,7 @@ class KernelReport:
     conversions: int
     behind: Mapping[str, int]
     mac_share: float | None
+    without_kernel: tuple[str, ...] = ()
 
 
 def report_kernels(
@@ -60,7 +65,10 @@ def report_kernels(
         provider: Where it runs.
     """
     nodes = executed(path, provider)
-    weights = _planned(plan)
+    floating = _without_kernel(plan)
+    every = _planned(plan)
+    without_kernel = tuple(name for name in every if name in floating)
+    weights = {site: name for site, name in every.items() if site not in floating}
     found = integer_sites(nodes, weights)
     blocks = {entry.node for entry in plan.blocks}
     in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
@@ -76,6 +84,20 @@ def report_kernels(
         conversions=sum(node.op in _CONVERSIONS for node in nodes),
         behind=_behind(nodes),
         mac_share=sum(macs.get(name, 0) for name in found) / total if total else None,
+        without_kernel=without_kernel,
+    )
+
+
+def _without_kernel(plan: Plan) -> frozenset[str]:
+    """Nodes that read activations of a type that is not among those of their operator's rule."""
+    target = load_target(plan.target)
+    ops = {site.name: site.op for site in plan.sites}
+    return frozenset(
+        reader.node
+        for entry in plan.activations
+        for reader in entry.readers
+        if reader.node in ops
+        and entry.params().scheme.dtype.name not in target.rule(ops[reader.node]).activations
     )
 
 

@@ -251,7 +251,7 @@ def test_export(tmp_path: Path) -> None:
 
 
 def test_options_override_the_recipe(tmp_path: Path) -> None:
-    from onnxq.cli.parameters import METHODS, SCHEMES, RecipeArguments, build_recipe
+    from onnxq.cli.parameters import FORMATS, METHODS, SCHEMES, RecipeArguments, build_recipe
 
     path = tmp_path / "recipe.toml"
     path.write_text(
@@ -270,4 +270,5 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
     assert [rule.match for rule in recipe.rules] == [("op:Gemm",), ("a*",)]
     assert build_recipe(RecipeArguments()) == Recipe()
     assert set(METHODS) == set(CalibrationMethod.__args__)  # type: ignore[attr-defined]
+    assert set(FORMATS) == set(Recipe.model_fields["format"].annotation.__args__)  # type: ignore[union-attr]
     assert set(SCHEMES) == set(Recipe.model_fields["scheme"].annotation.__args__)  # type: ignore[union-attr]

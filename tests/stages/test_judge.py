@@ -87,6 +87,14 @@ def test_slower_because_sites_run_in_float() -> None:
     assert "conversions" not in slow
 
 
+def test_sites_without_a_kernel_are_told_once() -> None:
+    kernels = replace(KERNELS, planned=1, integer=1, without_kernel=("/a", "/b"))
+    (text,) = told(kernels=kernels)
+    assert text.startswith("2 sites run in float")
+    assert text.endswith("/a, /b")
+    assert "named above" in told(kernels=kernels, ratio=0.5)[1]
+
+
 def test_low_accuracy_and_no_independence_are_told() -> None:
     first, second = told(replace(FIDELITY, sqnr_db=9.94, independent=False))
     assert first.startswith("not independently verified: calibration saw samples")
