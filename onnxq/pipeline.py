@@ -20,6 +20,7 @@ from onnxq.data import (
     DataLike,
     Labels,
     Split,
+    check_all,
     held_out,
     limit,
     load_labels,
@@ -170,7 +171,8 @@ def quantize(
 
     Args:
         model: The float model.
-        data: Calibration data: a path, or an iterable of dicts from input name to array.
+        data: Calibration data: a path, an iterable of dicts from input name to array, or another
+            form of :data:`onnxq.data.DataLike`; a ``Reading`` where images or texts are to be read.
         output: The file to write. It is replaced only by a verified model.
         recipe: What is wanted; the default recipe if left out.
         target: What the model will run on; overrides the recipe's.
@@ -189,6 +191,7 @@ def quantize(
     prepared = prepare(source, recipe)
     check_output(output, model=source, files=prepared.files)
     split, labels = _open(prepared, data, options)
+    prepared = replace(prepared, notes=(*prepared.notes, *split.notes))
     written, prepared = prepared.model, learn_types(prepared, split.calibration)
     selection = prepared.select({})
     if not selection.chosen:
@@ -260,9 +263,10 @@ def calibrate(
     check_output(output, model=model, files=prepared.files)
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
+    check_all(source)
     found = run_calibration(learn_types(prepared, source), source, report)
     save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
-    return found.run
+    return replace(found.run, notes=source.notes)
 
 
 def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
@@ -319,6 +323,8 @@ def inspect(
     if data is not None:
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
+        check_all(source)
+        prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
         selection = prepared.select({})
         errors = site_errors(prepared, source, report)

@@ -60,15 +60,15 @@ class SettingsFile(Generic[Settings]):
         try:
             document = tomllib.loads(read_regular(path, _MOST_BYTES).decode("utf-8"))
         except OSError as error:
-            text = f"the {self.noun} cannot be read ({error.strerror})"
-            raise self._refusal("unreadable", text, path, remedy) from error
+            code, text = "unreadable", f"the {self.noun} cannot be read ({error.strerror})"
+            raise self._refusal(code, text, path, remedy) from error
         except UnicodeDecodeError as error:
-            text = f"the {self.noun} is not UTF-8 text"
-            raise self._refusal("syntax", text, path, remedy) from error
+            code, text = "syntax", f"the {self.noun} is not UTF-8 text"
+            raise self._refusal(code, text, path, remedy) from error
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            text = f"the {self.noun} is not TOML: {error}"
+            code, text = "syntax", f"the {self.noun} is not TOML: {error}"
             remedy = f"Strings stand in quotes, tables as {self.tables}."
-            raise self._refusal("syntax", text, path, remedy) from error
+            raise self._refusal(code, text, path, remedy) from error
         return self.parse(document, where=str(path))
 
     def parse(self, document: Mapping[str, Any], *, where: str) -> Settings:
@@ -80,11 +80,11 @@ class SettingsFile(Generic[Settings]):
         """
         version = document.get("version")
         if version is None:
-            text = f"the {self.noun} does not say its version"
-            raise self._refusal("version", text, where, f"Begin it with: version = {self.version}")
+            code, text = "version", f"the {self.noun} does not say its version"
+            raise self._refusal(code, text, where, f"Begin it with: version = {self.version}")
         if isinstance(version, bool) or version != self.version:
-            text = f"version {version!r}; this onnxq reads version {self.version}"
-            raise self._refusal("version", text, where, "Write it for that version.")
+            code, text = "version", f"version {version!r}; this onnxq reads version {self.version}"
+            raise self._refusal(code, text, where, "Write it for that version.")
         try:
             return self.model.model_validate(dict(document))
         except ValidationError as error:
