@@ -16,6 +16,7 @@ from onnxq._version import __version__
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.data.reading import Reading
     from onnxq.errors import (
         BoundMissedError,
         DataError,
@@ -63,6 +64,7 @@ __all__ = [
     "PlanError",
     "ProviderError",
     "QuantizeResult",
+    "Reading",
     "Recipe",
     "RecipeError",
     "RunOptions",
@@ -82,6 +84,7 @@ __all__ = [
 
 _HOMES = {
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
+    "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",
         "DataError",

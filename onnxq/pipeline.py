@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.data import DataLike, limit, open_data
+from onnxq.data import DataLike, check_all, limit, open_data
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, load, publish, save, staging
@@ -167,8 +167,9 @@ def quantize(
 
     Args:
         model: The float model.
-        data: Calibration data: a path, or an iterable of dicts from input name to array. None for
-            schemes that do without; the result is then compared on made-up inputs only.
+        data: Calibration data: a path, an iterable of dicts from input name to array, or another
+            form of :data:`onnxq.data.DataLike`; a ``Reading`` where images or texts are to be read.
+            None for schemes that do without; the result is then compared on made-up inputs only.
         output: The file to write. It is replaced only by a verified model.
         recipe: What is wanted; the default recipe if left out.
         target: What the model will run on; overrides the recipe's.
@@ -187,6 +188,7 @@ def quantize(
     prepared = prepare(source, recipe)
     check_output(output, model=source, files=prepared.files)
     samples = open_samples(prepared, data, options.eval_data, options.labels)
+    prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
     macs = observed_macs(prepared, samples.first)
     found = decide_plan(
@@ -258,9 +260,10 @@ def calibrate(
     check_output(output, model=model, files=prepared.files)
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
+    check_all(source)
     found = run_calibration(learn_types(prepared, source), source, report)
     save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
-    return found.run
+    return replace(found.run, notes=source.notes)
 
 
 def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
@@ -318,6 +321,8 @@ def inspect(
     if data is not None:
         source = open_data(data, signature(prepared.model))
         source = limit(source, recipe.calibration.samples, seed=recipe.seed)
+        check_all(source)
+        prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
         measured = measure_sites(prepared, source, report)
         selection, decision = selection_for(prepared)

@@ -29,6 +29,7 @@ PUBLIC = [
     "PlanError",
     "ProviderError",
     "QuantizeResult",
+    "Reading",
     "Recipe",
     "RecipeError",
     "RunOptions",

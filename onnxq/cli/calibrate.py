@@ -21,7 +21,6 @@ class Arguments(RecipeArguments):
 
     model: Path
     output: Path
-    data: str
 
 
 def calibrate(arguments: Arguments) -> Outcome:
@@ -30,8 +29,9 @@ def calibrate(arguments: Arguments) -> Outcome:
     from onnxq import pipeline
 
     with bars() as report:
+        data = arguments.reading(arguments.data)
         run = pipeline.calibrate(
-            arguments.model, arguments.data, arguments.output, recipe=recipe, report=report
+            arguments.model, data, arguments.output, recipe=recipe, report=report
         )
     from onnxq.cli.show import calibrated
 
@@ -46,6 +46,8 @@ COMMAND = command(
     [
         parameters.MODEL,
         parameters.DATA_REQUIRED,
+        parameters.PREPROCESS,
+        parameters.TOKENIZER,
         parameters.OUTPUT,
         parameters.RECIPE,
         parameters.TARGET,

@@ -10,15 +10,15 @@ import click
 from onnxq.cli import json_output, parameters
 from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
+from onnxq.cli.parameters import DataArguments
 from onnxq.cli.progress import bars
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
+class Arguments(DataArguments):
     """What ``compare`` takes; see its ``--help``."""
 
     models: tuple[Path, ...]
-    data: str
     providers: tuple[str, ...]
     labels: Path | None
 
@@ -33,7 +33,7 @@ def compare(arguments: Arguments) -> Outcome:
     with bars() as report:
         found = compare_models(
             arguments.models,
-            arguments.data,
+            arguments.reading(arguments.data),
             providers=arguments.providers,
             labels=arguments.labels,
             report=report,
@@ -66,6 +66,8 @@ COMMAND = command(
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
+        parameters.PREPROCESS,
+        parameters.TOKENIZER,
         parameters.LABELS,
     ],
 )

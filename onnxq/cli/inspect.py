@@ -20,7 +20,6 @@ class Arguments(RecipeArguments):
     """What ``inspect`` takes; see its ``--help``."""
 
     model: Path
-    data: str | None
 
 
 def inspect(arguments: Arguments) -> Outcome:
@@ -33,7 +32,8 @@ def inspect(arguments: Arguments) -> Outcome:
     from onnxq import pipeline
 
     with bars() as report:
-        found = pipeline.inspect(arguments.model, arguments.data, recipe=recipe, report=report)
+        data = arguments.reading(arguments.data)
+        found = pipeline.inspect(arguments.model, data, recipe=recipe, report=report)
     from onnxq.cli.show_inspect import views
 
     return Outcome(json_output.inspected(found), lambda: views(found))
@@ -46,6 +46,8 @@ COMMAND = command(
         parameters.MODEL,
         parameters.DATA,
         parameters.SCHEME,
+        parameters.PREPROCESS,
+        parameters.TOKENIZER,
         parameters.RECIPE,
         parameters.TARGET,
         parameters.CALIBRATION,

@@ -188,7 +188,7 @@ def _run(found: LatencyResult) -> dict[str, object]:
 
 def calibrated(output: Path, run: CalibrationRun) -> dict[str, object]:
     """``calibrate``."""
-    return {**document(output), "calibration": run}
+    return {**document(output, warnings=run.notes), "calibration": run}
 
 
 def applied(output: Path, plan: Plan) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from onnxq.data import Reading
     from onnxq.recipe import CalibrationSettings, Recipe
 
 METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
@@ -22,7 +23,10 @@ BLOCK_SIZES = ("16", "32", "64", "128", "256")
 FORMATS = ("qdq", "qoperator")
 
 _PATH = click.Path(path_type=Path)
-DATA_FORMS = "a folder of .npz files (one a sample), one .npz, or one .npy"
+DATA_FORMS = (
+    "a folder of .npz files (one a sample) or of images; one .npz or .npy; .txt, .jsonl, .csv or "
+    ".parquet"
+)
 
 MODEL = click.Argument(["model"], type=_PATH)
 OUTPUT = click.Option(
@@ -30,6 +34,18 @@ OUTPUT = click.Option(
 )
 DATA = click.Option(["--data"], metavar="DATA", help=f"Calibration data: {DATA_FORMS}.")
 DATA_REQUIRED = click.Option(["--data"], metavar="DATA", required=True, help=DATA.help)
+PREPROCESS = click.Option(
+    ["--preprocess"],
+    type=_PATH,
+    metavar="FILE",
+    help="How images become inputs: a TOML file of steps, or an .onnx model that takes them.",
+)
+TOKENIZER = click.Option(
+    ["--tokenizer"],
+    type=_PATH,
+    metavar="PATH",
+    help="How texts become inputs: a tokenizer.json, or the folder that holds it.",
+)
 LABELS = click.Option(
     ["--labels"],
     type=_PATH,
@@ -75,8 +91,23 @@ SEED = click.Option(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeArguments:
-    """A recipe and what overrides it; None and empty leave the recipe's own."""
+class DataArguments:
+    """Data, and how it is read."""
+
+    data: str | None = None
+    preprocess: Path | None = None
+    tokenizer: Path | None = None
+
+    def reading(self, source: str | None) -> Reading | None:
+        """Data read as the command line says; None where there is none."""
+        from onnxq.data.reading import Reading
+
+        return None if source is None else Reading(source, self.preprocess, self.tokenizer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeArguments(DataArguments):
+    """Data, a recipe, and what overrides it; None and empty leave the recipe's own."""
 
     recipe: Path | None = None
     scheme: str | None = None

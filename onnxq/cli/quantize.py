@@ -22,7 +22,6 @@ class Arguments(RecipeArguments):
 
     model: Path
     output: Path
-    data: str | None
     eval_data: str | None
     labels: Path | None
     plan_out: Path | None
@@ -37,15 +36,16 @@ def quantize(arguments: Arguments) -> Outcome:
 
     with bars() as report:
         options = pipeline.RunOptions(
-            eval_data=arguments.eval_data,
+            eval_data=arguments.reading(arguments.eval_data),
             labels=arguments.labels,
             min_sqnr=arguments.min_sqnr,
             allow_miss=arguments.allow_miss,
             plan_out=arguments.plan_out,
             report=report,
         )
+        data = arguments.reading(arguments.data)
         result = pipeline.quantize(
-            arguments.model, arguments.data, arguments.output, recipe=recipe, options=options
+            arguments.model, data, arguments.output, recipe=recipe, options=options
         )
     from onnxq.cli.show_quantize import views
 
@@ -94,6 +94,8 @@ COMMAND = command(
             metavar="DATA",
             help="Data to compare on; without it a part of DATA is kept from calibration.",
         ),
+        parameters.PREPROCESS,
+        parameters.TOKENIZER,
         parameters.LABELS,
         parameters.TARGET,
         parameters.CALIBRATION,

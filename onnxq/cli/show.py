@@ -22,6 +22,8 @@ def calibrated(output: Path, run: CalibrationRun) -> Iterator[RenderableType]:
     how = "reused from an earlier run" if run.reused else f"collected in {run.seconds:.1f} s"
     yield line(f"{output}: statistics of {run.samples} samples ({run.method}), {how}.")
     yield line(f"Peak memory of the process: {bytes_text(run.peak_rss_bytes)}.")
+    for text in run.notes:
+        yield line(f"note: {text}", style="yellow")
 
 
 def applied(output: Path, plan: Plan) -> Iterator[RenderableType]:

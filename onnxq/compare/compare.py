@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.data import Labels, load_labels, open_data
+from onnxq.data import Labels, check_all, load_labels, open_data
 from onnxq.errors import ModelError, UsageError
 from onnxq.graph.io import file_bytes, load
 from onnxq.graph.structure import Summary, ValueSummary, signature, summary
@@ -67,11 +67,13 @@ class Comparison:
         runs: Every model on the first provider, then on the next; the first run is the reference.
         samples: How many samples the outputs were compared on.
         timing: How the latencies were taken; None if they were not.
+        notes: What was filled, cut or left out of the data, in sentences.
     """
 
     runs: tuple[ComparedRun, ...]
     samples: int
     timing: TimingSettings | None
+    notes: tuple[str, ...] = ()
 
     @property
     def reference(self) -> ComparedRun:
@@ -81,7 +83,7 @@ class Comparison:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be told with the numbers; runs are counted from 1."""
-        texts: list[str] = []
+        texts: list[str] = list(self.notes)
         for number, run in enumerate(self.runs, start=1):
             if run.fidelity is None:
                 continue
@@ -126,6 +128,7 @@ def compare(
     loaded = [load(path) for path in paths]
     _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
     source = open_data(data, signature(loaded[0]))
+    check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)
     pairs = [(path, provider) for provider in names for path in paths]
@@ -147,7 +150,7 @@ def compare(
         )
         for index, (path, provider) in enumerate(pairs)
     ]
-    return Comparison(tuple(runs), len(source), timing)
+    return Comparison(tuple(runs), len(source), timing, source.notes)
 
 
 def _distinct_providers(names: Sequence[str]) -> list[str]:

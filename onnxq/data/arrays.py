@@ -7,6 +7,7 @@ header disagrees with the bytes that follow, or if it would unpack to more than
 
 from __future__ import annotations
 
+import os
 import struct
 import tokenize
 import zipfile
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from onnxq.errors import DataError
+from onnxq.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_SAMPLE_BYTES = 4 << 30
-"""What one sample may take in memory: 4 GiB."""
+MAX_SAMPLE_BYTES = 512 << 20
+"""What one sample may take in memory: 512 MiB. Reading and checking it then stays below 1 GiB."""
+
+_MAX_DIRECTORY = 1 << 20
+"""Bytes of an archive's list of arrays; a model has hundreds of inputs at most."""
 
 # Deflate cannot shrink data by more than 1032 to 1; small members are all header.
 _MAX_DEFLATE_RATIO = 1032
 _SMALL = 64 << 10
+_END_MAGIC = b"PK\x05\x06"
+_END_RECORD = 20 + 22 + (1 << 16)  # the record for larger archives' place, the record, a comment
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _UNREADABLE = (
@@ -54,7 +61,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         DataError: It is damaged, holds pickled objects, or would unpack to too much.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, _archive(path, stream) as archive:
             _check_members(path, archive)
             return {
                 member.filename.removesuffix(".npy"): _read_member(path, archive, member)
@@ -71,9 +78,10 @@ def npy_header(path: Path) -> Header:
         DataError: It is damaged, truncated or holds pickled objects.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             shape, dtype = _read_header(str(path), stream)
-            _check_length(str(path), (shape, dtype), path.stat().st_size - stream.tell())
+            begin = stream.tell()
+            _check_length(str(path), (shape, dtype), stream.seek(0, os.SEEK_END) - begin)
     except _UNREADABLE as error:
         _refuse(path, error)
     return shape, dtype
@@ -98,6 +106,21 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 npy_format.write_array(stream, array, allow_pickle=False)
+
+
+def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive whose list of arrays is short: zipfile reads all of it at once."""
+    stream.seek(-min(stream.seek(0, os.SEEK_END), _END_RECORD), os.SEEK_END)
+    tail = stream.read()
+    # Found as zipfile finds it: at the very end, else the last one in front of a comment.
+    plain = tail[-22:].startswith(_END_MAGIC) and tail.endswith(b"\0\0")
+    at = len(tail) - 22 if plain else tail.rfind(_END_MAGIC)
+    directory = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+    # A record for larger archives would override this one; none that is read here needs it.
+    if directory > _MAX_DIRECTORY or b"PK\x06\x07" in tail[max(at - 20, 0) : max(at, 0)]:
+        code, text = "data.too_large", "it says that it holds more arrays than any sample"
+        raise DataError(code, text, where=str(path), remedy="Write one sample a file.")
+    return zipfile.ZipFile(stream)
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxq.data.arrays import npy_header, read_npy_rows
+from onnxq.data.folder import list_samples
+from onnxq.data.reading import Reading
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def load_labels(data: DataLike, file: str | Path | None = None) -> NDArray[np.in
     Raises:
         DataError: They cannot be read, or it is unclear which sample each belongs to.
     """
+    data = data.source if isinstance(data, Reading) else data
     labels = find_labels(data) if file is None else read_labels(file)
     if labels is not None and isinstance(data, str | Path) and Path(data).is_dir():
         _check_order(Path(data))
@@ -176,8 +179,8 @@ def _mismatch(where: str, labels: int, rows: int) -> DataError:
 
 def _check_order(folder: Path) -> None:
     """Refuse names like ``2.npz`` and ``10.npz``: sorted as text, 10 comes before 2."""
-    names = sorted(path.name for path in folder.glob("*.npz") if not path.name.startswith("."))
-    natural = sorted(names, key=_natural)
+    names = [path.relative_to(folder) for path in list_samples(folder)]
+    natural = sorted(names, key=lambda path: [_natural(part) for part in path.parts])
     for plain, meant in zip(names, natural, strict=True):
         if plain != meant:
             code = "data.labels_order"

@@ -9,58 +9,20 @@ one ``.npy``        for a model with one input: row ``i`` is the sample ``array[
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
 from typing import TYPE_CHECKING
 
 from onnxq.data.arrays import MAX_SAMPLE_BYTES, npy_header, read_npy_rows, read_npz
+from onnxq.data.fingerprint import feed_file
 from onnxq.data.sample import Sample
 from onnxq.data.source import Reader
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Sequence
     from pathlib import Path
 
     from onnxq.data.sample import Signature
-
-BESIDE_DATA = ("README*", "LICENSE*", "NOTICE*", "*.json", "labels.npy", "labels.txt", "labels.csv")
-"""Files that may lie beside the samples; hidden files too."""
-
-
-def list_folder(folder: Path, suffix: str) -> tuple[Path, ...]:
-    """The samples of a folder, sorted by name.
-
-    Args:
-        folder: The folder; folders inside it are not entered.
-        suffix: What the names of samples end with, e.g. ``.npz``.
-
-    Raises:
-        DataError: There is no sample, or something that is neither a sample nor usual beside one.
-    """
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        code, text = "data.unreadable", f"the folder cannot be read ({error.strerror})"
-        raise DataError(code, text, where=str(folder)) from error
-    files = tuple(entry for entry in entries if entry.suffix == suffix and entry.is_file())
-    strays = [
-        entry.name
-        for entry in entries
-        if entry not in files
-        and not any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in BESIDE_DATA)
-    ]
-    if strays:
-        rest = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
-        code = "data.unexpected_file"
-        text = f"unexpected beside the {suffix} files: {', '.join(strays[:3])}{rest}"
-        remedy = f"Move it out of the folder: every file in it should be a {suffix} sample."
-        raise DataError(code, text, where=str(folder), remedy=remedy)
-    if not files:
-        code, text = "data.empty", f"the folder holds no {suffix} file"
-        remedy = "Write one with numpy.savez(path, **{input name: array}) for each sample."
-        raise DataError(code, text, where=str(folder), remedy=remedy)
-    return files
 
 
 class NpzFiles(Reader):
@@ -82,7 +44,7 @@ class NpzFiles(Reader):
 
     def _feed(self, hasher: hashlib._Hash) -> None:
         for path in self._files:
-            _feed_file(hasher, path)
+            feed_file(hasher, path)
 
 
 class NpyRows(Reader):
@@ -106,6 +68,10 @@ class NpyRows(Reader):
         row_bytes = dtype.itemsize
         for length in shape[1:]:
             row_bytes *= length
+        if row_bytes == 0:
+            code, text = "data.empty", f"the rows of an array of shape {list(shape)} hold nothing"
+            remedy = "Every axis should be at least 1 long."
+            raise DataError(code, text, where=str(path), remedy=remedy)
         if row_bytes > MAX_SAMPLE_BYTES:
             code = "data.too_large"
             text = f"one row takes {row_bytes} bytes, more than {MAX_SAMPLE_BYTES}"
@@ -123,7 +89,7 @@ class NpyRows(Reader):
 
     def _feed(self, hasher: hashlib._Hash) -> None:
         hasher.update(f"{self._input}\0".encode())
-        _feed_file(hasher, self._path)
+        feed_file(hasher, self._path)
 
 
 def open_npy(path: Path, signature: Signature) -> NpyRows:
@@ -139,14 +105,3 @@ def open_npy(path: Path, signature: Signature) -> NpyRows:
         remedy = f"Write .npz files with an array for each of: {', '.join(map(repr, inputs))}."
         raise DataError(code, text, where=str(path), remedy=remedy)
     return NpyRows(path, inputs[0])
-
-
-def _feed_file(hasher: hashlib._Hash, path: Path) -> None:
-    """Hash the name and the bytes; each file by itself, so that no two lists run together."""
-    try:
-        with path.open("rb") as stream:
-            contents = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        code, text = "data.unreadable", f"the file cannot be read ({error.strerror})"
-        raise DataError(code, text, where=str(path)) from error
-    hasher.update(f"{path.name}\0{contents}\0".encode())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from onnxq.data.fill import Filler
 from onnxq.data.sample import check_sample
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class DataSource(Protocol):
     @property
     def positions(self) -> Sequence[int]:
         """For each sample its place in the original data, to which labels refer."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the samples read so far came to be, in sentences."""
         ...
 
     def __len__(self) -> int:
@@ -59,6 +65,16 @@ class Reader(ABC):
         """Keep the name that messages use."""
         self.name = name
         self._digest = ""
+        self._notes: dict[str, None] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, cut or assumed so far, in sentences."""
+        return tuple(self._notes)
+
+    def note(self, text: str) -> None:
+        """Remember what the user should know; once, however often it is said."""
+        self._notes[text] = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -106,6 +122,11 @@ class ReaderSource:
         """Indices into the reader."""
         return self._positions
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The reader's notes."""
+        return self._reader.notes
+
     def __len__(self) -> int:
         """How many samples there are."""
         return len(self._positions)
@@ -129,11 +150,12 @@ class ReaderSource:
 
 
 class _CheckedSource:
-    """A source whose samples are checked as they pass."""
+    """A source whose samples are completed and checked as they pass."""
 
-    def __init__(self, source: DataSource, signature: Signature) -> None:
+    def __init__(self, source: DataSource, signature: Signature, filler: Filler) -> None:
         self._source = source
         self._signature = signature
+        self._filler = filler
 
     @property
     def name(self) -> str:
@@ -143,23 +165,41 @@ class _CheckedSource:
     def positions(self) -> Sequence[int]:
         return self._source.positions
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self._source.notes, *self._filler.notes)
+
     def __len__(self) -> int:
         return len(self._source)
 
     def __iter__(self) -> Iterator[Sample]:
-        return (check_sample(sample, self._signature) for sample in self._source)
+        return (check_sample(self._filler(sample), self._signature) for sample in self._source)
 
     def digest(self) -> str:
         return self._source.digest()
 
     def subset(self, indices: Sequence[int]) -> DataSource:
-        return _CheckedSource(self._source.subset(indices), self._signature)
+        return _CheckedSource(self._source.subset(indices), self._signature, self._filler)
 
 
 def checked(source: DataSource, signature: Signature) -> DataSource:
     """The same source, yielding only samples that fit the model, in the model's input order.
 
+    Inputs that the data leaves out are filled where one value is sensible; ``notes`` says so.
+
     Raises:
         DataError: While iterating, at the first sample that does not fit.
     """
-    return _CheckedSource(source, signature)
+    return _CheckedSource(source, signature, Filler(signature))
+
+
+def check_all(source: DataSource) -> None:
+    """Go through all samples once, so that a bad one is known before the work begins.
+
+    Costs one reading of the data, of which the work itself needs several, and no memory.
+
+    Raises:
+        DataError: A sample cannot be read or does not fit.
+    """
+    for _ in source:
+        pass

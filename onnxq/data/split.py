@@ -29,6 +29,11 @@ class Split:
     evaluation: DataSource
     independent: bool
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of both parts; each sentence once."""
+        return tuple(dict.fromkeys((*self.calibration.notes, *self.evaluation.notes)))
+
 
 def held_out(source: DataSource, *, fraction: float = 0.2, seed: int = 0) -> Split:
     """Keep a seeded part of the samples, at least one, for evaluation.

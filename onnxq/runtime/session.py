@@ -97,6 +97,7 @@ class SessionSettings:
             sessions of the same process.
         config: More entries of the session's configuration, ``(key, value)``.
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
+        libraries: Libraries of custom operators to load; their code runs in this process.
     """
 
     provider: str = "cpu"
@@ -105,6 +106,7 @@ class SessionSettings:
     spinning: bool = True
     config: tuple[tuple[str, str], ...] = ()
     optimized_path: Path | None = None
+    libraries: tuple[Path, ...] = ()
 
 
 class Session:
@@ -248,6 +250,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry(key, value)
     if settings.optimized_path is not None:
         options.optimized_model_filepath = str(settings.optimized_path)
+    for library in settings.libraries:
+        options.register_custom_ops_library(str(library))
     return options
 
 

@@ -76,6 +76,7 @@ class CalibrationRun:
         seconds: How long it took.
         peak_rss_bytes: The most memory that this process has held so far.
         reused: Whether all statistics were known from an earlier run.
+        notes: What was filled, cut or left out of the data, in sentences.
     """
 
     method: str
@@ -84,6 +85,7 @@ class CalibrationRun:
     seconds: float
     peak_rss_bytes: int
     reused: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

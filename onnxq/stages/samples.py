@@ -9,6 +9,7 @@ from onnxq.data import (
     DataLike,
     DataSource,
     Labels,
+    check_all,
     held_out,
     limit,
     load_labels,
@@ -56,6 +57,12 @@ class Samples:
         if self.calibration is not None:
             return self.calibration
         return self.evaluation if self.made_up else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the data; each sentence once."""
+        parts = (self.calibration, self.evaluation)
+        return tuple(dict.fromkeys(n for part in parts if part is not None for n in part.notes))
 
     @property
     def first(self) -> DataSource | None:
@@ -106,6 +113,7 @@ def open_samples(
 def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) -> Samples:
     """Samples to compare on, and none to calibrate with."""
     evaluation = open_data(eval_data, signature(prepared.model))
+    check_all(evaluation)
     found = load_labels(eval_data, labels)
     aligned = None if found is None else Labels.align(found, evaluation)
     return Samples(None, evaluation, independent=True, labels=aligned)

@@ -174,6 +174,7 @@ def test_labels_as_text(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_labels_as_array(tmp_path: Path, dtype: Any) -> None:
     np.save(tmp_path / "labels.npy", np.array([3, 1], dtype))
+    np.savez(tmp_path / "0.npz", x=np.ones((2, 1), np.float32))
     labels = load_labels(str(tmp_path))
     assert labels is not None
     assert labels.tolist() == [3, 1]

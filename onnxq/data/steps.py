@@ -1,0 +1,218 @@
+"""The steps that a :class:`Reading` names, opened for one model."""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from onnxq.data.decode import decode
+from onnxq.data.imaging import prepare_image
+from onnxq.data.onnx_steps import OnnxSteps
+from onnxq.data.preprocess import EXAMPLE, Preprocess, load_preprocess
+from onnxq.data.tokenizer import Tokenizer
+from onnxq.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from onnxq.data.preprocess import ImageSteps
+    from onnxq.data.reading import Reading
+    from onnxq.data.sample import Signature
+    from onnxq.graph.structure import InputSpec
+
+    Feeds = dict[str, NDArray[Any]]
+
+
+class Steps:
+    """Makes a model's inputs of images and texts; what is not used is not opened."""
+
+    def __init__(self, reading: Reading, signature: Signature) -> None:
+        """Read the file of steps, if it is one.
+
+        Raises:
+            DataError: It cannot be read or says something unknown.
+        """
+        self._reading = reading
+        self._signature = signature
+        self._path = None if reading.preprocess is None else Path(reading.preprocess)
+        self._image: tuple[ImageSteps, InputSpec] | None = None
+        self._is_model = self._path is not None and self._path.suffix.lower() == ".onnx"
+        self._declared = (
+            Preprocess() if self._path is None or self._is_model else load_preprocess(self._path)
+        )
+
+    @property
+    def given(self) -> bool:
+        """Whether the user named any steps."""
+        return self._path is not None or self._reading.tokenizer is not None
+
+    @property
+    def text_column(self) -> str:
+        """Where the text stands in a table."""
+        return self._declared.text.column
+
+    def image_digest(self) -> bytes:
+        """Of all that an image's arrays depend on beside the image."""
+        if self._is_model:
+            return self._model.digest.encode()
+        image = self._declared.image
+        return b"" if image is None else image.model_dump_json().encode()
+
+    def text_digest(self) -> bytes:
+        """Of all that a text's arrays depend on beside the text."""
+        if self._takes_text:
+            return self._model.digest.encode()
+        return b"" if self._reading.tokenizer is None else self._tokenizer.digest.encode()
+
+    def image(self, stream: BinaryIO | bytes, where: str) -> Feeds:
+        """What the model is fed for an encoded image.
+
+        Raises:
+            DataError: It cannot be decoded, or no steps for images are declared.
+        """
+        self.check_image(where)
+        opened = io.BytesIO(stream) if isinstance(stream, bytes) else stream
+        return self.pixels(decode(opened, where), where)
+
+    def pixels(self, image: Image.Image, where: str) -> Feeds:
+        """What the model is fed for an image that is decoded.
+
+        Raises:
+            DataError: No steps for images are declared, or it does not fit them.
+        """
+        if self._is_model:
+            self.check_image(where)
+            return self._model.of_image(image, where)
+        steps, spec = self._image_steps(where)
+        return {spec.name: prepare_image(image, steps, where)}
+
+    def text(self, text: str, where: str) -> Feeds:
+        """What the model is fed for a text.
+
+        Raises:
+            DataError: It is too long or empty, or neither a tokenizer nor another way is named.
+        """
+        if self._takes_text:
+            return self._model.of_text(text, where)
+        if self._reading.tokenizer is not None:
+            return self._tokenizer(text, where)
+        string = self._string_input
+        if string is None:
+            code, why = "data.no_tokenizer", "a text needs a tokenizer to become numbers"
+            remedy = "Give --tokenizer with the model's tokenizer.json or the folder that holds it."
+            raise DataError(code, why, where=where, remedy=remedy)
+        return {string.name: np.array([text], object).reshape((1,) * len(string.shape))}
+
+    def text_notes(self) -> tuple[str, ...]:
+        """What became of texts so far."""
+        if self._reading.tokenizer is None or self._takes_text or not self._tokenizer.cut:
+            return ()
+        found = self._tokenizer
+        return (
+            f"texts of more than {found.limit} tokens are cut there ({found.limit_from} says so)",
+        )
+
+    def check_image(self, where: str) -> None:
+        """Refuse to read images where it is not declared how, or not as the model wants it.
+
+        Raises:
+            DataError: With a remedy that shows a whole file.
+        """
+        if self._is_model:
+            if self._model.takes_text:
+                code, text = "preprocess.inputs", f"{self._path} takes texts, these are images"
+                raise DataError(code, text, where=where, remedy="Give one that takes images.")
+        else:
+            self._image_steps(where)
+
+    def _image_steps(self, where: str) -> tuple[ImageSteps, InputSpec]:
+        """The declared steps and the input they are for, which must agree."""
+        if self._image is None:
+            steps = self._declared.image
+            if steps is None:
+                code = "data.no_preprocess"
+                text = "how an image becomes the model's input is not declared"
+                remedy = f"Give --preprocess with a TOML file of such lines: {EXAMPLE}"
+                raise DataError(code, text, where=where, remedy=remedy)
+            spec = _image_input(self._signature, steps, str(self._path))
+            _check_declared(steps, spec, str(self._path))
+            self._image = steps, spec
+        return self._image
+
+    @cached_property
+    def _model(self) -> OnnxSteps:
+        return OnnxSteps(Path(self._path or ""), self._signature)
+
+    @property
+    def _takes_text(self) -> bool:
+        return self._is_model and self._model.takes_text
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        path = Path(self._reading.tokenizer or "")
+        return Tokenizer(path, self._signature, self._declared.text)
+
+    @cached_property
+    def _string_input(self) -> InputSpec | None:
+        """The only input, if it takes strings: texts need no tokenizer then."""
+        required = [spec for spec in self._signature if spec.required]
+        if len(required) != 1 or required[0].dtype is None or not required[0].rank_known:
+            return None
+        return required[0] if required[0].dtype.kind in "OUT" else None
+
+
+def _image_input(signature: Signature, steps: ImageSteps, where: str) -> InputSpec:
+    names = [spec.name for spec in signature]
+    if steps.input is not None:
+        found = next((spec for spec in signature if spec.name == steps.input), None)
+        if found is None:
+            code, text = "preprocess.input", f"the model has no input {steps.input!r}"
+            remedy = f"Its inputs: {', '.join(map(repr, names))}."
+            raise DataError(code, text, where=where, remedy=remedy)
+        return found
+    required = [spec for spec in signature if spec.required] or list(signature)
+    likely = [spec for spec in required if len(spec.shape) == 4 or not spec.rank_known]
+    chosen = required if len(required) == 1 else likely
+    if len(chosen) != 1:
+        code, text = "preprocess.input", "which of the model's inputs the image is for is not said"
+        remedy = f"Add to [image]: input = one of {', '.join(map(repr, names))}."
+        raise DataError(code, text, where=where, remedy=remedy)
+    return chosen[0]
+
+
+def _check_declared(steps: ImageSteps, spec: InputSpec, where: str) -> None:
+    """Refuse what no image could make fit, before any is read."""
+    if spec.dtype is not None and spec.dtype != np.dtype(steps.dtype):
+        code, text = "preprocess.dtype", f"it makes {steps.dtype}, {spec.name!r} is {spec.dtype}"
+        raise DataError(code, text, where=where, remedy=f'Say dtype = "{spec.dtype}".')
+    if not spec.rank_known:
+        return
+    height, width = steps.size or (None, None)
+    made: tuple[int | None, ...] = (1, height, width, steps.channels)
+    if steps.layout == "NCHW":
+        made = (1, steps.channels, height, width)
+    if len(spec.shape) == 4 and all(
+        have == want or not isinstance(want, int) or have is None
+        for have, want in zip(made, spec.shape, strict=True)
+    ):
+        _check_sized(steps, spec, where)
+        return
+    shown = ", ".join("?" if length is None else str(length) for length in made)
+    wanted = ", ".join("?" if length is None else str(length) for length in spec.shape)
+    code, text = "preprocess.shape", f"it makes [{shown}], {spec.name!r} is [{wanted}]"
+    remedy = "Adapt layout, color, resize or crop; onnxq feeds one image at a time."
+    raise DataError(code, text, where=where, remedy=remedy)
+
+
+def _check_sized(steps: ImageSteps, spec: InputSpec, where: str) -> None:
+    sides = spec.shape[2:] if steps.layout == "NCHW" else spec.shape[1:3]
+    fixed = [side for side in sides if isinstance(side, int)]
+    if fixed and steps.size is None:
+        code, text = "preprocess.size", f"{spec.name!r} is {fixed} pixels, images vary"
+        remedy = f"Declare a resize and crop = {fixed}, say." if len(fixed) == 2 else "Resize them."
+        raise DataError(code, text, where=where, remedy=remedy)
