@@ -94,7 +94,6 @@ def check_output(
             the model itself.
     """
     target = Path(path).absolute()
-    _check_replaceable(target)
     if not target.parent.is_dir():
         code, text = "usage.no_folder", "the folder to write to does not exist"
         raise UsageError(code, text, where=str(path), remedy="create it first")
@@ -106,6 +105,7 @@ def check_output(
     for file in taken:
         code, text = "usage.replaces_model", "the result would replace the model's own weights"
         raise UsageError(code, text, where=str(file), remedy="write to another file")
+    _check_replaceable(target)
 
 
 @contextmanager
