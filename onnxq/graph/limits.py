@@ -50,8 +50,12 @@ OLDEST_IR: Final = 3
 OTHER_OPSET: Final = 1 << 16
 """Versions of other domains are small numbers; what onnxq adds to a model must fit beside them."""
 
-NATIVE_BYTES: Final = 1 << 30
-"""Memory that onnx's own functions may take beyond twice what they are given."""
+NATIVE_BYTES: Final = 512 << 20
+"""Memory that onnx's own functions may take, beside some copies of the model. MiniLM's graph takes
+20 MiB."""
 
-NATIVE_SECONDS: Final = 5.0
-"""Processor time they may take; a second more for each MiB of graph. MiniLM takes 0.05 s."""
+NATIVE_COPIES: Final = 8
+"""How many times the size of the model they may take beside that."""
+
+NATIVE_SECONDS: Final = 4.0
+"""Processor time that they may take, and a second more for each MiB. MiniLM's graph takes 0.05 s."""
