@@ -67,5 +67,6 @@ COMMAND = command(
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
         parameters.LABELS,
+        parameters.CUSTOM_OPS,
     ],
 )

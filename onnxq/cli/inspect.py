@@ -50,6 +50,7 @@ COMMAND = command(
         parameters.CALIBRATION,
         parameters.SAMPLES,
         parameters.MEMORY_BUDGET,
+        parameters.CUSTOM_OPS,
         parameters.SEED,
     ],
 )
