@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _AGAIN = "copy or export the model again"
 _UPGRADE = "upgrade onnx and onnxruntime, or export the model with an older opset"
+_BODIES = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
 _ONNX_NAMES = frozenset({"", "ai.onnx"})
 
 
@@ -49,6 +50,13 @@ def check_proto(proto: onnx.ModelProto, where: str) -> None:
         _check_made_once([*function.input, *_outputs(function.node)], inside)
     for graph in _graphs(proto):
         _check_graph(graph, where)
+    for attribute in _attributes(proto):
+        _check_attribute(attribute, where)
+    for attribute in _attributes_of(proto.graph.node):
+        if attribute.ref_attr_name:
+            code, name = "graph.attribute_reference", shortened(attribute.name)
+            text = f"attribute {name!r} refers to one of a function, but lies in none"
+            raise ModelError(code, text, where=where, remedy=_AGAIN)
     for tensor in stored_tensors(proto):
         check_tensor(tensor, where)
 
@@ -116,11 +124,27 @@ def _outputs(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
         yield from node.output
 
 
+def _check_attribute(attribute: onnx.AttributeProto, where: str) -> None:
+    text = ""
+    if attribute.type == onnx.AttributeProto.UNDEFINED:
+        text = f"attribute {shortened(attribute.name)!r} has no type, or one that is not known"
+    elif attribute.ref_attr_name and attribute.type in _BODIES:
+        text = f"attribute {shortened(attribute.name)!r} is a body by reference"
+    if text:
+        raise ModelError("graph.attribute_type", text, where=where, remedy=_AGAIN)
+
+
 def _attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
-    """All attributes, of nodes in subgraphs and functions too; no recursion."""
-    todo: list[Sequence[onnx.NodeProto]] = [proto.graph.node, *(f.node for f in proto.functions)]
+    """All attributes, of nodes in subgraphs and functions too."""
+    yield from _attributes_of(proto.graph.node)
     for function in proto.functions:
         yield from function.attribute_proto
+        yield from _attributes_of(function.node)
+
+
+def _attributes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.AttributeProto]:
+    """The attributes of nodes and of those in their bodies; no recursion."""
+    todo = [nodes]
     while todo:
         for node in todo.pop():
             for attribute in node.attribute:

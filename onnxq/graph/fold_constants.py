@@ -52,7 +52,11 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     """Compute constant expressions of bounded size."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place."""
+        """Fold in place; what inputs and outputs declare stays as it is."""
+        declared = {
+            value.name: (value.type, None if value.shape is None else value.shape.copy())
+            for value in (*model.graph.inputs, *model.graph.outputs)
+        }
         optimizer.fold_constants(
             model,
             onnx_shape_inference=False,
@@ -60,6 +64,9 @@ class FoldConstantsPass(ir.passes.InPlacePass):
             output_size_limit=FOLD_OUTPUT_ELEMENTS,
             should_fold=_should_fold,
         )
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if value.name in declared:
+                value.type, value.shape = declared[value.name]
         for graph in model.graphs():
             values = [*graph.initializers.values()]
             values += [output for node in graph for output in node.outputs]
