@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from onnxq.plan import Plan
     from onnxq.recipe import Recipe, load_recipe
+    from onnxq.runtime.custom_ops import custom_ops
     from onnxq.runtime.timing import TimingSettings
     from onnxq.verify.verification import Verification
 
@@ -76,6 +77,7 @@ __all__ = [
     "apply",
     "calibrate",
     "compare",
+    "custom_ops",
     "export",
     "inspect",
     "load_recipe",
@@ -111,6 +113,7 @@ _HOMES = {
     ),
     "onnxq.plan": ("Plan",),
     "onnxq.recipe": ("Recipe", "load_recipe"),
+    "onnxq.runtime.custom_ops": ("custom_ops",),
     "onnxq.runtime.timing": ("TimingSettings",),
     "onnxq.verify.verification": ("Verification",),
 }

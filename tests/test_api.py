@@ -41,6 +41,7 @@ PUBLIC = [
     "apply",
     "calibrate",
     "compare",
+    "custom_ops",
     "export",
     "inspect",
     "load_recipe",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.graph.io import save, to_bytes, weight_bytes
 from onnxq.runtime.session import Session, SessionSettings, open_session
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ def open_model(model: ir.Model) -> Iterator[Session]:
     if weight_bytes(model) < _IN_MEMORY:
         yield open_session(to_bytes(model), _SETTINGS)
         return
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        path = Path(folder) / "probe.onnx"
+    with Scratch() as folder:
+        path = folder / "probe.onnx"
         save(model, path)
         yield open_session(path, _SETTINGS)

@@ -40,5 +40,6 @@ COMMAND = command(
         parameters.MODEL,
         click.Argument(["plan"], type=click.Path(path_type=Path)),
         parameters.OUTPUT,
+        parameters.CUSTOM_OPS,
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from onnxq.cli.outcome import Outcome
 
@@ -22,14 +24,17 @@ def command(
 ) -> click.Command:
     """A command named like ``run``; ``--json`` and ``--debug`` come with it.
 
+    Where ``parameters`` holds ``--custom-ops``, the command runs with those libraries in use.
+
     Args:
         run: The command; its docstring is the help.
         arguments: A dataclass with a field for each parameter.
         parameters: What the command line takes.
     """
 
-    def callback(**given: Any) -> Outcome:
-        return run(arguments(**given))
+    def callback(custom_ops: tuple[str, ...] = (), **given: Any) -> Outcome:
+        with _with_libraries(custom_ops):
+            return run(arguments(**given))
 
     text = getdoc(run) or ""
     return click.Command(
@@ -39,6 +44,15 @@ def command(
         help=text,
         short_help=text.partition("\n")[0],
     )
+
+
+def _with_libraries(libraries: tuple[str, ...]) -> AbstractContextManager[None]:
+    """The libraries of custom operators in use; without one nothing is imported."""
+    if not libraries:
+        return nullcontext()
+    from onnxq.runtime.custom_ops import custom_ops
+
+    return custom_ops(libraries)
 
 
 def _everywhere() -> tuple[click.Option, ...]:

@@ -69,5 +69,6 @@ COMMAND = command(
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.LABELS,
+        parameters.CUSTOM_OPS,
     ],
 )

@@ -53,6 +53,7 @@ COMMAND = command(
         parameters.CALIBRATION,
         parameters.SAMPLES,
         parameters.MEMORY_BUDGET,
+        parameters.CUSTOM_OPS,
         parameters.SEED,
     ],
 )

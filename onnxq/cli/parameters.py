@@ -82,6 +82,15 @@ MEMORY_BUDGET = click.Option(
     metavar="BYTES",
     help="What calibration may hold at once, like 500MB.  [default: 2GiB]",
 )
+CUSTOM_OPS = click.Option(
+    ["--custom-ops"],
+    multiple=True,
+    metavar="LIB",
+    help=(
+        "Load this library of custom operators, native code that you trust, or `extensions` for "
+        "that of onnxruntime-extensions; may be given again."
+    ),
+)
 SEED = click.Option(
     ["--seed"],
     type=click.IntRange(min=0),

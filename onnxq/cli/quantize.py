@@ -129,6 +129,7 @@ COMMAND = command(
         click.Option(
             ["--allow-miss"], is_flag=True, help="Write the result even if it misses --min-sqnr."
         ),
+        parameters.CUSTOM_OPS,
         parameters.SEED,
     ],
 )

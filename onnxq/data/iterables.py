@@ -16,10 +16,8 @@ stay held out.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,8 +28,11 @@ from onnxq.data.rows import RowMapper
 from onnxq.data.sample import Sample, check_sample
 from onnxq.data.source import Reader
 from onnxq.errors import DataError
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from onnxq.data.sample import Signature
@@ -97,9 +98,9 @@ class SpooledReader(Reader):
                 than half of the free disk space (an endless generator, say).
         """
         super().__init__(name)
-        self._folder = Path(tempfile.mkdtemp(prefix="onnxq-data-"))
-        # Not TemporaryDirectory: it warns when it is left to the garbage collector.
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        scratch = Scratch()
+        self._folder = scratch.path
+        self._finalizer = weakref.finalize(self, scratch.close)
         self._count = 0
         self._convert = convert
         try:

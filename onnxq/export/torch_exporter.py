@@ -8,7 +8,6 @@ dynamic), and only a model that agrees is written.
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from onnxq.export.source import Source, one_line, require_torch, resolve
 from onnxq.export.spec import ExportedInput, ExportResult, ExportSpec, Tolerance
 from onnxq.export.verify import verify
 from onnxq.graph import io
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,8 +66,8 @@ def export(
     specification.module.eval()
     model = trace(specification, sets[0], where, opset)
     report(1, steps)
-    with tempfile.TemporaryDirectory(prefix="onnxq-export-") as folder:
-        candidate = Path(folder) / "model.onnx"
+    with Scratch() as folder:
+        candidate = folder / "model.onnx"
         io.save(model, candidate)
         worst = verify(
             specification.module,

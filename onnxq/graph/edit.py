@@ -157,7 +157,9 @@ def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
     if producer is None or producer.op_type != "Constant" or producer.domain:
         return None
     attribute = producer.attributes.get("value")
-    return None if attribute is None else attribute.as_tensor()
+    if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+        return None
+    return attribute.as_tensor()
 
 
 def initializer(

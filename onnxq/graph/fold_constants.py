@@ -1,13 +1,24 @@
 """Constant expressions of bounded size are computed.
 
 Declined: what makes an output of a graph; random operators; ConstantOfShape, which is smaller than
-its result; Q/DQ, which says how a weight is quantized; anything with a large input.
+its result; Q/DQ, which says how a weight is quantized; anything with a large input; anything whose
+result may be large, which shows only once it is computed: a few bytes can ask for gigabytes, or for
+a loop without end.
 """
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
 import onnx_ir as ir
 from onnxscript import optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 FOLD_INPUT_ELEMENTS = 8192
 FOLD_OUTPUT_ELEMENTS = 512 * 512
@@ -25,13 +36,27 @@ _KEEP = frozenset(
         "RandomUniformLike",
     }
 )
+_BOUNDLESS = frozenset(
+    {
+        *("AffineGrid", "AveragePool", "BlackmanWindow", "CenterCropPad", "Col2Im", "Conv"),
+        *("ConvInteger", "ConvTranspose", "DFT", "DeformConv", "Einsum", "GridSample"),
+        *("HammingWindow", "HannWindow", "If", "LpPool", "Loop", "MaxPool", "MaxRoiPool"),
+        *("MaxUnpool", "MelWeightMatrix", "QLinearConv", "RegexFullMatch", "Resize", "RoiAlign"),
+        *("STFT", "Scan", "SequenceMap", "StringSplit", "Upsample"),
+    }
+)
+"""What their results take depends on more than the sizes of their inputs."""
 
 
 class FoldConstantsPass(ir.passes.InPlacePass):
     """Compute constant expressions of bounded size."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold in place."""
+        """Fold in place; what inputs and outputs declare stays as it is."""
+        declared = {
+            value.name: (value.type, None if value.shape is None else value.shape.copy())
+            for value in (*model.graph.inputs, *model.graph.outputs)
+        }
         optimizer.fold_constants(
             model,
             onnx_shape_inference=False,
@@ -39,6 +64,9 @@ class FoldConstantsPass(ir.passes.InPlacePass):
             output_size_limit=FOLD_OUTPUT_ELEMENTS,
             should_fold=_should_fold,
         )
+        for value in (*model.graph.inputs, *model.graph.outputs):
+            if value.name in declared:
+                value.type, value.shape = declared[value.name]
         for graph in model.graphs():
             values = [*graph.initializers.values()]
             values += [output for node in graph for output in node.outputs]
@@ -52,8 +80,49 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    if node.op_type in _KEEP or any(output.is_graph_output() for output in node.outputs):
+    if node.op_type in _KEEP | _BOUNDLESS or any(
+        output.is_graph_output() for output in node.outputs
+    ):
         return False
-    sizes = [v.const_value.size for v in node.inputs if v is not None and v.const_value is not None]
+    tensors = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
     # Its own rule folds a Transpose of any size, into memory; FoldLayoutPass has had its turn.
-    return False if sizes and max(sizes) > FOLD_INPUT_ELEMENTS else None
+    if any(tensor.size > FOLD_INPUT_ELEMENTS for tensor in tensors):
+        return False
+    try:
+        large = _elements(node, tensors) > FOLD_OUTPUT_ELEMENTS
+    except (TypeError, ValueError):  # operands that do not fit; evaluating it says why
+        return None
+    return False if large else None
+
+
+def _elements(node: ir.Node, tensors: Sequence[ir.TensorProtocol]) -> float:
+    """About how many elements the result of a node with constant inputs has, from above.
+
+    Operands that broadcast (and products of a column and a row, the worst of products) give their
+    common shape; where they do not, no more than the input limit lets a product have is made.
+    """
+    shapes = [tuple(tensor.shape.numpy()) for tensor in tensors]
+    if node.op_type == "Expand":
+        return math.prod(np.broadcast_shapes(shapes[0], tuple(_numbers(tensors[1]))))
+    if node.op_type == "Tile":
+        return math.prod(shapes[0]) * math.prod(map(int, _numbers(tensors[1])))
+    if node.op_type == "Range":
+        start, limit, delta = (float(tensor.numpy().reshape(-1)[0]) for tensor in tensors)
+        return abs((limit - start) / delta) if delta else 0
+    if node.op_type == "OneHot":
+        return math.prod(shapes[0]) * float(tensors[1].numpy().reshape(-1)[0])
+    if node.op_type == "Pad":
+        pads = _numbers(tensors[1]) if len(tensors) > 1 else node.attributes.get_ints("pads", ())
+        half = len(pads) // 2
+        both = (int(pads[i]) + int(pads[half + i]) for i in range(half))
+        return math.prod(dim + pad for dim, pad in zip(shapes[0], both, strict=False))
+    if not shapes:
+        return 0
+    try:
+        return math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return 0
+
+
+def _numbers(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
+    return tensor.numpy().reshape(-1)

@@ -9,6 +9,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 from onnxscript import version_converter
 
 from onnxq.errors import ModelError
+from onnxq.graph import native
 from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, clone
 from onnxq.graph.shapes import through_proto
 
@@ -76,7 +77,7 @@ def _convert_with_onnx(model: ir.Model, version: int) -> ir.Model:
     others = {d: v for d, v in model.opset_imports.items() if d}
 
     def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
-        return onnx.version_converter.convert_version(proto, version)
+        return native.call("convert", proto, version)
 
     converted = through_proto(model, convert)
     for value in list(converted.graph.inputs):

@@ -1,19 +1,35 @@
-"""Reads ONNX files, lazily, and refuses broken ones where they are broken."""
+"""Reads ONNX files, lazily, and refuses broken ones where they are broken.
+
+In this order, so that each step meets only what the one before it lets through: an ordinary file,
+bytes of bounded size (:mod:`onnxq.graph.wire`), a model that is whole and says nothing twice
+(:mod:`onnxq.graph.checks`), data files inside its folder (:mod:`onnxq.graph.external`), a graph
+that reads only what is made and has no cycle.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import stat
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import onnx
 import onnx_ir as ir
 
 from onnxq.errors import ModelError
+from onnxq.graph import limits, wire
+from onnxq.graph.checks import check_proto
 from onnxq.graph.edit import all_nodes, sort_nodes
-from onnxq.graph.external import external_files, secure_external_data
-from onnxq.graph.tensors import all_tensors
+from onnxq.graph.external import check_checksums, external_files, secure_external_data
+from onnxq.graph.skeleton import without_weights
+from onnxq.graph.stored_tensors import shortened
 
-PROTOBUF_LIMIT = (1 << 31) - 1
-"""No protobuf message, hence no ONNX file without external data, is larger (bytes)."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROTOBUF_LIMIT = limits.PROTOBUF_BYTES
 
 _AGAIN = "copy or export the model again"
 
@@ -25,25 +41,22 @@ def load(path: str | Path) -> ir.Model:
         path: The ``.onnx`` file.
 
     Raises:
-        ModelError: If there is no such file, it is truncated or no ONNX model, its graph refers to
-            values that do not exist, a tensor lacks bytes, or external data is missing, too short
-            or outside the model's folder.
+        ModelError: If there is no such file, it is no ordinary file, it is truncated or no ONNX
+            model, it is beyond :mod:`onnxq.graph.limits`, its graph refers to values that do not
+            exist or are made twice, a tensor does not fit its type, shape or bytes, a function
+            calls itself, or external data is missing, damaged or outside the model's folder.
     """
     # An absolute folder, because onnx_ir checks no location against an empty one.
     file = Path(path).absolute()
-    proto = _read(file)
-    _check_complete(proto, file)
     try:
-        model = ir.serde.deserialize_model(proto)
-    except Exception as error:
-        code, text = "graph.invalid", f"not a valid ONNX model: {reason(error)}"
-        raise ModelError(code, text, where=str(file), remedy=_AGAIN) from error
-    _use_one_name_for_the_onnx_domain(model)
+        with _opened(file) as handle:
+            proto = _read(handle, file)
+    except OSError as error:
+        code, text = "graph.cannot_read", f"cannot be read: {error.strerror or error}"
+        raise ModelError(code, text, where=str(file), remedy="check the path") from error
+    model = _build(proto, file)
     secure_external_data(model, file)
-    for tensor in all_tensors(model):
-        _check_inline(tensor, file)
-    _check_defined(model, file)
-    sort_nodes(model)
+    check_checksums(proto, file)
     return model
 
 
@@ -61,28 +74,81 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def _read(file: Path) -> onnx.ModelProto:
-    where = str(file)
-    try:
-        size = file.stat().st_size
-        proto = None if size > PROTOBUF_LIMIT else _parse(file)
-    except OSError as error:
-        code, text = "graph.cannot_read", f"cannot be read: {error.strerror or error}"
-        raise ModelError(code, text, where=where, remedy="check the path") from error
-    if proto is None:
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """The file for reading; opening a FIFO would block, reading a device might never end."""
+    _check_ordinary(file.stat(), file)
+    # It may have been replaced since.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(file, flags), "rb") as handle:
+        _check_ordinary(os.fstat(handle.fileno()), file)
+        yield handle
+
+
+def _check_ordinary(status: os.stat_result, file: Path) -> None:
+    code, remedy = "graph.cannot_read", "check the path"
+    if stat.S_ISDIR(status.st_mode):
+        text = "cannot be read: this is a folder, a model file is wanted"
+        raise ModelError(code, text, where=str(file), remedy=remedy)
+    if not stat.S_ISREG(status.st_mode):
+        text = "cannot be read: this is no ordinary file but a device, pipe or socket"
+        raise ModelError(code, text, where=str(file), remedy=remedy)
+    if status.st_size > limits.PROTOBUF_BYTES:
         code, text = "graph.too_large", "above 2 GiB in one file, which ONNX does not allow"
-        raise ModelError(code, text, where=where, remedy="save it with external data")
-    return proto
+        raise ModelError(code, text, where=str(file), remedy="save it with external data")
 
 
-def _parse(file: Path) -> onnx.ModelProto:
+def _read(handle: BinaryIO, file: Path) -> onnx.ModelProto:
+    size = os.fstat(handle.fileno()).st_size
+    if size > limits.SKELETON_BYTES:
+        with mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+            _check_size(mapped, file)
+            _build(_parse(without_weights(mapped, str(file)), file), file)
+        return _parse(handle.read(size), file)
+    # No more than was there: a file that grows must not be read for ever.
+    data = handle.read(size)
+    _check_size(data, file)
+    return _parse(data, file)
+
+
+def _check_size(data: bytes | mmap.mmap, file: Path) -> None:
     try:
-        return onnx.load(file, format="protobuf", load_external_data=False)
-    except OSError:
-        raise
+        found = wire.survey(data)
+    except wire.MalformedError as error:
+        msg = "graph.truncated"
+        raise ModelError(msg, str(error), where=str(file), remedy=_AGAIN) from error
+    except wire.WireError as error:
+        msg = "graph.too_large"
+        raise ModelError(msg, str(error), where=str(file), remedy=_AGAIN) from error
+    # Packed integers of one byte each grow eightfold.
+    if found.weights > max(2 * len(data), limits.GRAPH_BYTES):
+        code, text = "graph.too_large", f"its tensors would take {found.weights >> 20} MiB"
+        remedy = "save its weights as raw data"
+        raise ModelError(code, text, where=str(file), remedy=remedy)
+
+
+def _parse(data: bytes, file: Path) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
     except Exception as error:  # protobuf's own types differ between its versions
         code, text = "graph.truncated", "truncated, or not an ONNX model"
         raise ModelError(code, text, where=str(file), remedy=_AGAIN) from error
+    return proto
+
+
+def _build(proto: onnx.ModelProto, file: Path) -> ir.Model:
+    _check_complete(proto, file)
+    check_proto(proto, str(file))
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as error:
+        code, text = "graph.invalid", f"not a valid ONNX model: {reason(error)}"
+        raise ModelError(code, text, where=str(file), remedy=_AGAIN) from error
+    _use_one_name_for_the_onnx_domain(model)
+    _check_defined(model, file)
+    sort_nodes(model)
+    return model
 
 
 def _check_complete(proto: onnx.ModelProto, file: Path) -> None:
@@ -97,9 +163,6 @@ def _check_complete(proto: onnx.ModelProto, file: Path) -> None:
     if missing:
         code, text = "graph.truncated", f"truncated, or not an ONNX model: it lacks {missing}"
         raise ModelError(code, text, where=str(file), remedy=_AGAIN)
-    if proto.graph.sparse_initializer:
-        code, text = "graph.sparse", "it holds sparse initializers, which onnxq does not read"
-        raise ModelError(code, text, where=str(file), remedy="export it with dense weights")
 
 
 def _use_one_name_for_the_onnx_domain(model: ir.Model) -> None:
@@ -108,34 +171,6 @@ def _use_one_name_for_the_onnx_domain(model: ir.Model) -> None:
         version = versions.pop("ai.onnx", None)
         if version is not None:
             versions.setdefault("", version)
-
-
-_TYPED_FIELDS = {
-    ir.DataType.FLOAT: "float_data",
-    ir.DataType.DOUBLE: "double_data",
-    ir.DataType.INT32: "int32_data",
-    ir.DataType.INT64: "int64_data",
-}
-
-
-def _check_inline(tensor: ir.TensorProtocol, file: Path) -> None:
-    """A tensor with too few bytes otherwise fails when it is first used, far from the cause."""
-    if not isinstance(tensor, ir.serde.TensorProtoTensor):
-        return
-    proto = tensor.raw
-    code, where = "graph.tensor_length", f"{file}, tensor {tensor.name!r}"
-    if tensor.dtype == ir.DataType.UNDEFINED:
-        text = "a tensor without an element type"
-        raise ModelError(code, text, where=where, remedy=_AGAIN)
-    if proto.HasField("raw_data"):
-        present, wanted, unit = len(proto.raw_data), tensor.nbytes, "bytes"
-    else:
-        field = _TYPED_FIELDS.get(tensor.dtype)
-        present = tensor.size if field is None else len(getattr(proto, field))
-        wanted, unit = tensor.size, "elements"
-    if present != wanted:
-        text = f"{present} {unit} where its shape wants {wanted}"
-        raise ModelError(code, text, where=where, remedy=_AGAIN)
 
 
 def _check_defined(model: ir.Model, file: Path) -> None:
@@ -153,5 +188,6 @@ def _check_defined(model: ir.Model, file: Path) -> None:
     for reader, value in read:
         if value is not None and value not in known:
             code = "graph.undefined"
-            text = f"value {value.name!r} is read by {reader} and made by no one"
+            name, by = shortened(value.name or ""), shortened(reader)
+            text = f"value {name!r} is read by {by} and made by no one"
             raise ModelError(code, text, where=str(file), remedy=_AGAIN)

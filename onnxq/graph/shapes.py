@@ -2,18 +2,22 @@
 
 Large initializers are turned into plain inputs of a clone before the clone is serialized, so that a
 model of any size costs kilobytes here. What cannot be inferred is said, not swallowed: calibration
-then learns the missing shapes from a run.
+then learns the missing shapes from a run. ONNX's functions run where they can do no harm
+(:mod:`onnxq.graph.native`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
 import onnx_ir as ir
+
+from onnxq.graph import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import onnx
 
 _SMALL = 1024
 """Initializers of at most this many bytes stay: they may hold shapes to compute with."""
@@ -29,11 +33,13 @@ def infer_shapes(model: ir.Model) -> tuple[str, ...]:
     """
     note = ""
     try:
-        inferred = through_proto(model, _infer_strictly)
-    except Exception as error:  # onnx raises several unrelated types
+        inferred = through_proto(model, lambda proto: native.call("infer", proto))
+    except native.NativeDiedError as error:
+        return (f"shape inference was left out: {error}",)
+    except Exception as error:  # onnx_ir raises several unrelated types
         note = f"shape inference is incomplete: {' '.join(str(error).split())[:200]}"
         try:
-            inferred = through_proto(model, _infer_leniently)
+            inferred = through_proto(model, lambda proto: native.call("infer_leniently", proto))
         except Exception as second:
             return (f"shape inference failed: {' '.join(str(second).split())[:200]}",)
     _merge(model, inferred)
@@ -55,14 +61,6 @@ def through_proto(
         if value not in inputs:
             copy.graph.inputs.append(value)
     return ir.serde.deserialize_model(function(ir.serde.serialize_model(copy)))
-
-
-def _infer_strictly(proto: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
-
-
-def _infer_leniently(proto: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=False)
 
 
 def _merge(model: ir.Model, inferred: ir.Model) -> None:

@@ -1,13 +1,15 @@
 """Writes ONNX files: all or nothing.
 
 A model is written into a private folder beside its destination, flushed to the disk, and moved into
-place; a failure leaves nothing behind and an existing file as it was.
+place; a failure leaves nothing behind and an existing file as it was. What a killed process left is
+removed by the next one. Only ordinary files are replaced: a link would be followed by whoever reads
+it next, and a device is no place for a model.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +18,17 @@ import onnx_ir as ir
 
 from onnxq.errors import InternalError, ModelError, UsageError
 from onnxq.graph.edit import clone
-from onnxq.graph.external import external_files
-from onnxq.graph.reading import PROTOBUF_LIMIT, reason
+from onnxq.graph.external import check_unchanged, external_files
+from onnxq.graph.limits import PROTOBUF_BYTES
+from onnxq.graph.reading import reason
 from onnxq.graph.tensors import (
+    all_tensors,
     in_memory,
     replace_attribute_tensors,
     replace_tensors,
     weight_bytes,
 )
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,20 +48,20 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
         external_threshold: Weights of more bytes than this in total go to ``<path>.data``.
 
     Raises:
-        ModelError: If the model cannot be written as ONNX, or is above 2 GiB without its weights.
-        UsageError: If the folder does not exist or cannot be written to, or the destination is a
-            file that the model still maps its weights from.
+        ModelError: If the model cannot be written as ONNX, is above 2 GiB without its weights, or a
+            file that it maps weights from was changed since.
+        UsageError: If the folder does not exist or cannot be written to, or the destination is no
+            ordinary file, or one that the model still maps its weights from.
     """
     target = Path(path).absolute()
-    external = weight_bytes(model) > min(external_threshold, PROTOBUF_LIMIT - GIBIBYTE // 2)
+    external = weight_bytes(model) > min(external_threshold, PROTOBUF_BYTES - GIBIBYTE // 2)
     data = _data_of(target)
     _check_destination(model, target, [target, data] if external else [target])
     copy = clone(model)
     # A Constant node's or function's data cannot stay in a file that the new model lies beside.
     replace_attribute_tensors(copy, in_memory)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            staged = Path(folder) / target.name
+        with staging(target) as staged:
             if external:
                 ir.save(
                     copy,
@@ -67,6 +72,7 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
                 )
             else:
                 staged.write_bytes(_serialize(copy, str(target)))
+            check_unchanged(all_tensors(model))
             _move([(_data_of(staged), data)], (staged, target))
     except OSError as error:
         code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
@@ -84,12 +90,10 @@ def check_output(
         files: The files that hold that model's weights, which it may not replace either.
 
     Raises:
-        UsageError: The folder does not exist, the path is a folder, or it is the model itself.
+        UsageError: The folder does not exist, the path is a folder, a link or a device, or it is
+            the model itself.
     """
     target = Path(path).absolute()
-    if target.is_dir():
-        code, text = "usage.is_folder", "this is a folder, a file is wanted"
-        raise UsageError(code, text, where=str(path), remedy="name a file in it")
     if not target.parent.is_dir():
         code, text = "usage.no_folder", "the folder to write to does not exist"
         raise UsageError(code, text, where=str(path), remedy="create it first")
@@ -101,14 +105,15 @@ def check_output(
     for file in taken:
         code, text = "usage.replaces_model", "the result would replace the model's own weights"
         raise UsageError(code, text, where=str(file), remedy="write to another file")
+    _check_replaceable(target)
 
 
 @contextmanager
 def staging(path: str | Path) -> Iterator[Path]:
     """A private folder beside ``path``, gone afterwards; gives the path to write to in it."""
     target = Path(path).absolute()
-    with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=target.parent) as folder:
-        yield Path(folder) / target.name
+    with Scratch(target.parent) as folder:
+        yield folder / target.name
 
 
 def to_bytes(model: ir.Model) -> bytes:
@@ -117,7 +122,9 @@ def to_bytes(model: ir.Model) -> bytes:
     Raises:
         ModelError: If it would be above 2 GiB, which the format does not allow.
     """
-    return _serialize(clone(model), model.graph.name or "model")
+    data = _serialize(clone(model), model.graph.name or "model")
+    check_unchanged(all_tensors(model))
+    return data
 
 
 def publish(staged: str | Path, path: str | Path) -> None:
@@ -154,9 +161,7 @@ def _check_destination(model: ir.Model, target: Path, files: Sequence[Path]) -> 
         raise UsageError(code, text, where=str(target), remedy="create the folder")
     mapped = external_files(model)
     for file in files:
-        if file.is_dir():
-            code, text = "graph.is_folder", "this is a folder, a file is wanted"
-            raise UsageError(code, text, where=str(file), remedy="name a file in it")
+        _check_replaceable(file)
         if file.resolve() in mapped:
             code, text = (
                 "graph.overwrites_input",
@@ -165,16 +170,34 @@ def _check_destination(model: ir.Model, target: Path, files: Sequence[Path]) -> 
             raise UsageError(code, text, where=str(file), remedy="write to another path")
 
 
+def _check_replaceable(target: Path) -> None:
+    """Refuse to put a file where something else is than an ordinary file, or nothing."""
+    try:
+        mode = target.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISREG(mode):
+        return
+    code, kind = "usage.not_a_file", "no ordinary file"
+    remedy = "name a new file, or one that may be replaced"
+    if stat.S_ISLNK(mode):
+        code, kind = "usage.is_link", "a symbolic link"
+        remedy = "name the file that it points to, or remove the link"
+    elif stat.S_ISDIR(mode):
+        code, kind, remedy = "usage.is_folder", "a folder", "name a file in it"
+    raise UsageError(code, f"this is {kind}, a file is wanted", where=str(target), remedy=remedy)
+
+
 def _serialize(copy: ir.Model, where: str) -> bytes:
     """Serialize a model that may be changed."""
     too_large = "above 2 GiB, which ONNX does not allow in one file"
     code, remedy = "graph.too_large", "work with the model's path; weights go to an external file"
-    if weight_bytes(copy) > PROTOBUF_LIMIT:
+    if weight_bytes(copy) > PROTOBUF_BYTES:
         raise ModelError(code, too_large, where=where, remedy=remedy)
     replace_tensors(copy, in_memory)
     try:
         proto = ir.serde.serialize_model(copy)
-        if proto.ByteSize() <= PROTOBUF_LIMIT:
+        if proto.ByteSize() <= PROTOBUF_BYTES:
             return bytes(proto.SerializeToString())
     except Exception as error:
         code, text = "graph.cannot_serialize", f"cannot be written as ONNX: {reason(error)}"
@@ -188,10 +211,8 @@ def _move(others: Sequence[tuple[Path, Path]], last: tuple[Path, Path]) -> None:
     moves = [*(pair for pair in others if pair[0].exists()), last]
     for staged, target in moves:
         _flush(staged)
-        if target.exists():
-            staged.chmod(target.stat().st_mode)
-        else:
-            staged.chmod(0o666 & ~_umask())
+        replaced = target.lstat().st_mode if target.is_file() else 0o666 & ~_umask()
+        staged.chmod(replaced & 0o777)
     done: list[tuple[Path, Path | None]] = []
     try:
         for staged, target in moves[:-1]:

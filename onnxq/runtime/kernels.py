@@ -12,18 +12,18 @@ its name, and by its weight's name where that fails.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import onnx
 
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 INTEGER_OPS: Final = frozenset(
     {
@@ -118,8 +118,8 @@ def executed(model: bytes | Path, provider: str = "cpu") -> tuple[ExecutedNode, 
         ModelError: The model does not load.
         ProviderError: The provider is not there.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxq-kernels-") as folder:
-        path = Path(folder) / "optimized.onnx"
+    with Scratch() as folder:
+        path = folder / "optimized.onnx"
         aside = (
             ("session.optimized_model_external_initializers_file_name", "optimized.data"),
             (

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnxq.errors import ModelError, ProviderError
-from onnxq.runtime import providers
+from onnxq.runtime import custom_ops, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +60,13 @@ _IN_NODE: Final = re.compile(
     r"^Non-zero status code returned while running (?P<op>\S+) node\. "
     r"Name:'(?P<name>.*?)' Status Message: (?P<reason>.*)$"
 )
+_UNKNOWN_OP: Final = (
+    re.compile(r"error: (?P<domain>[^:]*):(?P<op>[^(]*)\(-?\d+\) is not a registered function/op"),
+    re.compile(
+        r"In Node, \(\"(?P<node>.*?)\", (?P<op>\S*), \"(?P<domain>[^\"]*)\", -?\d+\).*No Op registered"
+    ),
+)
+_EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 _SOURCE_LINE: Final = re.compile(
     r"\S*/onnxruntime\S*\.(?:h|cc|cpp|cu):\d+ (?:[^()]*\([^()]*\)(?: const)? )?"
 )
@@ -214,8 +221,30 @@ def _load_error(
             pass
         else:
             return _provider_error(provider, reason(error), where)
-    code, msg = "runtime.load", f"ONNX Runtime does not load the model: {reason(error)}"
-    return ModelError(code, msg, where=where)
+    return _unloaded(reason(error), where)
+
+
+def _unloaded(text: str, where: str) -> ModelError:
+    """The error for a model that no provider loads; an unknown operator has a remedy."""
+    code, msg, remedy = "runtime.load", f"ONNX Runtime does not load the model: {text}", ""
+    unknown = next((match for form in _UNKNOWN_OP if (match := form.search(text))), None)
+    if unknown is not None:
+        code, domain = "runtime.unknown_op", unknown["domain"]
+        named = f"operator {unknown['op']!r} of domain {domain or 'ai.onnx'!r}"
+        msg = f"ONNX Runtime does not know {named} in the opset that the model imports"
+        node = unknown.groupdict().get("node")
+        msg = f"node {node!r}: {msg}" if node else msg
+        remedy = _where_to_find(domain)
+    return ModelError(code, msg, where=where, remedy=remedy)
+
+
+def _where_to_find(domain: str) -> str:
+    """The remedy for an unknown operator."""
+    if domain in _EXTENSIONS_DOMAINS:
+        return f"give --custom-ops {custom_ops.EXTENSIONS} (package onnxruntime-extensions)"
+    if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
+        return "upgrade onnxruntime, or check the operator's name and the model's opsets"
+    return "name the library that brings it, if you trust it: --custom-ops LIB"
 
 
 def _provider_error(provider: str, why: str, where: str) -> ProviderError:
@@ -248,6 +277,7 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in settings.config:
         options.add_session_config_entry(key, value)
+    custom_ops.register(options)
     if settings.optimized_path is not None:
         options.optimized_model_filepath = str(settings.optimized_path)
     for library in settings.libraries:

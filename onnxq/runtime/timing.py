@@ -13,7 +13,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from onnxq import errors
+from onnxq.runtime.custom_ops import in_use
+from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -152,8 +153,8 @@ def measure(
     _check(contenders, feeds, settings)
     answers: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
     total = settings.rounds * len(contenders)
-    with tempfile.TemporaryDirectory(prefix="onnxq-timing-") as folder:
-        paths = _write_feeds(feeds, settings, Path(folder))
+    with Scratch() as folder:
+        paths = _write_feeds(feeds, settings, folder)
         for done in range(total):
             contender = contenders[done % len(contenders)]
             spec = {
@@ -164,8 +165,9 @@ def measure(
                 "warmup": settings.warmup,
                 "seconds": settings.seconds,
                 "feeds": paths,
+                "custom_ops": [str(library) for library in in_use()],
             }
-            answers[contender.name].append(_run_worker(spec, Path(folder), settings.limit_seconds))
+            answers[contender.name].append(_run_worker(spec, folder, settings.limit_seconds))
             if progress is not None:
                 progress(done + 1, total)
     results = {name: _summarize(rounds) for name, rounds in answers.items()}

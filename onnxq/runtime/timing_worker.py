@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxq.errors import OnnxqError
+from onnxq.runtime.custom_ops import custom_ops
 from onnxq.runtime.machine import peak_rss_bytes
 from onnxq.runtime.session import SessionSettings, open_session
 
@@ -35,7 +36,8 @@ def main(spec_path: Path) -> int:
     """
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
     try:
-        answer = time_model(spec)
+        with custom_ops(spec["custom_ops"]):
+            answer = time_model(spec)
     except OnnxqError as error:
         texts = ("code", "message", "where", "remedy")
         answer = {"error": {text: getattr(error, text) for text in texts}}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
-
 from onnxq.errors import InternalError, ModelError
+from onnxq.graph.native import NativeError, check_file
 from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
@@ -29,9 +28,9 @@ def check_structure(path: Path, source: Path) -> None:
         InternalError: It is invalid or does not load; what onnxq wrote is then wrong.
     """
     try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
+        check_file(path)
+    except NativeError as error:
+        reason = str(error)[:200]
         _check_source(source)
         code, text = "verify.invalid", f"the result is no valid ONNX model: {reason}"
         raise InternalError(code, text, where=path.name) from error
@@ -47,9 +46,9 @@ def check_structure(path: Path, source: Path) -> None:
 def _check_source(source: Path) -> None:
     """Refuse a source that breaks the specification itself; what is made of it must too."""
     try:
-        onnx.checker.check_model(str(source), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())[:200]
+        check_file(source)
+    except NativeError as error:
+        reason = str(error)[:200]
         code, text = "model.invalid", f"the model breaks the ONNX specification: {reason}"
         remedy = "correct the shape or type that it declares, or export it again"
         raise ModelError(code, text, where=str(source), remedy=remedy) from error

@@ -151,18 +151,24 @@ def test_texts(tmp_path: Path) -> None:
     [
         (ON_PIXELS.replace("uint8", "float").replace("Cast<to = 1>", "Abs"), "preprocess.inputs"),
         (
-            "(uint8[h, w, 3] p, float s) => (float[h, w, 3] image) "
-            "{ f = Cast<to = 1>(p) image = Mul(f, s) }",
+            (
+                "(uint8[h, w, 3] p, float s) => (float[h, w, 3] image) "
+                "{ f = Cast<to = 1>(p) image = Mul(f, s) }"
+            ),
             "preprocess.inputs",
         ),
         (
-            "(uint8[h, w, 3] p) => (float[h, w, 3] a, float[h, w, 3] b) "
-            "{ a = Cast<to = 1>(p) b = Abs(a) }",
+            (
+                "(uint8[h, w, 3] p) => (float[h, w, 3] a, float[h, w, 3] b) "
+                "{ a = Cast<to = 1>(p) b = Abs(a) }"
+            ),
             "preprocess.outputs",
         ),
         (
-            "(uint8[h, w, 3] p) => (float[1, 3, 5, 5] image) { f = Cast<to = 1>(p) "
-            "s = Constant<value_ints = [1, 3, 5, 5]>() image = Reshape(f, s) }",
+            (
+                "(uint8[h, w, 3] p) => (float[1, 3, 5, 5] image) { f = Cast<to = 1>(p) "
+                "s = Constant<value_ints = [1, 3, 5, 5]>() image = Reshape(f, s) }"
+            ),
             "preprocess.run",
         ),
     ],

@@ -73,7 +73,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 def test_not_a_model(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
-    assert _refusal(path).code in {"graph.truncated", "graph.invalid"}
+    assert _refusal(path).code in {"graph.truncated", "graph.external_length"}
 
 
 @given(share=st.floats(0, 1, exclude_max=True))
@@ -150,7 +150,7 @@ def test_inline_tensor_with_too_few_elements(linear: Path, field: str) -> None:
         ("C:\\weights.bin", "graph.external_absolute"),
         ("", "graph.external_absolute"),
         ("not_there.bin", "graph.external_missing"),
-        (".", "graph.external_missing"),
+        (".", "graph.external_not_a_file"),
     ],
 )
 def test_external_location(external: Path, location: str, code: str) -> None:
@@ -184,11 +184,11 @@ def test_external_hard_link(external: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "code"),
     [
-        ("offset", "-4", "graph.invalid"),
+        ("offset", "-4", "graph.external_length"),
         ("length", "4", "graph.external_length"),
         ("length", "99999999", "graph.external_length"),
         ("offset", "99999999", "graph.external_truncated"),
-        ("offset", "many", "graph.invalid"),
+        ("offset", "many", "graph.external_length"),
     ],
 )
 def test_external_offset_and_length(external: Path, key: str, value: str, code: str) -> None:

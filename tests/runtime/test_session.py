@@ -101,8 +101,10 @@ def test_truncated_model(linear: bytes) -> None:
 
 def test_unknown_operator_is_named() -> None:
     text = RESHAPE.replace("Reshape(", "Bend(")
-    with pytest.raises(ModelError, match=r'"bend", Bend'):
+    with pytest.raises(ModelError, match=r"node 'bend': .*operator 'Bend'") as caught:
         open_session(serialize(text))
+    assert caught.value.code == "runtime.unknown_op"
+    assert "upgrade onnxruntime" in caught.value.remedy
 
 
 def test_too_large_for_memory(linear: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
