@@ -38,7 +38,7 @@ from onnxq.graph.unfuse import UnfusePass
 from onnxq.graph.widen import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 # Without a handler of their own, these print warnings to standard error.
 for _library in ("onnx_ir", "onnxscript"):
@@ -111,11 +111,15 @@ def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResu
 
 
 def _attempt_all(
-    model: ir.Model, steps: Iterable[ir.passes.PassBase], notes: list[str]
+    model: ir.Model, steps: Sequence[ir.passes.PassBase], notes: list[str]
 ) -> ir.Model:
-    for step in steps:
-        model = _attempt(model, step, notes, f"{type(step).__name__} was left out")
-    return model
+    """Run passes on one clone; if one fails, each on a clone of its own, to leave that one out."""
+    try:
+        return ir.passes.Sequential(*steps)(model.clone()).model
+    except Exception:  # the second attempt says which and why
+        for step in steps:
+            model = _attempt(model, step, notes, f"{type(step).__name__} was left out")
+        return model
 
 
 def _attempt(

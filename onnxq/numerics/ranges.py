@@ -111,7 +111,8 @@ def entropy(bins: Bins, scheme: Scheme) -> Range:
     For each candidate the distribution is laid on 4,096 equal bins *of the candidate's own range*
     (a fixed histogram loses its meaning as soon as one outlier stretches it), values outside are
     added to the outermost bins, and the quantized distribution spreads each level's mass evenly
-    over the level's occupied bins.
+    over the level's occupied bins. With a level for each bin or more (13 bits and up) nothing is
+    lost inside a range, so that the whole range is the best one.
     """
     bins = _coarsened(bins, scheme)
     low, high = minmax(float(bins.low[0]), float(bins.high[-1]))

@@ -29,7 +29,7 @@ def test_quantize_prints_the_contract(quantized: Quantized) -> None:
     assert found["schema_version"] == 1
     assert found["status"] == "done"
     assert found["output"] == str(quantized.model)
-    assert (found["scheme"], found["target"]) == ("int8", "cpu")
+    assert (found["scheme"], found["target"], found["format"]) == ("int8", "cpu", "qdq")
     assert {site["decision"] for site in found["sites"]} == {"int8", "float"}
     kept = [site for site in found["sites"] if site["decision"] == "float"]
     assert kept == [
@@ -260,9 +260,15 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
     )
     recipe = build_recipe(
         RecipeArguments(
-            recipe=path, calibration="entropy", memory_budget="1MiB", scheme="int8", exclude=("a*",)
+            recipe=path,
+            calibration="entropy",
+            memory_budget="1MiB",
+            scheme="int8",
+            format="qoperator",
+            exclude=("a*",),
         )
     )
+    assert recipe.format == "qoperator"
     assert (recipe.scheme, recipe.seed, recipe.target) == ("int8", 7, "cpu")
     assert recipe.calibration.method == "entropy"
     assert recipe.calibration.samples == 9
