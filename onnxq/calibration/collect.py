@@ -250,6 +250,8 @@ def observed_shapes(
     model: ir.Model, tensors: Sequence[str], sample: Sample
 ) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor in a real run of ``sample``."""
+    if not tensors:
+        return {}
     probe = ProbeGraph(model)
     outputs = [probe.shape(name) for name in tensors]
     with open_model(probe.pruned()) as session:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from onnxq.errors import ModelError
-from onnxq.graph.edit import clone
+from onnxq.graph.edit import all_nodes, clone
+from onnxq.graph.names import UniqueNamesPass
 from onnxq.graph.shapes import through_proto
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
         return model
     result = clone(model)
     try:
+        if result.functions:
+            result = _inlined(result)
         if opset_version(model) < _CONVERTER_FROM:
             result = _convert_with_onnx(result, min(minimum, _CONVERTER_FROM))
         if opset_version(result) < minimum:
@@ -46,6 +50,16 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
     known = [entry for entry in imports if entry.domain in {"", "ai.onnx.ml"}]
     needed = onnx.helper.find_min_ir_version_for(known)
     result.ir_version = max(result.ir_version or 0, needed)
+    return result
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """Without functions: converters leave them at their own opset, where they fit no more."""
+    domains = {domain for domain, _, _ in model.functions}
+    UniqueNamesPass()(model)
+    result = common.InlinePass()(common.RemoveUnusedFunctionsPass()(model).model).model
+    for domain in domains - {node.domain for node in all_nodes(result)}:
+        result.opset_imports.pop(domain, None)
     return result
 
 

@@ -67,8 +67,9 @@ def backend_subjects(group: str) -> Iterator[Subject]:
         if feeds is None or not _runs(proto, feeds):
             continue
         yield Subject(name, proto, [feeds, feeds], [feeds])
+        first = dict([next(iter(feeds.items()))]) if feeds else {}
         frozen = _frozen(proto, feeds)
-        if frozen is not None and _runs(frozen, first := dict([next(iter(feeds.items()))])):
+        if frozen is not None and _is_valid(frozen) and _runs(frozen, first):
             yield Subject(f"{name} frozen", frozen, [first, first], [first])
 
 
@@ -142,10 +143,21 @@ def _frozen(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> onnx.Mode
     for name, array in feeds.items():
         if name != first:
             copy.graph.initializer.append(numpy_helper.from_array(array, name))
+    # Before IR version 4 an initializer had to be an input as well.
+    copy.ir_version = max(copy.ir_version, 4)
     kept = [value for value in copy.graph.input if value.name not in feeds or value.name == first]
     del copy.graph.input[:]
     copy.graph.input.extend(kept)
     return copy
+
+
+def _is_valid(proto: onnx.ModelProto) -> bool:
+    """Whether freezing has left what declared shapes promise, which constants may contradict."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
 
 
 def _runs(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> bool:
