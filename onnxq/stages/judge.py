@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from onnxq.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
 
 LOW_SQNR = 10.0
 """Below this many decibels the user is warned: noise above a tenth of the signal."""
+
+_NAMED = 10
+"""So many outputs are named in one warning."""
 
 AS_FAST = 0.97
 """From this ratio on, a model counts as at least as fast."""
@@ -64,6 +67,10 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
     texts.extend(fidelity.remarks)
     if fidelity.sqnr_db is not None and fidelity.sqnr_db < LOW_SQNR:
         texts.append(_why_wrong(fidelity.sqnr_db, worst))
+    # A NaN is no number above the bound.
+    low = {name: db for name, db in fidelity.others.items() if not db >= LOW_SQNR}
+    if low:
+        texts.append(_others_wrong(low))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
         count = f"{len(kernels.missed)} of {kernels.planned}"
@@ -79,6 +86,13 @@ def _why_wrong(sqnr: float, worst: Sequence[str]) -> str:
         f"low accuracy: {sqnr:.1f} dB SQNR{named}; "
         "`onnxq inspect MODEL --data DATA` lists every site's error"
     )
+
+
+def _others_wrong(low: Mapping[str, float]) -> str:
+    worst = sorted(low, key=lambda name: low[name])[:_NAMED]
+    named = ", ".join(f"{name!r} {low[name]:.1f} dB" for name in worst)
+    rest = f" and {len(low) - len(worst)} more" if len(low) > len(worst) else ""
+    return f"low accuracy in outputs beside the first: {named}{rest}"
 
 
 def _why_slow(kernels: KernelReport, ratio: float) -> str:

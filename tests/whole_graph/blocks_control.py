@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -24,7 +24,9 @@ def info(value: Val) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, value.dtype, list(value.shape))
 
 
-def _body(draft: Draft, inner: Draft, inputs: Sequence[Val], outputs: Sequence[Val]) -> onnx.GraphProto:
+def _body(
+    draft: Draft, inner: Draft, inputs: Sequence[Val], outputs: Sequence[Val]
+) -> onnx.GraphProto:
     """The graph of a body; its weights lie in it, or in the graph around it."""
     own = draft.chance(0.5)
     if not own:
@@ -54,7 +56,7 @@ def branch(draft: Draft, x: Val) -> Val | None:
         return None
     if draft.chance(0.5):
         two = second.op("Relu", [two], two.shape)
-    bodies = {
+    bodies: dict[str, Any] = {
         "then_branch": _body(draft, first, [], [one]),
         "else_branch": _body(draft, second, [], [two]),
     }

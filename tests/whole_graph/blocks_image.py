@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tests.whole_graph.blocks import block
-from tests.whole_graph.draft import Dim, Draft, Shape, Val
+
+if TYPE_CHECKING:
+    from tests.whole_graph.draft import Dim, Draft, Shape, Val
 
 
 def _sizes(x: Val) -> tuple[int, ...] | None:
@@ -64,9 +68,7 @@ def conv_transpose(draft: Draft, x: Val) -> Val | None:
     channels, lengths = sizes[0], sizes[1:]
     group = draft.pick([n for n in (1, 1, 2) if channels % n == 0])
     each = draft.pick((1, 2, 3))
-    weight = draft.weight(
-        channels, each, *[2] * len(lengths), fan_in=channels // group, axis=1
-    )
+    weight = draft.weight(channels, each, *[2] * len(lengths), fan_in=channels // group, axis=1)
     stride = draft.pick((1, 2))
     out = tuple((size - 1) * stride + 2 for size in lengths)
     attributes = {"group": group, "strides": [stride] * len(lengths)}
@@ -86,7 +88,10 @@ def pool(draft: Draft, x: Val) -> Val | None:
     if op == "MaxPool" and draft.chance(0.3):
         # What a padded MaxPool becomes in some exporters.
         low = -3.4e38
-        x, wider = _padded(draft, x, sizes, low), tuple((size + 2 - 2) // 2 + 1 for size in sizes[1:])
+        x, wider = (
+            _padded(draft, x, sizes, low),
+            tuple((size + 2 - 2) // 2 + 1 for size in sizes[1:]),
+        )
         shape = (x.shape[0], sizes[0], *wider)
     return draft.op(op, [x], shape, kernel_shape=steps, strides=steps)
 
@@ -179,4 +184,6 @@ def fused_conv(draft: Draft, x: Val) -> Val | None:
     weight = draft.weight(4, sizes[0], 1, 1, fan_in=sizes[0])
     inputs = [x, weight, draft.vector(4)]
     shape = (x.shape[0], 4, *sizes[1:])
-    return draft.op("com.microsoft::FusedConv", inputs, shape, activation="Relu", kernel_shape=[1, 1])
+    return draft.op(
+        "com.microsoft::FusedConv", inputs, shape, activation="Relu", kernel_shape=[1, 1]
+    )

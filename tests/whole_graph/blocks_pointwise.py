@@ -9,10 +9,10 @@ from tests.whole_graph.draft import BOOL, FLOAT, INT64, Draft, Val
 
 # Operator, first opset; all take one input and need no attribute.
 _ACTIVATIONS = (
-    ("Relu", 7), ("Relu", 7), ("Sigmoid", 7), ("Tanh", 7), ("LeakyRelu", 7), ("Elu", 7), ("Selu", 7),
-    ("Softplus", 7), ("Softsign", 7), ("HardSigmoid", 7), ("Abs", 7), ("Neg", 7), ("Erf", 9),
-    ("Sin", 7), ("Cos", 7), ("Sign", 9), ("ThresholdedRelu", 10), ("Celu", 12), ("HardSwish", 14),
-    ("Mish", 18), ("Gelu", 20), ("Floor", 7), ("Identity", 7),
+    ("Relu", 7), ("Relu", 7), ("Sigmoid", 7), ("Tanh", 7), ("LeakyRelu", 7), ("Elu", 7),
+    ("Selu", 7), ("Softplus", 7), ("Softsign", 7), ("HardSigmoid", 7), ("Abs", 7), ("Neg", 7),
+    ("Erf", 9), ("Sin", 7), ("Cos", 7), ("Sign", 9), ("ThresholdedRelu", 10), ("Celu", 12),
+    ("HardSwish", 14), ("Mish", 18), ("Gelu", 20), ("Floor", 7), ("Identity", 7),
 )  # fmt: skip
 
 

@@ -102,7 +102,9 @@ def to_image(draft: Draft, x: Val) -> Val | None:
         return draft.op("Reshape", [x, draft.ints(0, channels, *lengths)], shape)
     sizes = draft.op("Shape", [x], (2,), INT64)
     rows = draft.op("Gather", [sizes, draft.ints(0)], (1,), INT64, axis=0)
-    wanted = draft.op("Concat", [rows, draft.ints(channels, *lengths)], (len(shape),), INT64, axis=0)
+    wanted = draft.op(
+        "Concat", [rows, draft.ints(channels, *lengths)], (len(shape),), INT64, axis=0
+    )
     return draft.op("Reshape", [x, wanted], shape)
 
 

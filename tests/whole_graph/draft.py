@@ -27,7 +27,16 @@ INT64 = int(TensorProto.INT64)
 BOOL = int(TensorProto.BOOL)
 STRING = int(TensorProto.STRING)
 
-AWKWARD = ("zeros", "zero channel", "outlier", "tiny", "subnormal", "positive", "constant", "offset")
+AWKWARD = (
+    "zeros",
+    "zero channel",
+    "outlier",
+    "tiny",
+    "subnormal",
+    "positive",
+    "constant",
+    "offset",
+)
 """What may be odd about a weight, beside NaN and Inf, which a style allows by itself."""
 
 HIDES = ("plain", "plain", "plain", "constant", "identity", "transpose", "cast", "reshape", "input")

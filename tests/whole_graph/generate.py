@@ -179,9 +179,7 @@ def _use_up(draft: Draft, outputs: list[Val]) -> None:
         outputs.append(draft.pick(others))
 
 
-def _finish(
-    draft: Draft, name: str, inputs: Sequence[Val], outputs: Sequence[Val]
-) -> Generated:
+def _finish(draft: Draft, name: str, inputs: Sequence[Val], outputs: Sequence[Val]) -> Generated:
     declared = [info(value) for value in inputs] + draft.overridable
     style = draft.style
     if style.ir_version < 4:
@@ -204,9 +202,7 @@ def _finish(
         functions=list(draft.functions.values()) if called else [],
     )
     samples = [_sample(draft, inputs) for _ in range(CALIBRATION + EVALUATION)]
-    return Generated(
-        name, proto, tuple(samples[:CALIBRATION]), tuple(samples[CALIBRATION:]), style
-    )
+    return Generated(name, proto, tuple(samples[:CALIBRATION]), tuple(samples[CALIBRATION:]), style)
 
 
 def _sample(draft: Draft, inputs: Sequence[Val]) -> Feeds:

@@ -5,11 +5,11 @@ Run from the repository root::
     python -m tests.whole_graph.run [--graphs N] [--seed S] [--schemes NAME...] [--no-backend]
         [--large] [--method METHOD] [--workers N] [--json FILE]
 
-Each model is held to the property that :mod:`tests.whole_graph.check` defines. Printed are, for each
-scheme, how many models were quantized, left unchanged (nothing in them can be quantized) or refused;
-sites quantized by operator; sites left float and refusals, by reason; and every failure with its
-seed or the name of its test. ``--graphs 1 --seed S --no-backend`` repeats one graph. Exit status 1
-if anything failed.
+Each model is held to the property that :mod:`tests.whole_graph.check` defines. Printed are, for
+each scheme, how many models were quantized, left unchanged (nothing in them can be quantized) or
+refused; sites quantized by operator; sites left float and refusals, by reason; and every failure
+with its seed or the name of its test. ``--graphs 1 --seed S --no-backend`` repeats one graph. Exit
+status 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Tally:
         }
 
 
-def random_jobs(seed: int, count: int, schemes: Sequence[str], method: CalibrationMethod) -> list[Job]:
+def random_jobs(
+    seed: int, count: int, schemes: Sequence[str], method: CalibrationMethod
+) -> list[Job]:
     """Jobs for the random graphs of ``count`` seeds."""
     return [Job("random", str(seed + n), tuple(schemes), method) for n in range(count)]
 
@@ -138,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
     wanted = made.parse_args(arguments)
-    jobs = [] if wanted.no_backend else backend_jobs(wanted.schemes, wanted.method, large=wanted.large)
+    jobs = (
+        [] if wanted.no_backend else backend_jobs(wanted.schemes, wanted.method, large=wanted.large)
+    )
     jobs += random_jobs(wanted.seed, wanted.graphs, wanted.schemes, wanted.method)
     start = time.perf_counter()
     tallies, failures = count(run_all(jobs, wanted.workers))
