@@ -32,7 +32,7 @@ from onnxq.graph.names import UniqueNamesPass
 from onnxq.graph.shapes import infer_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # Without a handler of their own, these print warnings to standard error.
 for _library in ("onnx_ir", "onnxscript"):
@@ -70,11 +70,12 @@ def normalize(model: ir.Model) -> NormalizeResult:
     hidden = _hide_overridable(work)
     # Nodes of functions are named first: inlining calls every nameless one "node".
     UniqueNamesPass()(work)
-    work = _attempt(work, common.RemoveUnusedFunctionsPass(), notes, "functions were kept")
+    unused = common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
+    work = _attempt(work, unused, notes, "functions were kept")
     work = _attempt(work, common.InlinePass(), notes, "functions were not inlined")
     work = _clear_function_domains(work, model)
     _unify_constants(work)
-    for step in (
+    steps = (
         UniqueNamesPass(),
         common.LiftConstantsToInitializersPass(size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
@@ -87,14 +88,27 @@ def normalize(model: ir.Model) -> NormalizeResult:
         *_common_subexpressions(work),
         common.RemoveUnusedNodesPass(),
         UniqueNamesPass(),
-    ):
-        work = _attempt(work, step, notes, f"{type(step).__name__} was left out")
+    )
+    work = _run(work, steps, notes)
     _restore_overridable(work, hidden)
     _restore_types(model, work)
     sort_nodes(work)
     notes += infer_shapes(work)
     _check_interface(model, work)
     return NormalizeResult(work, tuple(notes))
+
+
+def _run(model: ir.Model, steps: Sequence[ir.passes.PassBase], notes: list[str]) -> ir.Model:
+    """All steps on one clone; if one fails, each on its own clone, so that it alone is lost."""
+    work = model.clone()
+    try:
+        for step in steps:
+            work = step(work).model
+    except Exception:  # a pass of another library may raise anything; who failed is said below
+        for step in steps:
+            model = _attempt(model, step, notes, f"{type(step).__name__} was left out")
+        return model
+    return work
 
 
 def _attempt(

@@ -57,7 +57,8 @@ def _inlined(model: ir.Model) -> ir.Model:
     """Without functions: converters leave them at their own opset, where they fit no more."""
     domains = {domain for domain, _, _ in model.functions}
     UniqueNamesPass()(model)
-    result = common.InlinePass()(common.RemoveUnusedFunctionsPass()(model).model).model
+    unused = common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
+    result = common.InlinePass()(unused(model).model).model
     for domain in domains - {node.domain for node in all_nodes(result)}:
         result.opset_imports.pop(domain, None)
     return result

@@ -19,6 +19,7 @@ from onnxq.graph.edit import clone
 from onnxq.graph.external import external_files
 from onnxq.graph.reading import PROTOBUF_LIMIT, reason
 from onnxq.graph.tensors import (
+    all_tensors,
     in_memory,
     replace_attribute_tensors,
     replace_tensors,
@@ -117,7 +118,11 @@ def to_bytes(model: ir.Model) -> bytes:
     Raises:
         ModelError: If it would be above 2 GiB, which the format does not allow.
     """
-    return _serialize(clone(model), model.graph.name or "model")
+    where = model.graph.name or "model"
+    # Tensors in files are replaced, which the model itself must not notice; else no copy is needed.
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in all_tensors(model)):
+        model = clone(model)
+    return _serialize(model, where)
 
 
 def publish(staged: str | Path, path: str | Path) -> None:
@@ -166,12 +171,13 @@ def _check_destination(model: ir.Model, target: Path, files: Sequence[Path]) -> 
 
 
 def _serialize(copy: ir.Model, where: str) -> bytes:
-    """Serialize a model that may be changed."""
+    """Serialize a model whose external tensors may be replaced."""
     too_large = "above 2 GiB, which ONNX does not allow in one file"
     code, remedy = "graph.too_large", "work with the model's path; weights go to an external file"
     if weight_bytes(copy) > PROTOBUF_LIMIT:
         raise ModelError(code, too_large, where=where, remedy=remedy)
-    replace_tensors(copy, in_memory)
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in all_tensors(copy)):
+        replace_tensors(copy, in_memory)
     try:
         proto = ir.serde.serialize_model(copy)
         if proto.ByteSize() <= PROTOBUF_LIMIT:
