@@ -79,5 +79,5 @@ def test_only_folders_are_removed_and_no_link_is_followed(tmp_path: Path) -> Non
     (abandoned / "link").symlink_to(elsewhere)
     with Scratch(here):
         pass
-    assert sorted(os.listdir(here)) == [".onnxq-file", ".onnxq-link"]
+    assert sorted(entry.name for entry in here.iterdir()) == [".onnxq-file", ".onnxq-link"]
     assert (elsewhere / "precious").is_file()

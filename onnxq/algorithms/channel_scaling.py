@@ -71,6 +71,7 @@ class ChannelScaling:
         self.values = value_by_name(model.graph)
         self.protected = protected_values(model)
         self.sites = {site.name: site for site in config.selection.chosen}
+        self._weight_peaks: dict[str, NDArray[np.float64]] = {}
         groups = (self._group(tensor) for tensor in config.selection.tensors)
         self.groups = tuple(group for group in groups if group is not None)
 
@@ -176,7 +177,7 @@ class ChannelScaling:
         peaks = np.maximum(np.abs(channels.low), np.abs(channels.high)).astype(np.float64)
         if exponent is None:
             return np.ones(peaks.size, np.float32)
-        weights = np.max([self._input_peaks(site) for site in group.sites], axis=0)
+        weights = self._peaks(group)
         ratio = peaks**exponent / np.maximum(weights, _TINY) ** (1 - exponent)
         # A channel that is always zero, or that no weight reads, has nothing to even out.
         usable = (peaks > 0) & (weights > 0)
@@ -184,6 +185,14 @@ class ChannelScaling:
             return np.ones(peaks.size, np.float32)
         mean = np.exp(np.mean(np.log(ratio[usable])))
         return np.where(usable, np.clip(ratio / mean, 1e-3, 1e3), 1.0).astype(np.float32)
+
+    def _peaks(self, group: Group) -> NDArray[np.float64]:
+        """The greatest magnitude of each input channel in all weights, looked up once a group."""
+        name = group.tensor.name
+        if name not in self._weight_peaks:
+            found = [self._input_peaks(site) for site in group.sites]
+            self._weight_peaks[name] = np.max(found, axis=0)
+        return self._weight_peaks[name]
 
     def _input_peaks(self, site: Site) -> NDArray[np.float64]:
         peaks: NDArray[np.float64] = np.abs(self._weight(site)).max(axis=1 - _input_axis(site))

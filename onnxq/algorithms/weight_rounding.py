@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _FACTORS = np.linspace(1.0, 0.6, 100, dtype=np.float32)
 """So many, because with few weights in a channel (depthwise) the error is jagged in the factor."""
 
+_WORTH_THREADS = 1 << 14
+"""With fewer weights than this, starting threads takes longer than the search."""
+
 
 def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
     """Scales with the least squared error of the weights, by exhaustive search.
@@ -45,11 +48,17 @@ def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
         rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     peak = np.abs(rows).max(axis=1, initial=0).astype(np.float32)
     rows = np.ascontiguousarray(rows, np.float32)
+    every = np.arange(len(rows))
     workers = os.cpu_count() or 1
-    parts = np.array_split(np.arange(len(rows)), workers)
-    with ThreadPoolExecutor(workers) as pool:  # the search is compiled and releases the GIL
-        found = pool.map(lambda part: _best_factors(rows, peak, part, scheme.qmax, _FACTORS), parts)
-        best = np.concatenate(list(found))
+    if rows.size < _WORTH_THREADS or workers == 1:
+        best = _best_factors(rows, peak, every, scheme.qmax, _FACTORS)
+    else:
+        parts = np.array_split(every, workers)
+        with ThreadPoolExecutor(workers) as pool:  # the search is compiled and releases the GIL
+            found = pool.map(
+                lambda part: _best_factors(rows, peak, part, scheme.qmax, _FACTORS), parts
+            )
+            best = np.concatenate(list(found))
     reach = (peak * best).reshape(() if axis is None else (-1,))
     return qparams_from_range(-reach, reach, scheme)
 

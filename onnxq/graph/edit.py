@@ -32,13 +32,16 @@ class NameScope:
         """Collect the names in use."""
         self._used = value_names(model)
         self._used.update(node.name for node in all_nodes(model) if node.name)
+        # How far each base has been counted: thousands of names may share one.
+        self._counts: dict[str, int] = {}
 
     def __call__(self, base: str) -> str:
         """``base`` itself if it is free, else ``base_1``, ``base_2``, …; the name is then taken."""
-        name, count = base, 0
+        name, count = base, self._counts.get(base, 0)
         while name in self._used:
             count += 1
             name = f"{base}_{count}"
+        self._counts[base] = count
         self._used.add(name)
         return name
 

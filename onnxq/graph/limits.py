@@ -58,4 +58,4 @@ NATIVE_COPIES: Final = 8
 """How many times the size of the model they may take beside that."""
 
 NATIVE_SECONDS: Final = 4.0
-"""Processor time that they may take, and a second more for each MiB. MiniLM's graph takes 0.05 s."""
+"""Processor time that they may take, and a second more for each MiB; MiniLM takes 0.05 s."""

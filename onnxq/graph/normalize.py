@@ -77,6 +77,8 @@ def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResu
     hidden = _hide_overridable(work)
     # Nodes of functions are named first: inlining calls every nameless one "node".
     UniqueNamesPass()(work)
+    unused = common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
+    work = _attempt(work, unused, notes, "functions were kept")
     work = _attempt(work, common.InlinePass(), notes, "functions were not inlined")
     work = _clear_function_domains(work, model)
     _unify_constants(work)
@@ -104,6 +106,7 @@ def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResu
     )
     work = _attempt_all(work, finish, notes)
     _restore_overridable(work, hidden)
+    _restore_types(model, work)
     sort_nodes(work)
     notes += infer_shapes(work)
     _check_interface(model, work)
@@ -167,6 +170,14 @@ def _restore_overridable(model: ir.Model, hidden: dict[str, ir.TensorProtocol]) 
         if value.name in hidden:
             value.const_value = hidden[value.name]
             model.graph.register_initializer(value)
+
+
+def _restore_types(before: ir.Model, after: ir.Model) -> None:
+    """An output that was another expression's twin comes out of a new Identity without a type."""
+    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
+        if new.name == old.name and new.type is None and new.shape is None:
+            new.type = old.type
+            new.shape = None if old.shape is None else old.shape.copy()
 
 
 def _clear_function_domains(model: ir.Model, original: ir.Model) -> ir.Model:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
+from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from onnxq.errors import ModelError
 from onnxq.graph import native
-from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, clone
+from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone
+from onnxq.graph.names import UniqueNamesPass
 from onnxq.graph.shapes import through_proto
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
         return model
     result = clone(model)
     try:
+        if result.functions:
+            result = _inlined(result)
         if opset_version(model) < _CONVERTER_FROM:
             result = _convert_with_onnx(result, min(minimum, _CONVERTER_FROM))
         if opset_version(result) < minimum:
@@ -62,11 +65,22 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
         raise _failed(model, minimum, "the converter left it unchanged")
     # Raised to a newer IR version, initializers among the inputs would become mere defaults.
     if (model.ir_version or 0) < OVERRIDABLE_SINCE_IR:
-        RemoveInitializersFromInputsPass()(result)
+        common.RemoveInitializersFromInputsPass()(result)
     imports = [onnx.helper.make_opsetid(d, v) for d, v in result.opset_imports.items()]
     known = [entry for entry in imports if entry.domain in {"", "ai.onnx.ml"}]
     needed = onnx.helper.find_min_ir_version_for(known)
     result.ir_version = max(result.ir_version or 0, needed)
+    return result
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """Without functions: converters leave them at their own opset, where they fit no more."""
+    domains = {domain for domain, _, _ in model.functions}
+    UniqueNamesPass()(model)
+    unused = common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
+    result = common.InlinePass()(unused(model).model).model
+    for domain in domains - {node.domain for node in all_nodes(result)}:
+        result.opset_imports.pop(domain, None)
     return result
 
 

@@ -122,8 +122,11 @@ def to_bytes(model: ir.Model) -> bytes:
     Raises:
         ModelError: If it would be above 2 GiB, which the format does not allow.
     """
-    data = _serialize(clone(model), model.graph.name or "model")
-    check_unchanged(all_tensors(model))
+    tensors = tuple(all_tensors(model))
+    # Tensors in files are replaced, which the model itself must not notice; else no copy is needed.
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    data = _serialize(clone(model) if external else model, model.graph.name or "model")
+    check_unchanged(tensors)
     return data
 
 
@@ -189,12 +192,13 @@ def _check_replaceable(target: Path) -> None:
 
 
 def _serialize(copy: ir.Model, where: str) -> bytes:
-    """Serialize a model that may be changed."""
+    """Serialize a model whose external tensors may be replaced."""
     too_large = "above 2 GiB, which ONNX does not allow in one file"
     code, remedy = "graph.too_large", "work with the model's path; weights go to an external file"
     if weight_bytes(copy) > PROTOBUF_BYTES:
         raise ModelError(code, too_large, where=where, remedy=remedy)
-    replace_tensors(copy, in_memory)
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in all_tensors(copy)):
+        replace_tensors(copy, in_memory)
     try:
         proto = ir.serde.serialize_model(copy)
         if proto.ByteSize() <= PROTOBUF_BYTES:

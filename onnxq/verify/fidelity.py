@@ -1,6 +1,7 @@
 """How close the quantized model's outputs are to the float model's, on given samples.
 
-The first float output is measured (DESIGN: SQNR pooled over all elements and samples). Left out are
+The first float output is measured (DESIGN: SQNR pooled over all elements and samples); of the other
+float outputs the SQNR is kept too, so that none is wrong in silence. Left out are
 positions that an attention mask marks as padding, and those where the float model itself gives Inf
 or NaN. A first output that is not float is compared for equality. Where the two models give an
 output different shapes it cannot be compared. Every output is checked for NaN and Inf.
@@ -9,7 +10,7 @@ output different shapes it cannot be compared. Every output is checked for NaN a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Fidelity:
         samples: How many samples were compared.
         independent: Whether calibration saw none of them.
         why_none: Why nothing was compared, where there was nothing to compare on.
+        others: SQNR in decibels of each further float output of which an element was compared.
     """
 
     output: str
@@ -67,6 +69,7 @@ class Fidelity:
     samples: int
     independent: bool
     why_none: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def compared(self) -> bool:
@@ -147,6 +150,11 @@ class _Meters:
     def __init__(self, outputs: Sequence[TensorSpec], labels: Labels | None) -> None:
         self.names = [spec.name for spec in outputs]
         self.float_at = next((i for i, spec in enumerate(outputs) if _is_float(spec)), None)
+        self.others = {
+            place: ErrorMeter()
+            for place, spec in enumerate(outputs)
+            if _is_float(spec) and place != self.float_at
+        }
         self.labels = labels
         self.error = ErrorMeter()
         self.equality = EqualityMeter()
@@ -168,23 +176,15 @@ class _Meters:
         for name, good, value in zip(self.names, expected, found, strict=True):
             self._check_finite(name, good, value)
         at = self.float_at
+        for place, meter in self.others.items():
+            if alike[place]:
+                _measure(meter, expected[place], found[place], feeds)
         if at is not None and alike[at]:
-            self._measure(expected[at], found[at], feeds)
+            self.left_out += _measure(self.error, expected[at], found[at], feeds)
             self._count_rows(expected[at], found[at], position)
         if at != 0 and alike[0]:
             kept = _kept(expected[0], feeds)
             self.equality.add(expected[0][kept], found[0][kept])
-
-    def _measure(self, expected: NDArray[Any], found: NDArray[Any], feeds: Feeds) -> None:
-        kept = _kept(expected, feeds)
-        expected, found = expected[kept], found[kept]
-        finite = np.isfinite(expected)
-        if not finite.all():
-            self.left_out += int(np.count_nonzero(~finite))
-            expected, found = expected[finite], found[finite]
-        # An infinite output is found by _check_finite; it is no reason for numpy to warn.
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.error.add(expected, found)
 
     def _count_rows(self, expected: NDArray[Any], found: NDArray[Any], position: int) -> None:
         if expected.ndim != 2 or expected.shape[-1] < 2:
@@ -227,7 +227,26 @@ class _Meters:
             other_shape=self.other_shape,
             samples=samples,
             independent=independent,
+            others={
+                self.names[place]: meter.sqnr_db
+                for place, meter in self.others.items()
+                if meter.elements
+            },
         )
+
+
+def _measure(meter: ErrorMeter, expected: NDArray[Any], found: NDArray[Any], feeds: Feeds) -> int:
+    """Compare where the float model's output is finite; how many elements it is not in."""
+    kept = _kept(expected, feeds)
+    expected, found = expected[kept], found[kept]
+    finite = np.isfinite(expected)
+    left_out = int(np.count_nonzero(~finite))
+    if left_out:
+        expected, found = expected[finite], found[finite]
+    # An infinite output is found by _check_finite; it is no reason for numpy to warn.
+    with np.errstate(invalid="ignore", over="ignore"):
+        meter.add(expected, found)
+    return left_out
 
 
 def _is_float(spec: TensorSpec) -> bool:

@@ -105,3 +105,33 @@ def test_raise_opset_keeps_other_domains(parse: Parse, run: Run) -> None:
 def test_raise_opset_beyond_what_exists(linear: Path) -> None:
     with pytest.raises(ModelError, match="export the model again"):
         raise_opset(io.load(linear), 999)
+
+
+def test_names_count_on_past_those_of_the_model(parse: Parse) -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N] scale) => (float[N] y) { scale_2 = Relu(scale) y = Relu(scale_2) }"""
+    )
+    fresh = edit.NameScope(model)
+    assert [fresh("scale") for _ in range(3)] == ["scale_1", "scale_3", "scale_4"]
+    assert len({fresh("probe") for _ in range(5000)}) == 5000
+
+
+FUNCTIONS = """<ir_version: 8, opset_import: ["" : 12, "local": 1]>
+g (float[N, 2] x) => (float[N, 2] y) { y = local.outer(x) }
+<domain: "local", opset_import: ["" : 12, "local": 1]>
+outer (a) => (b) { h = local.inner(a) b = Add(h, a) }
+<domain: "local", opset_import: ["" : 12]>
+inner (a) => (b) { w = Constant<value = float[2,2] {1, 2, 3, 4}>() b = MatMul(a, w) }
+<domain: "local", opset_import: ["" : 12, "local": 1]>
+idle (a) => (b) { b = local.inner(a) }"""
+
+
+def test_raise_opset_takes_functions_along(parse: Parse, run: Run) -> None:
+    """At the old opset they would make the model invalid; one that nobody calls goes."""
+    model = parse(FUNCTIONS)
+    feeds = {"x": np.ones((3, 2), np.float32)}
+    result = raise_opset(model, 13)
+    assert (dict(result.opset_imports), len(result.functions)) == ({"": 13}, 0)
+    np.testing.assert_array_equal(run(result, feeds)[0], run(model, feeds)[0])
+    assert len(model.functions) == 3

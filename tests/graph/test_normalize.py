@@ -340,3 +340,35 @@ def test_three_gigabytes_are_neither_read_nor_copied(tmp_path: Path) -> None:
     assert io.weight_bytes(result.model) == 3 * 4 * size * size
     assert edit.static_shape(result.model.graph[0].inputs[1]) == (size, size)
     assert peak < 50e6
+
+
+def test_an_output_that_is_another_ones_twin_keeps_its_type(parse: Parse, run: Run) -> None:
+    model = parse(
+        HEAD
+        + """g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z) {
+        y = Tanh(x)
+        z = Tanh(x)
+        }"""
+    )
+    result = normalize(model).model
+    assert [(v.name, v.dtype, str(v.shape)) for v in result.graph.outputs] == [
+        ("y", ir.DataType.FLOAT, "[N,4]"),
+        ("z", ir.DataType.FLOAT, "[N,4]"),
+    ]
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    first, second = run(result, feeds)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_step_that_fails_is_left_out_alone(parse: Parse, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        msg = "no luck"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("onnxq.graph.normalize.FoldLayoutPass.call", fail)
+    model = parse(
+        HEAD + "g (float[N, 4] x) => (float[N, 4] y) { a = Neg(x) b = Neg(x) y = Add(a, b) }"
+    )
+    result = normalize(model)
+    assert result.notes == ("FoldLayoutPass was left out: no luck",) * 2
+    assert sum(node.op_type == "Neg" for node in result.model.graph) == 1

@@ -148,5 +148,5 @@ def test_packed_integers_count_as_they_are_parsed() -> None:
 
 
 def test_a_name_that_is_no_text_is_malformed() -> None:
-    with pytest.raises(wire.MalformedError, match="the op_type at byte .* is no UTF-8"):
+    with pytest.raises(wire.MalformedError, match=r"the op_type at byte .* is no UTF-8"):
         wire.survey(_field(7, _field(1, _field(4, b"\xff\xfe"))))

@@ -159,3 +159,16 @@ def test_a_result_that_is_not_finite_is_never_handed_over() -> None:
     found = Verification(replace(FIDELITY, not_finite=("y", "z")), KERNELS, None, 2, 1)
     with pytest.raises(InternalError, match="NaN or Inf in y, z"):
         missed_bound(found, None)
+
+
+def test_other_outputs_that_are_far_off_are_named_worst_first() -> None:
+    others = {"a": 30.0, "b": 9.0, "c": -3.0, "d": math.nan}
+    (text,) = told(replace(FIDELITY, others=others))
+    assert text.startswith("low accuracy in outputs beside the first: ")
+    assert "'b' 9.0 dB" in text
+    assert "'c' -3.0 dB" in text
+    assert "'a'" not in text
+    (many,) = told(replace(FIDELITY, others={f"y{n}": float(n - 20) for n in range(15)}))
+    assert many.count("dB") == 10
+    assert "'y0' -20.0 dB" in many
+    assert many.endswith("and 5 more")

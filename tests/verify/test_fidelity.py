@@ -231,3 +231,17 @@ def test_labels_are_for_rows_of_scores_only() -> None:
     }"""
     found = compare([{"x": ROWS}], ONES, graph, labels=np.asarray([0, 0, 1, 3]))
     assert (found.float_accuracy, found.top1_agreement) == (None, 1.0)
+
+
+def test_every_float_output_is_measured() -> None:
+    graph = """g (float[N, 4] x) => (float[N, 4] y, int64[N] i, float[N, 4] z) {
+        y = Identity(x)  p = Mul(x, k)  i = ArgMax<axis = -1, keepdims = 0>(p)  z = Exp(p)
+    }"""
+    samples: list[Feeds] = [{"x": normal(i, 3, 4)} for i in range(2)]
+    k = np.full(4, 0.5, np.float32)
+    found = compare(samples, k, graph)
+    rows = np.concatenate([feeds["x"] for feeds in samples]).astype(float)
+    noise = np.square(np.exp(rows) - np.exp(rows / 2)).sum()
+    expected = 10 * np.log10(np.square(np.exp(rows)).sum() / noise)
+    assert (found.output, found.sqnr_db) == ("y", np.inf)
+    assert found.others == {"z": pytest.approx(expected, abs=1e-3)}
