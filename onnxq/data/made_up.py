@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.data.iterables import SequenceReader
+from onnxq.data.iterables import SequenceReader, to_sample
 from onnxq.data.source import DataSource, ReaderSource, checked
 from onnxq.errors import DataError
 
@@ -47,7 +47,7 @@ def made_up(signature: Signature, bounds: Mapping[str, int], seed: int = 0) -> D
             raise DataError(code, text, where=f"input {spec.name!r}", remedy="Give --data.")
     generator = np.random.default_rng(seed)
     samples = [_sample(wanted, bounds, generator) for _ in range(_SAMPLES)]
-    return checked(ReaderSource(SequenceReader("made-up inputs", samples)), signature)
+    return checked(ReaderSource(SequenceReader("made-up inputs", samples, to_sample)), signature)
 
 
 def _sample(

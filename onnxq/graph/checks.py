@@ -42,8 +42,8 @@ def check_proto(proto: onnx.ModelProto, where: str) -> None:
         ModelError: With the first thing that is wrong.
     """
     _check_ir_version(proto.ir_version, where)
-    for holder in (proto, *proto.functions):
-        _check_opsets(holder.opset_import, where)
+    for imports in (proto.opset_import, *(f.opset_import for f in proto.functions)):
+        _check_opsets(imports, where)
     check_functions(proto, where)
     for function in proto.functions:
         inside = f"{where}, function {function.name!r}"

@@ -63,7 +63,8 @@ _IN_NODE: Final = re.compile(
 _UNKNOWN_OP: Final = (
     re.compile(r"error: (?P<domain>[^:]*):(?P<op>[^(]*)\(-?\d+\) is not a registered function/op"),
     re.compile(
-        r"In Node, \(\"(?P<node>.*?)\", (?P<op>\S*), \"(?P<domain>[^\"]*)\", -?\d+\).*No Op registered"
+        r"In Node, \(\"(?P<node>.*?)\", (?P<op>\S*), "
+        r"\"(?P<domain>[^\"]*)\", -?\d+\).*No Op registered"
     ),
 )
 _EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})

@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tif", "webp", "jpg"])
 def test_formats(folder: Path, suffix: str) -> None:
     array = np.kron(pixels(2, 3), np.ones((8, 8, 1), np.uint8))
-    more = {"lossless": True} if suffix == "webp" else {}
+    more: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     more |= {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
     Image.fromarray(array).save(folder / f"a.{suffix}", **more)
     (sample,) = opened(folder)

@@ -40,7 +40,7 @@ def test_a_link_is_neither_followed_nor_replaced(linear: Path, tmp_path: Path) -
         assert _refusal(link, linear).code == "usage.is_link"
         assert link.is_symlink()
     assert precious.read_bytes() == b"precious"
-    assert os.listdir(elsewhere) == ["precious"]
+    assert [entry.name for entry in elsewhere.iterdir()] == ["precious"]
 
 
 def test_the_data_file_is_not_written_through_a_link(linear: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_folder_that_is_replaced_meanwhile_gets_nothing(linear: Path, tmp_path
         folder.symlink_to(other)
         with pytest.raises(UsageError, match="cannot be written"):
             io.publish(staged, folder / "m.onnx")
-    assert os.listdir(other) == []
+    assert list(other.iterdir()) == []
 
 
 def test_what_is_staged_is_for_the_owner_alone(linear: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""External data: nothing outside the folder, nothing but ordinary files, nothing that does not fit."""
+"""External data: only ordinary files inside the folder, and only what fits."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def _edit(path: Path, edit: Callable[[onnx.TensorProto, onnx.TensorProto], objec
     model = onnx.load(path, load_external_data=False)
     edit(*model.graph.initializer)
     path.write_bytes(model.SerializeToString())
+
+
+def _set_all(*tensors: onnx.TensorProto, **entries: str) -> None:
+    for tensor in tensors:
+        _set(tensor, **entries)
+
+
+def _clear(tensor: onnx.TensorProto, _: onnx.TensorProto) -> None:
+    tensor.ClearField("raw_data")
+    tensor.ClearField("external_data")
 
 
 def _set(tensor: onnx.TensorProto, **entries: str) -> None:
@@ -104,10 +114,10 @@ def test_links_out_of_the_folder_are_refused(external: Path, tmp_path: Path) -> 
     external.with_name("weights.bin").symlink_to(data)
     assert _refusal(external).code == "graph.external_link"
     external.with_name("sub").symlink_to(secret)
-    _edit(external, lambda *both: [_set(tensor, location="sub/weights.bin") for tensor in both])
+    _edit(external, lambda *both: _set_all(*both, location="sub/weights.bin"))
     assert _refusal(external).code == "graph.external_link"
     os.link(data, external.with_name("hard.bin"))
-    _edit(external, lambda *both: [_set(tensor, location="hard.bin") for tensor in both])
+    _edit(external, lambda *both: _set_all(*both, location="hard.bin"))
     assert _refusal(external).code == "graph.external_link"
 
 
@@ -143,9 +153,7 @@ def test_an_entry_that_is_given_twice_is_refused(key: str, external: Path) -> No
 def test_data_without_a_file_or_here_and_there_is_refused(external: Path) -> None:
     _edit(external, lambda first, _: setattr(first, "raw_data", b"here"))
     assert _refusal(external).code == "graph.tensor_field"
-    _edit(
-        external, lambda first, _: first.ClearField("raw_data") or first.ClearField("external_data")
-    )
+    _edit(external, _clear)
     assert _refusal(external).code == "graph.external_entries"
 
 
@@ -170,7 +178,7 @@ def test_tied_weights_may_name_the_same_bytes_and_a_thousand_may_not(external: P
 def test_the_checksum_is_compared(external: Path) -> None:
     data = external.with_name("weights.bin")
     digest = hashlib.sha1(data.read_bytes(), usedforsecurity=False).hexdigest()
-    _edit(external, lambda *both: [_set(tensor, checksum=digest.upper()) for tensor in both])
+    _edit(external, lambda *both: _set_all(*both, checksum=digest.upper()))
     io.load(external)
     flipped = bytearray(data.read_bytes())
     flipped[7] ^= 1

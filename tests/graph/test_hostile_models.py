@@ -214,7 +214,7 @@ def test_every_type_is_read_from_its_own_field(kind: ir.DataType, tmp_path: Path
     """What onnx itself writes there."""
     if "FLOAT6" in kind.name:
         pytest.skip("onnx writes no tensors of six bits")
-    values = [b"a", b"b", b"c"] if kind.name == "STRING" else [1, 0, 1]
+    values: Any = [b"a", b"b", b"c"] if kind.name == "STRING" else [1, 0, 1]
     model = _plain()
     model.graph.initializer.append(helper.make_tensor("t", kind.value, [3], values))
     path = tmp_path / "typed.onnx"
@@ -383,7 +383,8 @@ _BASES = (
     _plain(),
     _with_functions({"f0": ["f1", "Tanh"], "f1": ["Tanh"]}),
     parser.parse_model(
-        f"{HEAD} g (float[N, 8] x, bool c) => (float[N, 8] y) <float w = {{2.0}}, int64[1] s = {{1}}>"
+        f"{HEAD} g (float[N, 8] x, bool c) => (float[N, 8] y) "
+        "<float w = {2.0}, int64[1] s = {1}>"
         "{ a = Mul(x, w) b = Unsqueeze(a, s) d = Squeeze(b, s)"
         "  y = If(c) <then_branch = t () => (float[N, 8] p) { p = Neg(d) },"
         "             else_branch = e () => (float[N, 8] q) { q = Identity(x) }> }"
@@ -447,7 +448,6 @@ def test_a_damaged_model_is_refused_or_read_and_written(
         loaded = io.load(path)
         io.digest(loaded)
         io.save(normalize(loaded).model, again)
-    except ModelError as error:
-        assert error.message
+    except ModelError:
         return
     assert io.load(again).graph.outputs

@@ -272,7 +272,7 @@ def test_lengths_that_differ_and_empty_activations(tmp_path: Path) -> None:
     rows = [1, 1, 300, 3, 700, 2]
     samples = [{"x": np.abs(normal(seed, count, 8))} for seed, count in enumerate(rows)]
     samples[1]["x"] *= -1
-    constants = {"axes": np.asarray([1], np.int64), "zero": np.asarray(0, np.float32)}
+    constants: dict[str, Any] = {"axes": np.asarray([1], np.int64), "zero": np.float32(0)}
     result = quantized(tmp_path, text, samples, w=normal(1, 8, 4), **constants)
     assert reasons(result) == [""]
     assert sqnr(result) > 20
