@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.data.iterables import SequenceReader, to_sample
-from onnxq.data.source import DataSource, ReaderSource, checked
+from onnxq.data.open import open_data
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.data.sample import Signature
+    from onnxq.data.source import DataSource
     from onnxq.graph.structure import InputSpec
 
 LENGTH = 32
@@ -47,7 +47,7 @@ def made_up(signature: Signature, bounds: Mapping[str, int], seed: int = 0) -> D
             raise DataError(code, text, where=f"input {spec.name!r}", remedy="Give --data.")
     generator = np.random.default_rng(seed)
     samples = [_sample(wanted, bounds, generator) for _ in range(_SAMPLES)]
-    return checked(ReaderSource(SequenceReader("made-up inputs", samples, to_sample)), signature)
+    return open_data(samples, signature)
 
 
 def _sample(
