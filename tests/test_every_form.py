@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq.algorithms import selection
+from onnxq.algorithms import lookup_tables
 from onnxq.pipeline import QuantizeResult, RunOptions, apply, inspect, quantize
 from onnxq.recipe import CalibrationSettings, Recipe
 from tests.small_models import Feeds, normal, proto, run
@@ -291,7 +291,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def _small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of any size are stored as integers."""
-    monkeypatch.setattr(selection, "_SMALL_TABLE", 0)
+    monkeypatch.setattr(lookup_tables, "_SMALL_TABLE", 0)
 
 
 def check(model: Path, case: Case, *, least: float = 20.0) -> QuantizeResult:

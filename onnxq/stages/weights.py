@@ -18,6 +18,7 @@ from onnxq.stages.task import Decided, decided
 
 if TYPE_CHECKING:
     from onnxq.algorithms.selection import Selection
+    from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.algorithms.weights_int8 import BlockForm
     from onnxq.plan import Plan
     from onnxq.stages.prepare import Prepared
@@ -87,7 +88,7 @@ def select_weights_of(prepared: Prepared) -> Selection:
 def _in_blocks(task: Task, wanted: tuple[BlockForm, ...]) -> dict[str, Decided]:
     prepared = task.prepared
     selection = select_weights_of(prepared)
-    config = prepared.config(selection)
+    config = _config(prepared, selection)
     found = {}
     for form in wanted:
         fields = decide_blocks(prepared.model, config, form)
@@ -99,5 +100,10 @@ def _in_blocks(task: Task, wanted: tuple[BlockForm, ...]) -> dict[str, Decided]:
 def _dequantized(task: Task) -> Decided:
     prepared = task.prepared
     selection = select_weights_of(prepared)
-    fields = decide_dequantized(prepared.model, prepared.config(selection))
+    fields = decide_dequantized(prepared.model, _config(prepared, selection))
     return decided(task, prepared, selection, "int8-weights", fields)
+
+
+def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
+    """Weights beside float activations have all bits: no integer kernel adds them up."""
+    return replace(prepared.config(selection), weight=prepared.target.weight)

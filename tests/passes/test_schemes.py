@@ -1,0 +1,252 @@
+"""Dynamic and weight-only INT8 on small graphs: shapes as goldens, numbers against float64."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxq.algorithms.build_plan import assemble
+from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
+from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.weights_int8 import (
+    BlockForm,
+    decide_blocks,
+    decide_dequantized,
+    select_weights,
+)
+from onnxq.graph.io import to_bytes
+from onnxq.graph.sites import find_sites
+from onnxq.passes.execute import execute
+from onnxq.recipe import CalibrationSettings
+from onnxq.runtime.kernels import executed
+from onnxq.runtime.machine import inspect_machine
+from onnxq.targets import load_target, weight_scheme
+from tests.given_stats import LABELS
+from tests.small_models import graph_text, normal, normalized, run
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from onnxq.algorithms.selection import Selection
+    from onnxq.plan import Decision, Plan
+
+CPU = load_target("cpu")
+BLOCK_16 = BlockForm(16, 4)
+MATMUL = "g (float[N, L, K] x) => (float[N, L, 6] y) { y = MatMul(x, w) }"
+GEMM = "g (float[N, K] x) => (float[N, 6] y) { y = Gemm(x, w, b) }"
+GEMM_T = "g (float[N, K] x) => (float[N, 6] y) { y = Gemm<transB = 1>(x, w, b) }"
+SIBLINGS = """g (float[N, 16] x) => (float[N, 6] y, float[N, 6] z) {
+    y = MatMul(x, w)
+    z = MatMul(x, v)
+}"""
+BODY = """g (float[N, 16] x, bool c) => (float[N, 6] y) {
+    y = If(c) <then_branch = t () => (float[N, 6] p) { p = MatMul(x, w) },
+               else_branch = e () => (float[N, 6] q) { q = MatMul(x, v) }>
+}"""
+LSTM = """g (float[T, N, 5] x) => (float[T, 1, N, 4] y, float[1, N, 4] h) {
+    y, h = LSTM<hidden_size = 4>(x, w, r, b)
+}"""
+
+
+def config(selection: Selection) -> StaticInt8:
+    weight = weight_scheme(CPU, inspect_machine()).scheme
+    settings = CalibrationSettings()
+    return StaticInt8(selection, CPU.activation, weight, settings, {}, "run time")
+
+
+def dynamic(model: ir.Model) -> Plan:
+    selection = select_dynamic(model, find_sites(model), CPU, {})
+    return assemble(LABELS, selection, "int8-dynamic", decide_dynamic(model, config(selection)))
+
+
+def weights(model: ir.Model, form: Literal["blocks", "dq"], block: BlockForm = BLOCK_16) -> Plan:
+    selection = select_weights(model, find_sites(model), CPU, {}, form=form)
+    found = config(selection)
+    fields = decide_blocks(model, found, block) if form == "blocks" else None
+    called: Decision = "int8-weights"
+    return assemble(LABELS, selection, called, fields or decide_dequantized(model, found))
+
+
+def at_run_time(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """DynamicQuantizeLinear by its specification, and back."""
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    scale = np.float32((high - low) / 255)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    coded = np.clip(np.rint(x / scale) + zero, 0, 255)
+    return np.asarray((coded.astype(float) - zero) * float(scale))
+
+
+def per_channel(plan: Plan, name: str, w: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
+    shape = [1, 1]
+    shape[axis] = -1
+    scale = plan.arrays[f"weight/{name}/scale"].astype(float).reshape(shape)
+    entries = (*plan.weights, *plan.dynamic)
+    limit = 2 ** (next(e.bits for e in entries if e.initializer == name) - 1) - 1
+    return np.asarray(np.clip(np.rint(w / scale), -limit, limit) * scale)
+
+
+def in_blocks(plan: Plan, name: str, w: NDArray[np.float32], size: int) -> NDArray[np.float64]:
+    """``[K, N]`` through blocks of ``size`` along K, block by block."""
+    scale = plan.arrays[f"block/{name}/scale"].astype(float)
+    result = np.empty(w.shape)
+    for start in range(0, w.shape[0], size):
+        part = w[start : start + size].astype(float)
+        row = scale[start // size]
+        result[start : start + size] = np.clip(np.rint(part / row), -127, 127) * row
+    return result
+
+
+def ops(model: ir.Model) -> list[str]:
+    return [node.op for node in executed(to_bytes(model))]
+
+
+def close(found: NDArray[Any], expected: NDArray[Any], tolerance: float = 1e-4) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_dynamic_matmul_is_the_standard_form() -> None:
+    model = normalized(MATMUL.replace("K", "16"), w=normal(0, 16, 6))
+    text = graph_text(execute(dynamic(model), model))
+    assert [line.partition("(")[0] for line in text.splitlines()] == [
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "Cast",
+        "Mul",
+        "Mul",
+    ]
+    assert text.splitlines()[-1].endswith("-> y")
+
+
+@pytest.mark.parametrize("text", [MATMUL, GEMM, GEMM_T])
+def test_dynamic_numbers(text: str) -> None:
+    w, b = normal(0, 16, 6), normal(1, 6)
+    stored = np.ascontiguousarray(w.T) if "transB" in text else w
+    bias = {} if text is MATMUL else {"b": b}
+    model = normalized(text.replace("K", "16"), w=stored, **bias)
+    plan = dynamic(model)
+    x = normal(2, *((3, 5, 16) if text is MATMUL else (7, 16)))
+    quantized = execute(plan, model)
+    rounded = per_channel(plan, "w", stored, plan.dynamic[0].axis)
+    rounded = rounded.T if "transB" in text else rounded
+    expected = at_run_time(x) @ rounded + (0 if text is MATMUL else b)
+    for level in ("none", "all"):
+        close(run(quantized, {"x": x}, level)[0], expected)
+    assert "DynamicQuantizeMatMul" in ops(quantized)
+
+
+def test_products_that_read_one_activation_share_its_quantizer() -> None:
+    model = normalized(SIBLINGS, w=normal(0, 16, 6), v=normal(1, 16, 6))
+    quantized = execute(dynamic(model), model)
+    assert sum(node.op_type == "DynamicQuantizeLinear" for node in quantized.graph) == 1
+    assert ops(quantized).count("MatMulIntegerToFloat") == 2
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "blocks", "dq"])
+def test_weights_inside_bodies_are_quantized_where_nothing_has_to_be_observed(scheme: str) -> None:
+    model = normalized(BODY, w=normal(0, 16, 6), v=normal(1, 16, 6))
+    if scheme == "int8-dynamic":
+        plan = dynamic(model)
+    else:
+        plan = weights(model, "blocks" if scheme == "blocks" else "dq")
+    assert {site.decision for site in plan.sites} == {plan.sites[0].decision} != {"float"}
+    quantized = execute(plan, model)
+    names = set(quantized.graph.initializers)
+    assert not names & {"w", "v"}
+    for choice in (True, False):
+        feeds = {"x": normal(2, 4, 16), "c": np.asarray(choice)}
+        close(run(quantized, feeds)[0], run(model, feeds)[0], 0.05)
+        close(run(quantized, feeds, "all")[0], run(model, feeds)[0], 0.05)
+
+
+def test_lstm_keeps_its_outputs_and_runs_in_the_integer_kernel() -> None:
+    constants = {"w": normal(0, 1, 16, 5), "r": normal(1, 1, 16, 4), "b": normal(2, 1, 32)}
+    model = normalized(LSTM, **constants)
+    plan = dynamic(model)
+    assert [site.decision for site in plan.sites] == ["int8-dynamic"]
+    quantized = execute(plan, model)
+    feeds = {"x": normal(3, 7, 2, 5)}
+    for found, expected in zip(run(quantized, feeds), run(model, feeds), strict=True):
+        close(found, expected, 0.1)
+    assert ops(quantized) == ["DynamicQuantizeLSTM"]
+    # One scale for each gate and unit: no value is further from its weight than half a step.
+    for name in ("w", "r"):
+        scale = plan.arrays[f"weight/{name}/scale"]
+        assert scale.shape == (1, 16)
+
+
+def test_conv_stays_float_and_says_why() -> None:
+    text = "g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) { y = Conv(x, w) }"
+    model = normalized(text, w=normal(0, 4, 3, 3, 3))
+    (site,) = dynamic(model).sites
+    assert site.decision == "float"
+    assert "ConvInteger" in site.reason
+    (site,) = weights(model, "blocks").sites
+    assert site.decision == "float"
+    assert "DequantizeLinear in front of it would run at every inference" in site.reason
+    (site,) = weights(model, "dq").sites
+    assert site.decision == "int8-weights"
+
+
+@pytest.mark.parametrize("length", [16, 40, 70])
+@pytest.mark.parametrize("text", [MATMUL, GEMM, GEMM_T])
+def test_blocks_of_float_activations(text: str, length: int) -> None:
+    """Lengths that are no multiple of the block, too; level 1 keeps activations float32."""
+    w, b = normal(0, length, 6), normal(1, 6)
+    stored = np.ascontiguousarray(w.T) if "transB" in text else w
+    bias = {} if text is MATMUL else {"b": b}
+    model = normalized(text.replace("K", str(length)), w=stored, **bias)
+    plan = weights(model, "blocks", BlockForm(32, 1))
+    x = normal(2, *((3, 5, length) if text is MATMUL else (7, length)))
+    if "transB" in text:
+        turned = plan.model_copy(
+            update={"arrays": {"block/w/scale": plan.arrays["block/w/scale"].T}}
+        )
+        rounded = in_blocks(turned, "w", w, 32)
+    else:
+        rounded = in_blocks(plan, "w", w, 32)
+    expected = x.astype(float) @ rounded + (0 if text is MATMUL else b)
+    quantized = execute(plan, model)
+    for level in ("none", "all"):
+        close(run(quantized, {"x": x}, level)[0], expected, 1e-3)
+    assert ops(quantized) == ["MatMulNBits"]
+
+
+def test_blocks_of_int8_activations_are_close() -> None:
+    model = normalized(MATMUL.replace("K", "64"), w=normal(0, 64, 6))
+    quantized = execute(weights(model, "blocks", BlockForm(32, 4)), model)
+    feeds = {"x": normal(2, 3, 5, 64)}
+    close(run(quantized, feeds)[0], run(model, feeds)[0], 0.02)
+
+
+def test_an_input_of_one_dimension_is_declined() -> None:
+    text = "g (float[16] x) => (float[6] y) { y = MatMul(x, w) }"
+    (site,) = weights(normalized(text, w=normal(0, 16, 6)), "blocks").sites
+    assert site.decision == "float"
+    assert "1 dimension" in site.reason
+
+
+def test_dequantized_weights_are_those_of_the_plan() -> None:
+    w = normal(0, 16, 6)
+    model = normalized(MATMUL.replace("K", "16"), w=w)
+    plan = weights(model, "dq")
+    x = normal(2, 3, 5, 16)
+    close(run(execute(plan, model), {"x": x})[0], x.astype(float) @ per_channel(plan, "w", w, 1))
+
+
+def test_a_weight_that_two_sites_read_is_stored_once() -> None:
+    text = SIBLINGS.replace("v)", "w)")
+    text = text.replace("z = MatMul(x, w)", "n = Neg(x) z = MatMul(n, w)")
+    model = normalized(text, w=normal(0, 16, 6))
+    for plan in (dynamic(model), weights(model, "blocks"), weights(model, "dq")):
+        quantized = execute(plan, model)
+        integers = [
+            value
+            for value in quantized.graph.initializers.values()
+            if value.dtype in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and value.shape
+        ]
+        assert len([value for value in integers if len(value.shape or ()) > 1]) == 1
