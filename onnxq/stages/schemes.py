@@ -82,11 +82,12 @@ def static(task: Task) -> Decided:
 
 def auto(task: Task) -> Decided:
     """The best of all schemes as measured; without timing the first that data allows."""
+    if task.timing is None or task.samples is None:
+        if task.data is None:
+            return replace(dynamic(task), reason="there is no data, and nothing was timed")
+        return replace(static(task), reason="calibration data was given, and nothing was timed")
     options = _options(task)
     first = next(iter(options.values()))
-    if task.timing is None or task.samples is None:
-        data = "calibration data was given" if task.data is not None else "there is no data"
-        return replace(first, reason=f"{data}, and nothing was timed")
     tried = {name: option for name, option in options.items() if option.selection.chosen}
     if not tried:
         return first

@@ -176,8 +176,8 @@ def weight_scheme(target: Target, machine: Machine) -> WeightScheme:
         return WeightScheme(target.weight)
     bits = target.weight_without_vnni_bits
     reason = (
-        f"weights of integer products have {bits} bits because this processor has no VNNI: its sums "
-        "of two uint8 x int8 products saturate at 16 bits"
+        f"weights of integer products have {bits} bits because this processor has no VNNI: its "
+        "sums of two uint8 x int8 products saturate at 16 bits"
     )
     return WeightScheme(replace(target.weight, bits=bits), reason)
 

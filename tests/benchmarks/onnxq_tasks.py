@@ -5,30 +5,40 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxq.pipeline import RunOptions
 from onnxq.pipeline import calibrate as onnxq_calibrate
 from onnxq.pipeline import quantize as onnxq_quantize
-from onnxq.recipe import CalibrationSettings, Recipe
+from onnxq.recipe import CalibrationSettings, Recipe, WeightSettings
 
 if TYPE_CHECKING:
-    from onnxq.recipe import CalibrationMethod
+    from onnxq.recipe import CalibrationMethod, Scheme
 
 
 def quantize(
-    model: str, output: str, data: str, evaluation: str, method: CalibrationMethod
+    model: str,
+    output: str,
+    data: str | None,
+    evaluation: str,
+    method: CalibrationMethod = "auto",
+    scheme: Scheme = "int8",
+    block_size: Literal[16, 32, 64, 128, 256] | None = None,
 ) -> dict[str, Any]:
     """Quantize with onnxq: all of ``data`` calibrates, the result is checked on ``evaluation``.
 
-    The time is that of the whole call, the check included, but for timing the models.
+    Without ``data`` the schemes that do without are left to themselves. The time is that of the whole call, the check included, but for timing the models.
     """
     begin = time.perf_counter()
     found = onnxq_quantize(
         model,
         data,
         output,
-        recipe=Recipe(calibration=CalibrationSettings(method=method)),
+        recipe=Recipe(
+            scheme=scheme,
+            calibration=CalibrationSettings(method=method),
+            weights=WeightSettings(block_size=block_size),
+        ),
         options=RunOptions(eval_data=evaluation, timing=None),
     )
     seconds = time.perf_counter() - begin

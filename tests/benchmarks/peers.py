@@ -80,6 +80,7 @@ _WEIGHTED: Final = frozenset(
         "MatMulIntegerToFloat",
         "QGemm",
         "QLinearConv",
+        "MatMulNBits",
         "QLinearMatMul",
     }
 )
@@ -100,7 +101,7 @@ class Result:
         faster: Times float's speed.
         onnxq_faster: Times this one's speed that onnxq's model reaches.
         median_ms: Median latency.
-        integer_kernels: Conv, Gemm and MatMul that run in integer kernels.
+        integer_kernels: Conv, Gemm and MatMul that run in integer kernels or on weights in blocks.
     """
 
     name: str
@@ -134,9 +135,9 @@ def compare(
     results = [_with_onnxq(work, paths[ONNXQ], folder / "cold")]
     for index, variant in enumerate(variants):
         paths[variant.name] = folder / f"peer_{index}.onnx"
-        results.append(_with_peer(work, variant, paths[variant.name]))
-    results = [_measured(work, paths[result.name], result) for result in results]
-    return _timed(work, paths, results, timing)
+        results.append(with_peer(work, variant, paths[variant.name]))
+    results = [measured(work, paths[result.name], result) for result in results]
+    return timed(work, paths, results, timing)
 
 
 def warm_up(work: Workload, folder: Path) -> None:
@@ -152,20 +153,22 @@ def _with_onnxq(work: Workload, output: Path, cache: Path) -> Result:
         "evaluation": work.evaluation,
         "method": "auto",
     }
-    return _quantized(ONNXQ, "onnxq_tasks:quantize", arguments, cache)
+    return quantized(ONNXQ, "onnxq_tasks:quantize", arguments, cache)
 
 
-def _with_peer(work: Workload, variant: Variant, output: Path) -> Result:
+def with_peer(work: Workload, variant: Variant, output: Path) -> Result:
+    """Quantize with one setting of the peer."""
     arguments = {
         "model": work.model,
         "output": output,
         "data": work.calibration,
         "variant": asdict(variant),
     }
-    return _quantized(variant.name, "peer_tasks:quantize", arguments, None)
+    return quantized(variant.name, "peer_tasks:quantize", arguments, None)
 
 
-def _quantized(name: str, task: str, arguments: dict[str, Any], cache: Path | None) -> Result:
+def quantized(name: str, task: str, arguments: dict[str, Any], cache: Path | None) -> Result:
+    """Quantize in a process of its own; what fails is a result too."""
     try:
         found = in_own_process(task, arguments, cache)
     except FailedError as error:
@@ -173,7 +176,7 @@ def _quantized(name: str, task: str, arguments: dict[str, Any], cache: Path | No
     return Result(name, seconds=found["seconds"], peak_rss_bytes=found["peak_rss_bytes"])
 
 
-def _measured(work: Workload, path: Path, result: Result) -> Result:
+def measured(work: Workload, path: Path, result: Result) -> Result:
     """Add accuracy, size and kernels; a model that does not load or run has failed."""
     if result.failed:
         return result
@@ -190,9 +193,10 @@ def _measured(work: Workload, path: Path, result: Result) -> Result:
     )
 
 
-def _timed(
+def timed(
     work: Workload, paths: dict[str, Path], results: Sequence[Result], settings: TimingSettings
 ) -> tuple[Result, ...]:
+    """The float model and all results, with their speed in one run."""
     contenders = [Contender(FLOAT, work.model)]
     contenders += [Contender(r.name, paths[r.name]) for r in results if not r.failed]
     feeds = [sample.feeds for sample in islice(work.evaluation_data(), _TIMED_SAMPLES)]
