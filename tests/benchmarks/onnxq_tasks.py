@@ -27,7 +27,8 @@ def quantize(
 ) -> dict[str, Any]:
     """Quantize with onnxq: all of ``data`` calibrates, the result is checked on ``evaluation``.
 
-    Without ``data`` the schemes that do without are left to themselves. The time is that of the whole call, the check included, but for timing the models.
+    Without ``data`` the schemes that do without are left to themselves. The time is that of the
+    whole call, the check included, but for timing the models.
     """
     begin = time.perf_counter()
     found = onnxq_quantize(

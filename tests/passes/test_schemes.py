@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxq.algorithms.build_plan import assemble
@@ -28,7 +28,6 @@ from tests.given_stats import LABELS
 from tests.small_models import graph_text, normal, normalized, run
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxq.algorithms.selection import Selection
@@ -84,8 +83,9 @@ def per_channel(plan: Plan, name: str, w: NDArray[np.float32], axis: int) -> NDA
     shape = [1, 1]
     shape[axis] = -1
     scale = plan.arrays[f"weight/{name}/scale"].astype(float).reshape(shape)
-    entries = (*plan.weights, *plan.dynamic)
-    limit = 2 ** (next(e.bits for e in entries if e.initializer == name) - 1) - 1
+    bits = {entry.initializer: entry.bits for entry in plan.weights}
+    bits |= {entry.initializer: entry.bits for entry in plan.dynamic}
+    limit = 2 ** (bits[name] - 1) - 1
     return np.asarray(np.clip(np.rint(w / scale), -limit, limit) * scale)
 
 
@@ -247,6 +247,6 @@ def test_a_weight_that_two_sites_read_is_stored_once() -> None:
         integers = [
             value
             for value in quantized.graph.initializers.values()
-            if value.dtype in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and value.shape
+            if value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
         ]
         assert len([value for value in integers if len(value.shape or ()) > 1]) == 1
