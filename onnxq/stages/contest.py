@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnxq.graph.io import file_bytes, save
 from onnxq.passes.execute import execute
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, measure
+from onnxq.scratch import Scratch
 from onnxq.verify.fidelity import compare_outputs
 from onnxq.verify.verification import TIMED_SAMPLES
 
@@ -41,11 +41,11 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
     prepared = task.prepared
     settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
     few = limit(data, COMPARED_SAMPLES, seed=prepared.recipe.seed)
-    with tempfile.TemporaryDirectory(prefix="onnxq-contest-") as folder:
+    with Scratch() as folder:
         paths: dict[str, Path] = {}
         found = {}
         for done, (name, plan) in enumerate(plans.items(), start=1):
-            paths[name] = Path(folder) / f"{len(paths)}.onnx"
+            paths[name] = folder / f"{len(paths)}.onnx"
             save(execute(plan, prepared.model), paths[name])
             reference = open_session(prepared.source, settings)
             result = open_session(paths[name], settings)
