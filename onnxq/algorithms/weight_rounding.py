@@ -84,14 +84,17 @@ def _best_factors(
         values = rows[part[n]]
         if peak[part[n]] == 0:
             continue
+        # In units of the unshrunk scale, where no square underflows.
+        unit = top / peak[part[n]]
+        if not np.isfinite(unit):
+            continue
         least = np.float32(np.inf)
         for factor in factors:
-            scale = peak[part[n]] * factor / top
-            inverse = np.float32(1.0) / scale
+            inverse = unit / factor
             error = np.float32(0.0)
             for k in range(values.size):
                 rounded = min(max(np.rint(values[k] * inverse), -top), top)
-                difference = rounded * scale - values[k]
+                difference = rounded * factor - values[k] * unit
                 error += difference * difference
             if error < least:
                 least = error

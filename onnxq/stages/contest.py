@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.scheme_choice import Trial
@@ -19,6 +18,7 @@ from onnxq.verify.verification import TIMED_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from onnxq.data import DataSource
     from onnxq.plan import Plan

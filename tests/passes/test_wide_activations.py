@@ -67,7 +67,7 @@ def model_of(opset: int) -> ir.Model:
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers(kind: str, level: Optimization, opset: int) -> None:
     model = model_of(opset)
-    plan = plan_for(model, RANGES, activation=KINDS[kind])
+    plan = plan_for(model, RANGES, weight=WEIGHT_INT8, activation=KINDS[kind])
     assert {entry.bits for entry in plan.activations} == {16}
     low, high = RANGES["x"]
     assert plan.activations[0].scale == pytest.approx((high - low) / 65535, rel=1e-7)
