@@ -56,7 +56,10 @@ class ParquetRows(Reader):
             self.note(f"{self.name}: columns left out, the model has no such input: {names}")
         self._starts = [0]
         for group in groups:
-            self._check_group(group)
+            try:
+                self._check_group(group)
+            except self._errors as error:  # names of columns that are no text
+                raise self._damaged(error) from error
             self._starts.append(self._starts[-1] + group.num_rows)
         if len(self) == 0:
             raise nothing(self.name, "row")
@@ -109,9 +112,14 @@ class ParquetRows(Reader):
         with opened(self._path) as stream:
             file = self._open(stream, self._texts)
             try:
-                return file.read_row_group(group, columns=self._columns, use_threads=False)
+                table = file.read_row_group(group, columns=self._columns, use_threads=False)
             except self._errors as error:
                 raise self._damaged(error) from error
+        promised = self._starts[group + 1] - self._starts[group]
+        if table.num_rows != promised:
+            reason = f"a row group of {promised} rows has {table.num_rows}"
+            raise self._damaged(ValueError(reason))
+        return table
 
     def _feed(self, hasher: hashlib._Hash) -> None:
         feed_part(hasher, self._steps.text_digest())

@@ -55,9 +55,11 @@ def secure_external_data(model: ir.Model, path: Path) -> None:
         if location not in found:
             try:
                 found[location] = _check_location(folder, location, path)
-            except (OSError, ValueError) as error:  # a loop of links, a name that no file can have
-                code, text = "graph.external_missing", f"external data {shortened(location)!r}"
-                text = f"{text} cannot be opened: {error}"
+            # A loop of links (RuntimeError before Python 3.13), a name that no file can have.
+            except (OSError, ValueError, RuntimeError) as error:
+                why = getattr(error, "strerror", None) or "no file can be there"
+                code = "graph.external_missing"
+                text = f"external data {shortened(location)!r} cannot be opened: {why}"
                 raise ModelError(code, text, where=str(path), remedy=_AGAIN) from error
         _check_range(tensor, found[location][2], path)
         tensor.meta[_STAMP] = found[location]

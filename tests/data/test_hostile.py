@@ -287,7 +287,7 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path: Path) -> None:
 
 def test_an_archive_of_a_million_arrays(tmp_path: Path) -> None:
     path = tmp_path / "many.npz"
-    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *[20, 3, 20, 0], *[0] * 5, *[0] * 9, 0)
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", *[20, 3, 20, 0], *[0] * 14)
     count = 1_000_000
     directory = entry * count
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, len(directory), 0, 0)
