@@ -89,7 +89,7 @@ class ParquetRows(Reader):
             for column in map(group.column, range(group.num_columns))
             if column.path_in_schema.split(".")[0] in self._columns
         )
-        if size > MAX_GROUP:
+        if size >= MAX_GROUP:
             code, text = "data.too_large", f"a row group takes {size >> 20} MiB"
             remedy = "Write it with smaller row groups: row_group_size=1000, say."
             raise DataError(code, text, where=self.name, remedy=remedy)
