@@ -23,7 +23,8 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from types import TracebackType
 
-PREFIX: Final = "onnxq-"
+PREFIX: Final = "onnxq-scratch-"
+"""Nothing else may be called so: such folders without a living owner are removed."""
 _UNLOCKED: Final = "onnxq.new-"
 
 

@@ -35,7 +35,7 @@ def _holder(parent: Path) -> tuple[subprocess.Popen[str], Path]:
 def test_it_is_private_hidden_beside_others_and_removed(tmp_path: Path) -> None:
     with Scratch(tmp_path) as folder:
         assert folder.parent == tmp_path
-        assert folder.name.startswith(".onnxq-")
+        assert folder.name.startswith(".onnxq-scratch-")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text("x")
@@ -71,12 +71,12 @@ def test_only_folders_are_removed_and_no_link_is_followed(tmp_path: Path) -> Non
     (elsewhere / "precious").write_text("x")
     here = tmp_path / "here"
     here.mkdir()
-    (here / ".onnxq-link").symlink_to(elsewhere)
-    (here / ".onnxq-file").write_text("x")
-    abandoned = here / ".onnxq-abandoned"
+    (here / ".onnxq-scratch-link").symlink_to(elsewhere)
+    (here / ".onnxq-scratch-file").write_text("x")
+    abandoned = here / ".onnxq-scratch-abandoned"
     abandoned.mkdir()
     (abandoned / "link").symlink_to(elsewhere)
     with Scratch(here):
         pass
-    assert sorted(entry.name for entry in here.iterdir()) == [".onnxq-file", ".onnxq-link"]
+    assert sorted(entry.name for entry in here.iterdir()) == [".onnxq-scratch-file", ".onnxq-scratch-link"]
     assert (elsewhere / "precious").is_file()

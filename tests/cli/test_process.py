@@ -65,7 +65,7 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) 
     )  # fmt: skip
     # The finished model lies staged beside its destination while it is verified.
     deadline = time.monotonic() + 60
-    while not list(folder.glob(".onnxq-*/*")) and time.monotonic() < deadline:
+    while not list(folder.glob(".onnxq-scratch-*/*")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(number)
