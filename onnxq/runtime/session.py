@@ -242,7 +242,7 @@ def _unloaded(text: str, where: str) -> ModelError:
 def _where_to_find(domain: str) -> str:
     """The remedy for an unknown operator."""
     if domain in _EXTENSIONS_DOMAINS:
-        return f"give --custom-ops {custom_ops.EXTENSIONS} (package onnxruntime-extensions)"
+        return f"pip install 'onnxq[extensions]'; in a model, --custom-ops {custom_ops.EXTENSIONS}"
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
     return "name the library that brings it, if you trust it: --custom-ops LIB"
