@@ -51,7 +51,8 @@ def test_onnx_backend_tests_hold_in_every_scheme() -> None:
     tallies = _assert_all_hold(run.backend_jobs(SCHEMES, "minmax", large=False))
     for tally in tallies.values():
         assert tally.kinds.total() > 2500
-        assert tally.kinds["quantized"] > 40
+        # Convolutions are quantized with calibrated ranges alone.
+        assert tally.kinds["quantized"] > 15
 
 
 @pytest.mark.slow
