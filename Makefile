@@ -33,7 +33,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 
 models: $(VENV)/.models
-	$(BIN)/python -m models.build all
+	$(BIN)/python -m models.build minilm efficientnet_lite0 smollm2 magika ppocr_v6
 
 benchmarks: models
 	$(BIN)/python -m tests.benchmarks.fashion
