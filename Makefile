@@ -38,7 +38,9 @@ models: $(VENV)/.models
 benchmarks: models
 	$(BIN)/python -m tests.benchmarks.fashion
 	$(BIN)/python -m tests.benchmarks.peers
+	$(BIN)/python -m tests.benchmarks.schemes
 	$(BIN)/python -m tests.benchmarks.calibration_cost
+	$(BIN)/python -m tests.benchmarks.graph_scaling
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
