@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +81,9 @@ def _node_cases(module: str) -> Iterator[_Case]:
     package: Any = importlib.import_module(_NODE)
     cases = package._NodeTestCases
     known = len(cases)
+    # A module adds its cases when it is loaded, each name once; something else may have loaded it.
+    sys.modules.pop(f"{_NODE}.{module}", None)
+    package._existing_names.clear()
     # The tests draw their data from numpy's global generator.
     np.random.seed(0)  # noqa: NPY002
     with warnings.catch_warnings(), np.errstate(all="ignore"):

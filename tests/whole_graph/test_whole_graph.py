@@ -152,8 +152,9 @@ def test_a_process_that_dies_costs_one_job_and_is_named() -> None:
 
 
 def test_backend_tests_come_as_they_are_and_frozen() -> None:
-    names = [subject.name for subject in backend_subjects("node/matmul")]
-    assert {"test_matmul_2d", "test_matmul_2d frozen"} <= set(names)
+    for _ in range(2):
+        names = [subject.name for subject in backend_subjects("node/matmul")]
+        assert {"test_matmul_2d", "test_matmul_2d frozen"} <= set(names)
 
 
 def test_the_command_prints_tables_and_writes_counts(
