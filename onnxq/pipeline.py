@@ -21,7 +21,7 @@ from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, signature, summary
 from onnxq.passes.execute import execute
-from onnxq.passes.to_qoperator import kept_in_float
+from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
@@ -227,7 +227,7 @@ def quantize(
         plan=plan,
         verification=verification,
         calibration=found.run,
-        warnings=(*prepared.notes, *plan.warnings, *kept_in_float(quantized), *judged),
+        warnings=(*prepared.notes, *plan.warnings, *kept_in_pairs(quantized), *judged),
         trials=found.trials,
         missed=missed,
     )

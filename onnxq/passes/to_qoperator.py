@@ -11,7 +11,7 @@ scales and zero points as inputs. Cases, each in a file of its own:
 A new node keeps the name of the node that it stands for, its output the name of the integers, and
 weights keep their initializers. A tensor that somebody reads in float keeps its DequantizeLinear
 for that reader; pairs around what has no integer operator stay, with a reason
-(:func:`kept_in_float`). Where the model then needs it, it imports the domain com.microsoft.
+(:func:`kept_in_pairs`). Where the model then needs it, it imports the domain com.microsoft.
 Nothing is decided and no number changes: the graph alone says what is written.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SITES: Final = {"Conv": conv, "Gemm": gemm, "MatMul": matmul}
 _WRITERS: Final = {**_SITES, **ELEMENTWISE}
-_REASON: Final = "onnxq.kept_in_float"
+_REASON: Final = "onnxq.kept_in_pairs"
 
 
 class ToQOperator(PlanPass):
@@ -62,7 +62,7 @@ class ToQOperator(PlanPass):
         return ir.passes.PassResult(model, modified=modified)
 
 
-def kept_in_float(model: ir.Model) -> tuple[str, ...]:
+def kept_in_pairs(model: ir.Model) -> tuple[str, ...]:
     """What this pass left between Q/DQ pairs, a sentence for each operator and reason.
 
     Args:
@@ -74,7 +74,7 @@ def kept_in_float(model: ir.Model) -> tuple[str, ...]:
             found.setdefault((node.op_type, node.meta[_REASON]), []).append(node.name or "")
     return tuple(
         f"{len(names)} {op} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) "
-        f"stay float between QuantizeLinear and DequantizeLinear: {reason}"
+        f"stay between DequantizeLinear and QuantizeLinear: {reason}"
         for (op, reason), names in found.items()
     )
 
@@ -90,7 +90,9 @@ def _write(node: ir.Node, editor: Editor, target: Target) -> Written:
 
 
 def _wanted(node: ir.Node, target: Target) -> bool:
-    """Whether a node stands between pairs: a plan meant it to run in integers."""
+    """Whether a node runs in integers between the pairs around it, as a plan meant it to."""
+    if not target.rule(node.op_type).integer:
+        return False
     count = 1 if moves(node, target) else len(node.inputs)
     data = range(2 if not node.domain and node.op_type in _SITES else count)
     found = [integers_at(node, index) for index in data]

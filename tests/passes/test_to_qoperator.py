@@ -12,7 +12,7 @@ from onnxq.graph.edit import constant_array
 from onnxq.graph.io import save, to_bytes
 from onnxq.numerics.schemes import WEIGHT_INT8
 from onnxq.passes.execute import execute
-from onnxq.passes.to_qoperator import kept_in_float
+from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.verify.kernels import report_kernels
 from onnxq.verify.structure import check_structure
 from tests.given_stats import plan_for
@@ -100,7 +100,7 @@ d_scale, d_zero_point) -> d_quantized
     # QLinearConv is ONNX's own: nothing else is imported. What nobody reads any more is gone.
     assert dict(integers.opset_imports) == dict(qdq.opset_imports)
     assert {"b1_scale", "b1_zero_point", "w1", "b1"}.isdisjoint(integers.graph.initializers)
-    assert kept_in_float(integers) == ()
+    assert kept_in_pairs(integers) == ()
     assert integers.metadata_props["onnxq.format"] == "qoperator"
     same_bits(qdq, integers, 2, 3, 8, 8)
     all_in_integers(integers, plan, tmp_path)

@@ -15,7 +15,7 @@ from onnxq.graph.normalize import normalize
 from onnxq.graph.opset import raise_opset
 from onnxq.numerics.schemes import WEIGHT_INT8, Scheme
 from onnxq.passes.execute import execute
-from onnxq.passes.to_qoperator import kept_in_float
+from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.pipeline import RunOptions, quantize
 from onnxq.recipe import ActivationOverride, CalibrationSettings, Recipe, Rule, RuleOutcome
 from onnxq.runtime.kernels import executed
@@ -150,7 +150,7 @@ def test_one_site_of_16_bits_among_others(tmp_path: Path) -> None:
     assert (found.planned, found.missed, found.without_kernel) == (1, ("Gemm_0",), (site,))
     integers = execute(plan.model_copy(update={"format": "qoperator"}), model)
     assert [node.op_type for node in integers.graph].count("QGemm") == 1
-    (said,) = kept_in_float(integers)
+    (said,) = kept_in_pairs(integers)
     assert said.startswith(f"1 MatMul ({site})")
     assert "its input 0 is int16, and integer operators take 8 bits" in said
     x = {"x": normal(6, 30, 8)}
