@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from models.packages import MissingPackageError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -59,13 +61,13 @@ def load(half: Literal["train", "test"], folder: Path = FOLDER) -> FashionMnist:
     """Read one half: 60,000 training or 10,000 test images, in the files' order.
 
     Raises:
-        FileNotFoundError: The data set is not installed.
+        MissingPackageError: The data set is not installed.
         ValueError: A file is not IDX.
     """
     images_path, labels_path = files(half, folder)
     if not images_path.is_file():
-        msg = f"{images_path} is missing: apt install dataset-fashion-mnist"
-        raise FileNotFoundError(msg)
+        msg = f"needs {images_path} of Debian's package: apt install dataset-fashion-mnist"
+        raise MissingPackageError(msg)
     pixels = _read_idx(images_path, axes=3).astype(np.float32) / np.float32(255.0)
     return FashionMnist(pixels[:, np.newaxis], _read_idx(labels_path, axes=1).astype(np.int64))
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from calibration_data.fashion_mnist.make import write_full_test
+from models.packages import MissingPackageError
 from onnxq.pipeline import QuantizeResult, RunOptions, quantize
 from onnxq.runtime.timing import TimingSettings
 from tests.benchmarks.common import ROOT, THREADS, number, parser, show, times, write_json
@@ -55,7 +56,7 @@ def test_images(folder: Path) -> Path:
     """The folder with all test images, or that with the committed ones."""
     try:
         write_full_test(folder)
-    except FileNotFoundError:
+    except MissingPackageError:
         return DATA
     return folder
 

@@ -64,8 +64,9 @@ def test_model_is_small_dynamic_and_self_contained() -> None:
 
 def test_files_of_the_data_set_say_when_they_are_missing(tmp_path: Path) -> None:
     from models.fashion_mnist_files import load
+    from models.packages import MissingPackageError
 
-    with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
+    with pytest.raises(MissingPackageError, match="dataset-fashion-mnist"):
         load("test", tmp_path)
 
 
