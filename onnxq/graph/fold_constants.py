@@ -90,7 +90,7 @@ def _should_fold(node: ir.Node) -> bool | None:
         return False
     try:
         large = _elements(node, tensors) > FOLD_OUTPUT_ELEMENTS
-    except (TypeError, ValueError):  # operands that do not fit; evaluating it says why
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # evaluating it says what is wrong
         return None
     return False if large else None
 
@@ -112,16 +112,28 @@ def _elements(node: ir.Node, tensors: Sequence[ir.TensorProtocol]) -> float:
     if node.op_type == "OneHot":
         return math.prod(shapes[0]) * float(tensors[1].numpy().reshape(-1)[0])
     if node.op_type == "Pad":
-        pads = _numbers(tensors[1]) if len(tensors) > 1 else node.attributes.get_ints("pads", ())
-        half = len(pads) // 2
-        both = (int(pads[i]) + int(pads[half + i]) for i in range(half))
-        return math.prod(dim + pad for dim, pad in zip(shapes[0], both, strict=False))
+        return _padded_elements(node, shapes[0])
     if not shapes:
         return 0
     try:
         return math.prod(np.broadcast_shapes(*shapes))
     except ValueError:
         return 0
+
+
+def _padded_elements(node: ir.Node, shape: tuple[int, ...]) -> int:
+    given, axes = _constant_input(node, 1), _constant_input(node, 3)
+    pads = [int(pad) for pad in (node.attributes.get_ints("pads", ()) if given is None else given)]
+    padded = range(len(shape)) if axes is None else [int(axis) % len(shape) for axis in axes]
+    lengths = list(shape)
+    for place, axis in enumerate(padded):
+        lengths[axis] += pads[place] + pads[len(pads) // 2 + place]
+    return math.prod(lengths)
+
+
+def _constant_input(node: ir.Node, index: int) -> NDArray[np.generic] | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return None if value is None or value.const_value is None else _numbers(value.const_value)
 
 
 def _numbers(tensor: ir.TensorProtocol) -> NDArray[np.generic]:

@@ -210,6 +210,16 @@ def test_constants_are_folded_into_initializers(parse: Parse) -> None:
     np.testing.assert_array_equal(array, np.arange(1, 13, dtype=np.float32).reshape(3, 4).T)
 
 
+def test_a_small_constant_is_not_padded_to_gigabytes(parse: Parse) -> None:
+    """Only the input ``axes`` says that the column becomes 8192 x 50000."""
+    text = """<ir_version: 9, opset_import: ["" : 20]>
+    agraph (float[1] x) => (float[8192,M] y)
+    <float[8192,1] column = {COLUMN}, int64[2] pads = {0, 49999}, int64[1] axes = {1}>
+    { padded = Pad(column, pads, , axes) y = Add(padded, x) }"""
+    model = parse(text.replace("COLUMN", ", ".join(["1"] * 8192)))
+    assert [node.op_type for node in normalize(model).model.graph] == ["Pad", "Add"]
+
+
 def test_outputs_that_are_inputs_or_initializers_stay(parse: Parse) -> None:
     model = parse(PASS_THROUGH)
     result = normalize(model).model
