@@ -126,11 +126,6 @@ def consumers(value: ir.Value) -> tuple[tuple[ir.Node, int], ...]:
     return tuple((use.node, use.idx) for use in value.uses())
 
 
-def read_at(value: ir.Value, node: str) -> int:
-    """The index of the input at which the node of this name reads a value."""
-    return next(index for reader, index in consumers(value) if reader.name == node)
-
-
 def is_overridable(value: ir.Value, model: ir.Model) -> bool:
     """Whether an initializer is only the default of an input, which a caller may replace."""
     return (
