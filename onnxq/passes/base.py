@@ -132,13 +132,21 @@ class Editor:
             new.name = name
 
     def rewire(self, readers: Iterable[Reader], value: ir.Value) -> None:
-        """Let ``readers`` read ``value``."""
+        """Let ``readers`` read ``value``.
+
+        Raises:
+            PlanError: A node has no such input.
+        """
         for reader in readers:
-            self.node(reader.node).replace_input_with(reader.input, value)
+            node = self.node(reader.node)
+            if not 0 <= reader.input < len(node.inputs):
+                msg = f"input {reader.input} of node"
+                raise _unknown(msg, reader.node)
+            node.replace_input_with(reader.input, value)
 
     def drop_if_unread(self, name: str) -> None:
         """Drop the initializer of this name if nobody reads it any more."""
-        if remove_if_unread(self._values[name]):
+        if name in self._values and remove_if_unread(self._values[name]):
             del self._values[name]
 
 

@@ -56,6 +56,17 @@ def test_metadata_is_added_to() -> None:
     )
 
 
+def test_an_input_that_a_node_does_not_have_is_named() -> None:
+    model, plan = case()
+    (first, *rest) = plan.weights
+    readers = (Reader(node=first.readers[0].node, input=7),)
+    wrong = plan.model_copy(
+        update={"weights": (first.model_copy(update={"readers": readers}), *rest)}
+    )
+    with pytest.raises(PlanError, match="input 7 of node"):
+        execute(wrong, model)
+
+
 def test_an_empty_plan_changes_nothing_but_metadata() -> None:
     model, plan = case()
     nothing = plan.model_copy(
