@@ -46,11 +46,6 @@ class NameScope:
         return name
 
 
-def unique_name(model: ir.Model, base: str) -> str:
-    """A name for one new value or node; :class:`NameScope` is faster for many."""
-    return NameScope(model)(base)
-
-
 def clone(model: ir.Model) -> ir.Model:
     """A copy that shares its tensors with the original.
 

@@ -96,9 +96,5 @@ def _multiply(editor: Editor, entry: ScalingEntry, factor: np.ndarray) -> None:
     inverse = editor.constant(f"{entry.tensor}_channel_scale", (1 / factor).astype(np.float32))
     product = editor.add("Mul", [value, inverse], f"{entry.tensor}_scaled", ir.DataType.FLOAT)
     product.outputs[0].shape = value.shape
-    producer = value.producer()
-    if producer is None:
-        editor.put_first(product)
-    else:
-        editor.graph.insert_after(producer, product)
+    editor.put_behind(value, product)
     editor.rewire(entry.readers, product.outputs[0])
