@@ -120,13 +120,7 @@ class Calibrated:
     def plan(self, *, independent: bool) -> Plan:
         """The plan; ``independent`` says whether data was kept from calibration."""
         prepared = self.prepared
-        labels = PlanLabels(
-            model_digest=prepared.digest,
-            scheme="int8",
-            target=prepared.recipe.target,
-            minimum_opset=prepared.target.min_opset,
-            independent=independent,
-        )
+        labels = prepared.labels("int8", independent=independent)
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
         decided = {
             "format": prepared.recipe.format,
@@ -281,9 +275,23 @@ def _choose_scalings(
     if stage.prepared.recipe.channel_scaling == "off":
         return (), {}
     config = stage.prepared.config(stage.prepared.select({}))
-    scaling = ChannelScaling(stage.prepared.model, config)
     # The distributions are wanted in any case: one pass over the data observes both.
-    observe(stage, [*scaling.requests(), *config.requests()], "calibrate")
+    return choose_scalings(stage, observe, config, config.requests())
+
+
+def choose_scalings(
+    stage: Stage, observe: Observer, config: StaticInt8, more: Sequence[Request] = ()
+) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
+    """The entries of a plan that scale channels, and their arrays.
+
+    Args:
+        stage: The model as it is.
+        observe: What collects statistics.
+        config: What is quantized, and to which integers.
+        more: What else is to be observed in the same pass over the data.
+    """
+    scaling = ChannelScaling(stage.prepared.model, config)
+    observe(stage, [*scaling.requests(), *more], "calibrate")
     observe(stage, scaling.error_requests(stage.stats), "scale channels")
     return scaling.choose(stage.stats)
 

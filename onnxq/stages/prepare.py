@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import StaticInt8, with_override
 from onnxq.errors import ModelError
@@ -78,6 +79,21 @@ class Prepared:
         weight = _weight_scheme(self.target, self.recipe).scheme
         calibration = self.recipe.calibration
         return StaticInt8(selection, self._activation(), weight, calibration, self.outcomes)
+
+    def labels(self, scheme: str, *, independent: bool) -> PlanLabels:
+        """What a plan of this scheme says of itself.
+
+        Args:
+            scheme: The scheme.
+            independent: Whether data was kept from calibration.
+        """
+        return PlanLabels(
+            model_digest=self.digest,
+            scheme=scheme,
+            target=self.recipe.target,
+            minimum_opset=self.target.min_opset,
+            independent=independent,
+        )
 
     def _activation(self) -> Scheme:
         return with_override(self.target.activation, self.recipe.activation)
