@@ -26,7 +26,7 @@ from onnxq.graph.edit import (
     value_by_name,
 )
 from onnxq.numerics.affine import quantize, saturates
-from onnxq.numerics.schemes import PerAxis, QParams
+from onnxq.numerics.schemes import PerAxis, QParams, Scheme
 from onnxq.plan import (
     AbsorbedEntry,
     ActivationEntry,
@@ -65,12 +65,17 @@ _BIAS_MAX = 2**30
 which integer kernels add without saturation."""
 
 
+Rounded = dict[tuple[str, Scheme], QParams]
+"""The best scales of weights by name and scheme."""
+
+
 def decide(
     model: ir.Model,
     config: StaticInt8,
     chosen: Mapping[str, Candidate],
     stats: Stats,
     labels: PlanLabels,
+    rounded: Rounded | None = None,
 ) -> Plan:
     """The plan.
 
@@ -80,9 +85,11 @@ def decide(
         chosen: The range of each root tensor.
         stats: What was observed.
         labels: What the plan says of itself.
+        rounded: The best scales of weights, as far as an earlier plan of this model needed them;
+            it is added to. They depend on no range.
     """
     selection = config.selection
-    builder = _Builder(model, config, chosen)
+    builder = _Builder(model, config, chosen, {} if rounded is None else rounded)
     for site in selection.chosen:
         if site.activation is not None:
             builder.add_weight(site)
@@ -153,8 +160,13 @@ class PlanLabels:
 
 class _Builder:
     def __init__(
-        self, model: ir.Model, config: StaticInt8, chosen: Mapping[str, Candidate]
+        self,
+        model: ir.Model,
+        config: StaticInt8,
+        chosen: Mapping[str, Candidate],
+        rounded: Rounded,
     ) -> None:
+        self.rounded = rounded
         self.config = config
         self.chosen = chosen
         self.roots = {tensor.name: tensor.root for tensor in config.selection.tensors}
@@ -180,7 +192,9 @@ class _Builder:
                 axis -= weight.ndim
             found = [(site, self._bias_of(site, weight.shape)) for site in sites]
             biases = [(site, bias) for site, bias in found if bias is not None]
-            params = rounded_params(weight, scheme)
+            if (name, scheme) not in self.rounded:
+                self.rounded[name, scheme] = rounded_params(weight, scheme)
+            params = self.rounded[name, scheme]
             scale = self._with_room_for_biases(params, weight, sites[0].weight_axis, biases)
             if weight.any():
                 self._warn_of_biases(name, sites, scale / params.scale)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms import range_choice
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from onnxq.algorithms.build_plan import Rounded
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
@@ -134,10 +135,17 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A model as one stage observes it, and what is known of it."""
+    """A model as one stage observes it, and what is known of it.
+
+    Attributes:
+        prepared: The model with its sites.
+        stats: What was observed.
+        rounded: The best scales of its weights, as far as a plan needed them.
+    """
 
     prepared: Prepared
     stats: Stats
+    rounded: Rounded = field(default_factory=dict)
 
 
 class Observer:
@@ -182,7 +190,7 @@ class Observer:
         known = stage.stats.trials
         errors: dict[str, float] = {}
         for done, (name, chosen) in enumerate(options.items(), start=1):
-            plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
+            plan = _plan(stage, config, chosen)
             key = plan_digest(plan)
             if key not in known:
                 self.observed += 1
@@ -370,8 +378,12 @@ def _alone(
     stage: Stage, observe: Observer, config: StaticInt8, chosen: Mapping[str, Candidate]
 ) -> list[OutputError]:
     """Measure each site when it alone is quantized, with the scales that the plan would write."""
-    model = stage.prepared.model
-    plan = decide(model, config, chosen, stage.stats, _TRIAL)
-    requests = config.alone_requests(model, chosen, plan.arrays)
+    plan = _plan(stage, config, chosen)
+    requests = config.alone_requests(stage.prepared.model, chosen, plan.arrays)
     observe(stage, requests, "measure sites")
     return requests
+
+
+def _plan(stage: Stage, config: StaticInt8, chosen: Mapping[str, Candidate]) -> Plan:
+    """A plan to try, which says nothing of itself."""
+    return decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL, stage.rounded)
