@@ -75,10 +75,10 @@ class FoldAffinePass(ir.passes.InPlacePass):
 def _conv_before(node: ir.Node, model: ir.Model) -> ir.Node | None:
     place = _place_of_data(node)
     value = None if place is None else node.inputs[place]
-    if place is None or value is None or len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    conv = value.producer()
+    conv = None if value is None else value.producer()
     if conv is None or conv.op_type != "Conv" or conv.domain or conv.graph is not node.graph:
+        return None
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return None
     weight = conv.inputs[1]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None

@@ -144,10 +144,14 @@ class Editor:
                 raise _unknown(msg, reader.node)
             node.replace_input_with(reader.input, value)
 
-    def drop_if_unread(self, name: str) -> None:
-        """Drop the initializer of this name if nobody reads it any more."""
-        if name in self._values and remove_if_unread(self._values[name]):
-            del self._values[name]
+    def drop_if_unread(self, names: Iterable[str]) -> None:
+        """Drop the initializers of these names that nobody reads any more.
+
+        Once all readers are rewritten: to look for them costs time in their number.
+        """
+        for name in dict.fromkeys(names):
+            if name in self._values and remove_if_unread(self._values[name]):
+                del self._values[name]
 
 
 def rounded(

@@ -43,7 +43,7 @@ class PackBlocks(PlanPass):
                 packed[entry.initializer] = self._packed(editor, entry)
             tensor = editor.weight(entry.initializer)
             _rewrite(editor, node, entry, packed[entry.initializer], tensor)
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(packed)
         if self.plan.blocks:
             model.opset_imports.setdefault(MICROSOFT, 1)
         return ir.passes.PassResult(model, modified=bool(self.plan.blocks))

@@ -34,5 +34,5 @@ class QuantizeBiases(PlanPass):
             node.outputs[0].shape = ir.Shape(integers.shape)
             editor.put_first(node)
             editor.rewire((Reader(node=entry.node, input=entry.input),), node.outputs[0])
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(entry.initializer for entry in self.plan.biases)
         return ir.passes.PassResult(model, modified=bool(self.plan.biases))

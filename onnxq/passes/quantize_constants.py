@@ -38,5 +38,5 @@ class QuantizeConstants(PlanPass):
                 made[key] = node.outputs[0]
             editor.rewire((Reader(node=entry.node, input=entry.input),), made[key])
             editor.node(entry.node).op_type = entry.op
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(entry.initializer for entry in self.plan.constants)
         return ir.passes.PassResult(model, modified=bool(self.plan.constants))

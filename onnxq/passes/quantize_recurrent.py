@@ -38,8 +38,7 @@ class QuantizeRecurrent(PlanPass):
                 if name not in made:
                     made[name] = self._weight(editor, entry, name)
             _rewrite(editor, editor.node(entry.node), *(made[name] for name in entry.weights))
-            for name in entry.weights:
-                editor.drop_if_unread(name)
+        editor.drop_if_unread(made)
         if self.plan.recurrent:
             model.opset_imports.setdefault(MICROSOFT, 1)
         return ir.passes.PassResult(model, modified=bool(self.plan.recurrent))
