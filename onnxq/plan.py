@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from onnxq.errors import PlanError, UsageError
+from onnxq.files import open_regular, read_regular
 from onnxq.numerics.schemes import Granularity, PerAxis, PerBlock, PerTensor, QParams, Scheme
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 JSON_NAME = "plan.json"
 ARRAYS_NAME = "plan.safetensors"
+
+_MOST_BYTES = 256 << 20
+"""Of ``plan.json``; a site takes some hundred."""
+
+Bits = Annotated[int, Field(ge=2, le=16)]
+"""Width of integers."""
 
 Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
 """``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time,
@@ -75,7 +82,7 @@ class ActivationEntry(_Entry):
     """
 
     tensor: str
-    bits: int
+    bits: Bits
     signed: bool
     scale: float = Field(gt=0, allow_inf_nan=False)
     zero_point: int
@@ -83,6 +90,14 @@ class ActivationEntry(_Entry):
     low: float
     high: float
     readers: tuple[Reader, ...]
+
+    @model_validator(mode="after")
+    def _zero_point_is_an_integer(self) -> ActivationEntry:
+        scheme = Scheme(bits=self.bits, signed=self.signed)
+        if not scheme.qmin <= self.zero_point <= scheme.qmax:
+            msg = f"zero point {self.zero_point} is no {scheme.label}"
+            raise ValueError(msg)
+        return self
 
     def params(self) -> QParams:
         """The parameters as arrays."""
@@ -95,7 +110,7 @@ class WeightEntry(_Entry):
     """An initializer that is stored as integers; scales (and chosen integers) are in the arrays."""
 
     initializer: str
-    bits: int
+    bits: Bits
     axis: int | None
     readers: tuple[Reader, ...]
 
@@ -178,7 +193,7 @@ class DynamicEntry(_Entry):
     activation: int
     weight: int
     initializer: str
-    bits: int
+    bits: Bits
     axis: int
 
 
@@ -187,7 +202,7 @@ class DynamicRecurrentEntry(_Entry):
 
     node: str
     weights: tuple[str, str]
-    bits: int
+    bits: Bits
 
 
 class BlockEntry(_Entry):
@@ -208,7 +223,7 @@ class BlockEntry(_Entry):
     activation: int
     weight: int
     initializer: str
-    bits: int
+    bits: Bits
     axis: int
     block_size: int
     accuracy_level: int
@@ -330,10 +345,11 @@ def load_plan(folder: Path) -> Plan:
     where = str(folder / JSON_NAME)
     remedy = "make the plan again with `onnxq quantize ... --plan-out DIR`"
     try:
-        raw = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        raw = json.loads(read_regular(folder / JSON_NAME, _MOST_BYTES).decode("utf-8"))
+        open_regular(folder / ARRAYS_NAME).close()
         arrays = load_file(folder / ARRAYS_NAME)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         code, text = "plan.unreadable", f"the plan cannot be read: {reason}"
         raise PlanError(code, text, where=where, remedy=remedy) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None

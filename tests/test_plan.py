@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,35 @@ def test_an_impossible_scale_is_refused(tmp_path: Path, scale: float) -> None:
     content["activations"][0]["scale"] = scale
     (tmp_path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(PlanError, match="scale"):
+        load_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("activations", "bits", 64),
+        ("activations", "zero_point", 256),
+        ("activations", "zero_point", -1),
+        ("weights", "bits", 1),
+    ],
+)
+def test_impossible_integers_are_refused(tmp_path: Path, part: str, key: str, value: int) -> None:
+    save_plan(full(), tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text())
+    content[part][0][key] = value
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(PlanError, match=part) as caught:
+        load_plan(tmp_path)
+    assert str(value) in str(caught.value) or key in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("file", ["plan.json", "plan.safetensors"])
+def test_a_named_pipe_is_no_plan(tmp_path: Path, file: str) -> None:
+    save_plan(full(), tmp_path)
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(PlanError, match="named pipe"):
         load_plan(tmp_path)
 
 

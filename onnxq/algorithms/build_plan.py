@@ -26,7 +26,7 @@ from onnxq.graph.edit import (
     value_by_name,
 )
 from onnxq.numerics.affine import quantize, saturates
-from onnxq.numerics.schemes import PerAxis, QParams
+from onnxq.numerics.schemes import PerAxis, QParams, Scheme
 from onnxq.plan import (
     AbsorbedEntry,
     ActivationEntry,
@@ -57,9 +57,16 @@ _EMPTY = 1e-12
 _COARSE = 2.0
 """A weight scale that a bias widens by more than this is worth a warning."""
 
+_NAMED = 5
+"""So many nodes are named in one warning."""
+
 _BIAS_MAX = 2**30
 """Greatest bias in units of ``s_x s_w``; the other half of int32 is left for the sum of products,
 which integer kernels add without saturation."""
+
+
+Rounded = dict[tuple[str, Scheme], QParams]
+"""The best scales of weights by name and scheme."""
 
 
 def decide(
@@ -68,6 +75,7 @@ def decide(
     chosen: Mapping[str, Candidate],
     stats: Stats,
     labels: PlanLabels,
+    rounded: Rounded | None = None,
 ) -> Plan:
     """The plan.
 
@@ -77,9 +85,11 @@ def decide(
         chosen: The range of each root tensor.
         stats: What was observed.
         labels: What the plan says of itself.
+        rounded: The best scales of weights, as far as an earlier plan of this model needed them;
+            it is added to. They depend on no range.
     """
     selection = config.selection
-    builder = _Builder(model, config, chosen)
+    builder = _Builder(model, config, chosen, {} if rounded is None else rounded)
     for site in selection.chosen:
         if site.activation is not None:
             builder.add_weight(site)
@@ -150,8 +160,13 @@ class PlanLabels:
 
 class _Builder:
     def __init__(
-        self, model: ir.Model, config: StaticInt8, chosen: Mapping[str, Candidate]
+        self,
+        model: ir.Model,
+        config: StaticInt8,
+        chosen: Mapping[str, Candidate],
+        rounded: Rounded,
     ) -> None:
+        self.rounded = rounded
         self.config = config
         self.chosen = chosen
         self.roots = {tensor.name: tensor.root for tensor in config.selection.tensors}
@@ -170,32 +185,42 @@ class _Builder:
         for name, sites in self.sites.items():
             scheme = self.config.weight_scheme_for(sites[0])
             axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+            weight = self._array(name)
             if axis is not None and any(self._is_wide(site) for site in sites):
                 # Counted from the end, the axis keeps ONNX Runtime from making MatMulNBits of a
                 # MatMul with float activations, which rounds them to 8 bits in blocks.
-                axis -= self._array(name).ndim
-            params = rounded_params(self._array(name), scheme)
-            scale = self._with_room_for_biases(params, sites)
-            self._warn(name, sites, scale / params.scale)
+                axis -= weight.ndim
+            found = [(site, self._bias_of(site, weight.shape)) for site in sites]
+            biases = [(site, bias) for site, bias in found if bias is not None]
+            if (name, scheme) not in self.rounded:
+                self.rounded[name, scheme] = rounded_params(weight, scheme)
+            params = self.rounded[name, scheme]
+            scale = self._with_room_for_biases(params, weight, sites[0].weight_axis, biases)
+            if weight.any():
+                self._warn_of_biases(name, sites, scale / params.scale)
+            self._warn_of_readers(name, sites)
             self.arrays[f"weight/{name}/scale"] = scale
             readers = tuple(
                 Reader(node=site.name, input=self._index(site.name, name)) for site in sites
             )
             entry = WeightEntry(initializer=name, bits=scheme.bits, axis=axis, readers=readers)
             self.weights.append(entry)
-            for site in sites:
-                self._add_bias(site, scale)
+            for site, bias in biases:
+                self._add_bias(site, bias, scale)
 
-    def _warn(self, name: str, sites: Sequence[Site], widened: np.ndarray) -> None:
+    def _warn_of_readers(self, name: str, sites: Sequence[Site]) -> None:
         quantized = {site.name for site in sites}
         floating = [reader for reader in sites[0].readers if reader not in quantized]
         if floating:
+            named = ", ".join(floating[:_NAMED]) + (", ..." if len(floating) > _NAMED else "")
             self.warnings.append(
-                f"{name}: stored twice, as integers and float, because {', '.join(floating)} "
+                f"{name}: stored twice, as integers and float, because {named} "
                 "reads it and stays float"
             )
+
+    def _warn_of_biases(self, name: str, sites: Sequence[Site], widened: np.ndarray) -> None:
         peak = float(widened.max(initial=1))
-        if peak > _COARSE and self._array(name).any():
+        if peak > _COARSE:
             self.warnings.append(
                 f"{name}: its scale is {peak:.3g} times wider than its values need, because the "
                 f"bias of {sites[0].name} would not fit into int32"
@@ -246,30 +271,30 @@ class _Builder:
             if saturates(self._params(tensor), *clip_bounds(self.nodes[name]))
         ]
 
-    def _with_room_for_biases(self, params: QParams, sites: Sequence[Site]) -> np.ndarray:
+    def _with_room_for_biases(
+        self,
+        params: QParams,
+        weight: np.ndarray,
+        axis: int | None,
+        biases: Sequence[tuple[Site, BiasEntry]],
+    ) -> np.ndarray:
         """Widen scales where a bias would not fit into int32 in units of ``s_x s_w``.
 
         A channel without weights, which has no range of its own, takes the scale of its bias.
         """
         scale = params.scale.astype(np.float64)
         if scale.ndim:
-            weight = self._array(sites[0].weight or "")
-            others = tuple(i for i in range(weight.ndim) if i != sites[0].weight_axis)
+            others = tuple(i for i in range(weight.ndim) if i != axis)
             scale[~weight.any(axis=others)] = _EMPTY
-        for site in sites:
-            bias = self._bias_of(site)
-            if bias is not None:
-                unit = float(self._params(site.activation or "").scale)
-                values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
-                needed = values / unit / _BIAS_MAX
-                scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
+        for site, bias in biases:
+            unit = float(self._params(site.activation or "").scale)
+            values = np.abs(self._array(bias.initializer).astype(np.float64)).reshape(-1)
+            needed = values / unit / _BIAS_MAX
+            scale = np.maximum(scale, needed if scale.ndim else needed.max(initial=0))
         # One scale for the tensor comes out of the arithmetic as a scalar.
         return np.asarray(scale, np.float32)
 
-    def _add_bias(self, site: Site, weight_scale: np.ndarray) -> None:
-        bias = self._bias_of(site)
-        if bias is None:
-            return
+    def _add_bias(self, site: Site, bias: BiasEntry, weight_scale: np.ndarray) -> None:
         scale = np.asarray(self._params(site.activation or "").scale * weight_scale)
         values = self._array(bias.initializer).astype(np.float64).reshape(-1)
         integers = np.clip(np.rint(values / scale), -_BIAS_MAX, _BIAS_MAX).astype(np.int32)
@@ -277,7 +302,7 @@ class _Builder:
         self.arrays[f"bias/{bias.node}/integers"] = integers
         self.biases.append(bias)
 
-    def _bias_of(self, site: Site) -> BiasEntry | None:
+    def _bias_of(self, site: Site, weight: tuple[int, ...]) -> BiasEntry | None:
         """The site's bias, or that of the Add with which ONNX Runtime will merge a MatMul.
 
         It merges ``MatMul -> Add(bias[N])`` into a Gemm before it looks at Q/DQ where the
@@ -295,14 +320,15 @@ class _Builder:
         if site.op != "MatMul" or not merges or len(readers) != 1:
             return None
         node, index = readers[0]
-        other = node.inputs[1 - index] if node.op_type == "Add" else None
+        is_add = node.op_type == "Add" and not node.domain and node.name in self.nodes
+        other = node.inputs[1 - index] if is_add else None
         array = constant_array(other)
         if other is None or array is None or not other.is_initializer():
             return None
         # NaN and Inf have no integers.
         if not np.isfinite(array).all():
             return None
-        channels = self._array(site.weight or "").shape[1]
+        channels = weight[1]
         if array.shape not in ((channels,), (1, channels)) or other.is_graph_input():
             return None
         return BiasEntry(node=node.name or "", input=1 - index, initializer=other.name or "")

@@ -16,6 +16,7 @@ Language Models", ICML 2023; the joint search after Lin et al. (AWQ), MLSys 2024
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import Channels, OutputError, QuantizedInput
-from onnxq.graph.edit import constant_array, consumers, value_by_name
+from onnxq.graph.edit import constant_array, consumers, node_by_name, value_by_name
 from onnxq.graph.protected import protected_values
 from onnxq.numerics.affine import qparams_from_range
 from onnxq.numerics.histogram import MASK_MAGNITUDE
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
+    from onnxq.numerics.schemes import QParams, Scheme
 
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Exponents tried beside not scaling."""
@@ -55,11 +57,13 @@ class Group:
         tensor: The activation.
         sites: They all are MatMul or Gemm, and their weights are read by them alone.
         fold: The normalization that can take the division; empty if there is none.
+        label: Tells its sites from those of another group on the same activation.
     """
 
     tensor: QuantizedTensor
     sites: tuple[Site, ...]
     fold: str
+    label: str
 
 
 class ChannelScaling:
@@ -68,7 +72,7 @@ class ChannelScaling:
     def __init__(self, model: ir.Model, config: StaticInt8) -> None:
         """Find the groups."""
         self.config = config
-        self.values = value_by_name(model.graph)
+        self.values, self.nodes = value_by_name(model.graph), node_by_name(model.graph)
         self.protected = protected_values(model)
         self.sites = {site.name: site for site in config.selection.chosen}
         self._weight_peaks: dict[str, NDArray[np.float64]] = {}
@@ -82,11 +86,11 @@ class ChannelScaling:
     def error_requests(self, stats: Stats) -> list[OutputError]:
         """The output error of each site under each exponent, and without scaling."""
         return [
-            self._error_request(group, site, exponent, stats)
+            request
             for group in self.groups
             if _usable(group, stats)
             for exponent in (None, *EXPONENTS)
-            for site in group.sites
+            for request in self._error_requests(group, exponent, stats)
         ]
 
     def choose(self, stats: Stats) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
@@ -94,14 +98,15 @@ class ChannelScaling:
         usable = [group for group in self.groups if _usable(group, stats)]
         before = {g.tensor.name: self._error(g, None, stats) for g in usable}
         elements = {g.tensor.name: _elements(g, stats) for g in usable}
+        all_elements, all_error = max(sum(elements.values()), 1), sum(before.values())
         entries, arrays = [], {}
         for group in usable:
             name = group.tensor.name
-            best = min(EXPONENTS, key=lambda e: self._error(group, e, stats))
-            gain = before[name] - self._error(group, best, stats)
-            share = elements[name] / max(sum(elements.values()), 1)
-            least = max(_WORTH_A_MUL * before[name], share / 2 * sum(before.values()))
-            pays = gain >= least
+            errors = {exponent: self._error(group, exponent, stats) for exponent in EXPONENTS}
+            best = min(EXPONENTS, key=lambda exponent: errors[exponent])
+            gain = before[name] - errors[best]
+            share = elements[name] / all_elements
+            pays = gain >= max(_WORTH_A_MUL * before[name], share / 2 * all_error)
             if gain > 0 and (group.fold or pays):
                 entries.append(self._entry(group))
                 arrays[f"scaling/{name}/factor"] = self._factor(group, best, stats)
@@ -111,12 +116,16 @@ class ChannelScaling:
         readers = [self.sites.get(node) for node, _ in tensor.readers]
         sites = tuple(site for site in readers if site is not None)
         names = {site.name for site in sites}
-        alone = all(set(site.readers) <= names for site in sites)
+        # Sites of one weight share its readers.
+        weights = {site.weight: site.readers for site in sites}
+        alone = all(names.issuperset(readers) for readers in weights.values())
         scaled = all(site.op in _SCALED_OPS for site in sites)
         integer = tensor.name in self.config.selection.made
         if len(sites) < len(readers) or not (alone and scaled) or integer:
             return None
-        return Group(tensor, sites, self._fold(tensor, names))
+        members = hashlib.sha256("\0".join(site.name for site in sites).encode()).hexdigest()
+        label = f"among {len(sites)} sites {members[:16]}"
+        return Group(tensor, sites, self._fold(tensor, names), label)
 
     def _fold(self, tensor: QuantizedTensor, sites: set[str]) -> str:
         """The normalization in front, if only the group reads it and its scale is its own."""
@@ -133,43 +142,48 @@ class ChannelScaling:
                 return ""
         return node.name or ""
 
-    def _error_request(
-        self, group: Group, site: Site, exponent: float | None, stats: Stats
-    ) -> OutputError:
+    def _error_requests(
+        self, group: Group, exponent: float | None, stats: Stats
+    ) -> list[OutputError]:
         channels = stats.tensors[group.tensor.name].channels[-1]
         factor = self._factor(group, exponent, stats)
-        low, high = (channels.low / factor).min(), (channels.high / factor).max()
+        inverse = np.reciprocal(factor)
         params = None
         if self.config.ranges == "calibrated":
+            low, high = (channels.low / factor).min(), (channels.high / factor).max()
             scheme = self.config.scheme_for(group.tensor)
             params = qparams_from_range(min(float(low), 0.0), max(float(high), 0.0), scheme)
-        activation = QuantizedInput(
-            _index(self.values[group.tensor.name], site),
-            group.tensor.name,
-            params,
-            np.reciprocal(factor),
-        )
-        column = factor.reshape((-1, 1) if _input_axis(site) == 0 else (1, -1))
-        scaled = self._weight(site) * column
-        rounded = rounded_params(scaled, self.config.weight_scheme_for(site))
-        index = _index(self.values[site.weight or ""], site)
-        weight = QuantizedInput(index, site.weight or "", rounded, column)
-        return OutputError(site.name, activation, weight, self._label(group, site, exponent))
+        labels = self._labels(group, exponent)
+        # Searched once for all sites of a weight, which then is in the probe once, too.
+        rounded: dict[tuple[str, Scheme], QParams] = {}
+        requests = []
+        for site in group.sites:
+            name, scheme = site.weight or "", self.config.weight_scheme_for(site)
+            column = factor.reshape((-1, 1) if _input_axis(site) == 0 else (1, -1))
+            if (name, scheme) not in rounded:
+                rounded[name, scheme] = rounded_params(self._weight(site) * column, scheme)
+            index = self._index(site, group.tensor.name)
+            activation = QuantizedInput(index, group.tensor.name, params, inverse)
+            weight = QuantizedInput(self._index(site, name), name, rounded[name, scheme], column)
+            requests.append(OutputError(site.name, activation, weight, labels[site.name]))
+        return requests
 
-    def _label(self, group: Group, site: Site, exponent: float | None) -> str:
-        """Names what was measured: under other integers or beside other sites it is another."""
-        weight = self.config.weight_scheme_for(site)
-        granularity = type(weight.granularity).__name__
-        integers = self.config.scheme_for(group.tensor).label
-        return (
-            f"{'unscaled' if exponent is None else f'scaled {exponent:g}'}, "
-            f"{integers} {self.config.ranges}, {weight.label} {granularity}, "
-            f"among {', '.join(member.name for member in group.sites)}"
-        )
+    def _labels(self, group: Group, exponent: float | None) -> dict[str, str]:
+        """What was measured of each site: under other integers or beside others it is another."""
+        integers = f"{self.config.scheme_for(group.tensor).label} {self.config.ranges}"
+        scaled = "unscaled" if exponent is None else f"scaled {exponent:g}"
+        labels = {}
+        for site in group.sites:
+            weight = self.config.weight_scheme_for(site)
+            granularity = type(weight.granularity).__name__
+            weights = f"{weight.label} {granularity}"
+            labels[site.name] = f"{scaled}, {integers}, {weights}, {group.label}"
+        return labels
 
     def _error(self, group: Group, exponent: float | None, stats: Stats) -> float:
         """Sum over the sites of the error relative to the site's signal."""
-        found = [(stats.sites[s.name], self._label(group, s, exponent)) for s in group.sites]
+        labels = self._labels(group, exponent)
+        found = [(stats.sites[site.name], labels[site.name]) for site in group.sites]
         return sum(e.noise[label] / e.signal for e, label in found if e.signal > 0)
 
     def _factor(self, group: Group, exponent: float | None, stats: Stats) -> NDArray[np.float32]:
@@ -190,8 +204,8 @@ class ChannelScaling:
         """The greatest magnitude of each input channel in all weights, looked up once a group."""
         name = group.tensor.name
         if name not in self._weight_peaks:
-            found = [self._input_peaks(site) for site in group.sites]
-            self._weight_peaks[name] = np.max(found, axis=0)
+            one_a_weight = {site.weight: site for site in group.sites}.values()
+            self._weight_peaks[name] = np.max(list(map(self._input_peaks, one_a_weight)), axis=0)
         return self._weight_peaks[name]
 
     def _input_peaks(self, site: Site) -> NDArray[np.float64]:
@@ -202,17 +216,19 @@ class ChannelScaling:
         return np.asarray(constant_array(self.values[site.weight or ""]), np.float32)
 
     def _entry(self, group: Group) -> ScalingEntry:
-        value = self.values[group.tensor.name]
+        tensor = group.tensor.name
         return ScalingEntry(
-            tensor=group.tensor.name,
+            tensor=tensor,
             fold=group.fold,
-            readers=tuple(Reader(node=s.name, input=_index(value, s)) for s in group.sites),
+            readers=tuple(Reader(node=s.name, input=self._index(s, tensor)) for s in group.sites),
             weights=tuple(
-                Reader(node=s.name, input=_index(self.values[s.weight or ""], s))
-                for s in group.sites
+                Reader(node=s.name, input=self._index(s, s.weight or "")) for s in group.sites
             ),
             axes=tuple(_input_axis(site) for site in group.sites),
         )
+
+    def _index(self, site: Site, value: str) -> int:
+        return self.nodes[site.name].inputs.index(self.values[value])
 
 
 def _elements(group: Group, stats: Stats) -> int:
@@ -230,7 +246,3 @@ def _usable(group: Group, stats: Stats) -> bool:
 
 def _input_axis(site: Site) -> int:
     return 1 - (site.weight_axis or 0)
-
-
-def _index(value: ir.Value, site: Site) -> int:
-    return next(index for node, index in consumers(value) if node.name == site.name)

@@ -72,7 +72,7 @@ def constant_operand(node: ir.Node, view: GraphView) -> ConstantOperand | None:
     if len(places) != 1 or (places[0] == 0 and node.op_type not in _SWAPPABLE):
         return None
     scheme = view.target.activation
-    if scheme.label not in view.target.rule(op).constants:
+    if scheme.dtype.name not in view.target.rule(op).constants:
         return None
     value = node.inputs[places[0]]
     if value is None or not value.is_initializer() or value.is_graph_input():

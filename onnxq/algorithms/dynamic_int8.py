@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.algorithms.lookup_tables import embeddings, why_table_stays
+from onnxq.algorithms.lookup_tables import embeddings
 from onnxq.algorithms.recurrent import recurrent_scales, why_recurrent_stays
-from onnxq.algorithms.selection import Decision, QuantizedTensor, Selection
+from onnxq.algorithms.selection import QuantizedTensor, Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.graph.edit import all_nodes_by_name, constant_array, read_at, value_by_name
-from onnxq.graph.protected import protected_values
+from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
 from onnxq.plan import DynamicEntry
 
 if TYPE_CHECKING:
@@ -42,16 +41,9 @@ def select_dynamic(
         target: What the provider runs in integers.
         keep_float: Sites that stay float on request, with the reason.
     """
-    values, protected = value_by_name(model.graph), protected_values(model)
-    nodes = all_nodes_by_name(model)
+    values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
 
     def why_not(site: Site) -> str:
-        if not site.candidate:
-            return site.reason
-        if site.name in keep_float:
-            return keep_float[site.name]
-        if site.activation is None:
-            return why_table_stays(site, values, protected)
         if site.op in target.dynamic.declined:
             return target.dynamic.declined[site.op]
         if site.op not in target.dynamic.kernels:
@@ -61,7 +53,7 @@ def select_dynamic(
             )
         return why_recurrent_stays(nodes[site.name]) if site.op == RECURRENT else ""
 
-    decisions = tuple(Decision(site, not (why := why_not(site)), why) for site in sites)
+    decisions = decide_beside_float(model, sites, keep_float, why_not)
     tensors: dict[str, QuantizedTensor] = {}
     for decision in decisions:
         site = decision.site
@@ -69,7 +61,7 @@ def select_dynamic(
         if decision.quantize and site.op in _PRODUCTS and not site.place:
             name = site.activation or ""
             tensor = tensors.setdefault(name, QuantizedTensor(name, name))
-            tensor.readers.append((site.name, read_at(values[name], site.name)))
+            tensor.readers.append((site.name, nodes[site.name].inputs.index(values[name])))
     return Selection(decisions, tuple(tensors.values()), {}, frozenset())
 
 
@@ -91,20 +83,22 @@ def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
             key = f"weight/{name}/scale"
             if key not in arrays:
                 weight = np.asarray(constant_array(values[name]), np.float32)
-                arrays[key] = rounded_params(weight, scheme).scale
-            place = read_at(values[name], site.name)
+                scale = rounded_params(weight, scheme).scale
+                # One scale for the tensor is written once for each output channel.
+                arrays[key] = np.array(np.broadcast_to(scale, weight.shape[axis]))
             products.append(
                 DynamicEntry(
                     node=site.name,
                     activation=0,
-                    weight=place,
+                    weight=nodes[site.name].inputs.index(values[name]),
                     initializer=name,
                     bits=scheme.bits,
                     axis=axis,
                 )
             )
         elif site.op == RECURRENT:
-            entry, scales = recurrent_scales(nodes[site.name], config.weight)
+            scheme = config.weight_scheme_for(site)
+            entry, scales = recurrent_scales(nodes[site.name], scheme)
             recurrent.append(entry)
             arrays |= scales
     tables, rows = embeddings(config.selection.chosen, values, config.weight)

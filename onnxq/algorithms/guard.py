@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxq.graph.edit import constant_array, value_by_name
 from onnxq.numerics.metrics import sqnr_db
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from onnxq.algorithms.selection import Selection
     from onnxq.calibration.requests import OutputError
@@ -57,12 +57,12 @@ def barred_tensors(model: ir.Model, selection: Selection, stats: Stats) -> dict[
 def too_small(model: ir.Model, selection: Selection) -> dict[str, str]:
     """The sites whose weights are below every scale, with the reason."""
     values = value_by_name(model.graph)
+    peaks: dict[str | None, float] = {}
     found = {}
     for site in selection.chosen:
-        array = constant_array(values[site.weight or ""])
-        if array is None or array.size == 0:
-            continue
-        peak = max(float(array.max()), -float(array.min()))
+        if site.weight not in peaks:
+            peaks[site.weight] = _peak(constant_array(values[site.weight or ""]))
+        peak = peaks[site.weight]
         if 0 < peak < _SMALLEST:
             found[site.name] = f"its weights are too small for any scale ({peak:.2g} at the most)"
     return found
@@ -109,6 +109,12 @@ def kept_float(wanted: Selection, selection: Selection) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+def _peak(array: NDArray[np.generic] | None) -> float:
+    if array is None or array.size == 0:
+        return 0.0
+    return max(float(array.max()), -float(array.min()))
+
+
 def _why_barred(stats: TensorStats) -> str:
     if stats.nan:
         return "NaN was seen"
@@ -136,7 +142,7 @@ def _dwarfed(
         array = constant_array(values[operand.initializer])
         if operand.op != "Add" or root is None or array is None:
             continue
-        spread = float(np.ptp(array)) if array.size > 1 else 0.0
+        spread = float(array.max()) - float(array.min()) if array.size else 0.0
         if spread > _DWARFS * (root.high - root.low):
             found[_end(node, roots)] = "a constant that hides all other values was seen"
     return found

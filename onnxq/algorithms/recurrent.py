@@ -39,7 +39,7 @@ def recurrent_scales(
 
     Args:
         node: An LSTM that :func:`why_recurrent_stays` has nothing against.
-        scheme: The integers of weights.
+        scheme: The integers of its weights; the granularity is that of the kernel in any case.
     """
     names, arrays = [], {}
     for index in (_W, _R):

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.lookup_tables import why_table_stays
 from onnxq.algorithms.region import Region
 from onnxq.algorithms.view import GraphView
-from onnxq.graph.edit import consumers
+from onnxq.graph.edit import consumers, value_by_name
+from onnxq.graph.protected import protected_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -108,6 +109,34 @@ def select(
         barred: Tensors that must not be quantized, with what was seen in them.
     """
     return _Selector(model, target, barred).run(sites, keep_float)
+
+
+def decide_beside_float(
+    model: ir.Model,
+    sites: Sequence[Site],
+    keep_float: Mapping[str, str],
+    why_not: Callable[[Site], str],
+) -> tuple[Decision, ...]:
+    """A decision for each site where activations stay float between sites, in subgraphs too.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        keep_float: Sites that stay float on request, with the reason.
+        why_not: Why a candidate that is no lookup stays float; empty if it does not.
+    """
+    values, protected = value_by_name(model.graph), protected_values(model)
+
+    def reason(site: Site) -> str:
+        if not site.candidate:
+            return site.reason
+        if site.name in keep_float:
+            return keep_float[site.name]
+        if site.activation is None:
+            return why_table_stays(site, values, protected)
+        return why_not(site)
+
+    return tuple(Decision(site, not (why := reason(site)), why) for site in sites)
 
 
 class _Selector:

@@ -124,6 +124,8 @@ class StaticInt8:
         """
         sites = {site.name: site for site in self.selection.chosen}
         values, nodes = value_by_name(model.graph), node_by_name(model.graph)
+        # The same object for all sites of a weight, so that the probe holds its integers once.
+        known: dict[tuple[str | None, Scheme], QParams] = {}
         requests = []
         for tensor, name, index in self._site_readers():
             site = sites[name]
@@ -131,7 +133,9 @@ class StaticInt8:
             scale = np.asarray(arrays[f"weight/{site.weight}/scale"], np.float32)
             granularity = PerAxis(site.weight_axis or 0) if scale.ndim else PerTensor()
             scheme = replace(self.weight_scheme_for(site), granularity=granularity)
-            params = QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
+            params = known.setdefault(
+                (site.weight, scheme), QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
+            )
             activation = QuantizedInput(index, tensor.name, chosen[tensor.root].params)
             quantized = QuantizedInput(nodes[name].inputs.index(weight), site.weight or "", params)
             # Under other scales another error is measured.

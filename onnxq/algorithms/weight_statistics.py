@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.algorithms.weight_rounding import rounded_params
+from onnxq.graph.tensors import chunks
 from onnxq.numerics.affine import fake_quantize
-from onnxq.numerics.metrics import sqnr_db
+from onnxq.numerics.metrics import ErrorMeter
 from onnxq.numerics.schemes import WEIGHT_INT8, PerAxis
 
 if TYPE_CHECKING:
@@ -43,20 +44,23 @@ def describe_weight(weight: NDArray[np.generic], axis: int | None) -> WeightStat
         weight: The weight.
         axis: Its output-channel axis; the first where it is unknown.
     """
-    values = np.asarray(weight, np.float32)
+    values = np.asarray(weight, np.float32, order="C")
     if values.size == 0 or values.ndim == 0 or not np.isfinite(values).all():
         return None
-    channels = np.abs(np.moveaxis(values, axis or 0, 0).reshape(values.shape[axis or 0], -1))
-    peaks = channels.max(axis=1)
+    axis = axis or 0
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    peaks = np.maximum(values.max(axis=others), -values.min(axis=others))
     median = float(np.median(peaks))
-    params = rounded_params(values, replace(WEIGHT_INT8, granularity=PerAxis(axis or 0)))
-    error = (fake_quantize(values, params) - values).ravel()
-    flat = values.ravel()
-    signal = float(np.dot(flat, flat))
+    scheme = replace(WEIGHT_INT8, granularity=PerAxis(axis))
+    rounded = fake_quantize(values, rounded_params(values, scheme))
+    # Sums in float64, over stretches so that no copy of the whole weight is made for them.
+    meter = ErrorMeter()
+    for exact, found in zip(chunks(values), chunks(rounded), strict=True):
+        meter.add(exact, found)
     return WeightStatistics(
         shape=tuple(values.shape),
         peak=float(peaks.max()),
-        deviation=float(np.sqrt(signal / values.size)),
+        deviation=float(np.sqrt(meter.signal / values.size)),
         channel_spread=float(peaks.max()) / median if median > 0 else np.inf,
-        sqnr_db=sqnr_db(signal, float(np.dot(error, error))),
+        sqnr_db=meter.sqnr_db,
     )

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxq.algorithms.lookup_tables import embeddings, why_table_stays
-from onnxq.algorithms.selection import Decision, Selection
+from onnxq.algorithms.lookup_tables import embeddings
+from onnxq.algorithms.selection import Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.graph.edit import all_nodes_by_name, constant_array, read_at, value_by_name
-from onnxq.graph.protected import protected_values
+from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
 from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.schemes import PerAxis
 from onnxq.plan import BlockEntry, Reader, WeightEntry
@@ -69,29 +68,21 @@ def select_weights(
         keep_float: Sites that stay float on request, with the reason.
         form: Whether weights go into blocks, or behind a DequantizeLinear.
     """
-    values, protected = value_by_name(model.graph), protected_values(model)
     nodes = all_nodes_by_name(model)
 
     def why_not(site: Site) -> str:
-        if not site.candidate:
-            return site.reason
-        if site.name in keep_float:
-            return keep_float[site.name]
-        if site.activation is None:
-            return why_table_stays(site, values, protected)
         if form == "blocks":
             return _why_not_in_blocks(site, nodes[site.name], target)
         if site.op not in _DEQUANTIZED:
             return f"onnxq does not store the weight of {site.op} as integers"
         return ""
 
-    decisions = tuple(Decision(site, not (why := why_not(site)), why) for site in sites)
-    return Selection(decisions, (), {}, frozenset())
+    return Selection(decide_beside_float(model, sites, keep_float, why_not), (), {}, frozenset())
 
 
 def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[str, Any]:
     """What a plan says of weights in blocks and of lookups, by field of the plan."""
-    values = value_by_name(model.graph)
+    values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
     entries = []
     arrays: dict[str, np.ndarray] = {}
     for site in _products(config):
@@ -99,7 +90,7 @@ def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[
         entry = BlockEntry(
             node=site.name,
             activation=0,
-            weight=read_at(values[name], site.name),
+            weight=nodes[site.name].inputs.index(values[name]),
             initializer=name,
             bits=BITS,
             axis=site.weight_axis or 0,
@@ -118,14 +109,14 @@ def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[
 
 def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
     """What a plan says of weights behind a DequantizeLinear and of lookups."""
-    values = value_by_name(model.graph)
+    values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
     readers: dict[str, list[Reader]] = {}
     first: dict[str, Site] = {}
     for site in _products(config):
         name = site.weight or ""
         first.setdefault(name, site)
-        reader = Reader(node=site.name, input=read_at(values[name], site.name))
-        readers.setdefault(name, []).append(reader)
+        place = nodes[site.name].inputs.index(values[name])
+        readers.setdefault(name, []).append(Reader(node=site.name, input=place))
     entries = []
     arrays: dict[str, np.ndarray] = {}
     for name, site in first.items():

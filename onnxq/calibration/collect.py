@@ -184,19 +184,25 @@ def divide(
 ) -> list[list[Request]]:
     """Divide ``requests`` among passes, so that each holds at most ``budget`` bytes at a time.
 
-    A single request above the budget gets a pass of its own.
+    A single request above the budget gets a pass of its own. Integers of a weight that several
+    requests of a pass share are held once.
     """
     fetched = [r.tensor for r in requests if isinstance(r, Distribution)]
     sizes = observed_bytes(model, fetched, _largest(data)) if fetched else {}
     passes: list[list[Request]] = []
     room = 0
+    held: set[tuple[str, int]] = set()
     for request in requests:
-        cost = _cost(model, request, sizes)
-        if not passes or cost > room:
+        weight, cost = _weight_key(request), _cost(model, request, sizes)
+        if not passes or (cost > max(room, 0) and weight not in held):
             passes.append([])
             room = budget
+            held.clear()
         passes[-1].append(request)
-        room -= cost
+        if weight not in held:
+            room -= cost
+        if weight is not None:
+            held.add(weight)
     return passes
 
 
@@ -283,6 +289,13 @@ def _cost(model: ir.Model, request: Request, sizes: Mapping[str, int]) -> int:
         weight = model.graph.initializers[request.weight.name].const_value
         return 0 if weight is None else 4 * int(weight.nbytes)
     return 0
+
+
+def _weight_key(request: Request) -> tuple[str, int] | None:
+    """What tells the integers of one request's weight from another's; None without a weight."""
+    if not isinstance(request, OutputError) or request.weight is None:
+        return None
+    return request.weight.name, id(request.weight.params)
 
 
 def _run_pass(

@@ -46,11 +46,6 @@ class NameScope:
         return name
 
 
-def unique_name(model: ir.Model, base: str) -> str:
-    """A name for one new value or node; :class:`NameScope` is faster for many."""
-    return NameScope(model)(base)
-
-
 def clone(model: ir.Model) -> ir.Model:
     """A copy that shares its tensors with the original.
 
@@ -124,11 +119,6 @@ def all_nodes_by_name(model: ir.Model) -> dict[str, ir.Node]:
 def consumers(value: ir.Value) -> tuple[tuple[ir.Node, int], ...]:
     """Who reads a value, and at which input; readers inside subgraphs are among them."""
     return tuple((use.node, use.idx) for use in value.uses())
-
-
-def read_at(value: ir.Value, node: str) -> int:
-    """The index of the input at which the node of this name reads a value."""
-    return next(index for reader, index in consumers(value) if reader.name == node)
 
 
 def is_overridable(value: ir.Value, model: ir.Model) -> bool:

@@ -25,6 +25,7 @@ import onnx_ir as ir
 from onnxq.graph.edit import (
     NameScope,
     constant_array,
+    constant_tensor,
     initializer,
     is_overridable,
     remove_if_unread,
@@ -74,10 +75,10 @@ class FoldAffinePass(ir.passes.InPlacePass):
 def _conv_before(node: ir.Node, model: ir.Model) -> ir.Node | None:
     place = _place_of_data(node)
     value = None if place is None else node.inputs[place]
-    if place is None or value is None or len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    conv = value.producer()
+    conv = None if value is None else value.producer()
     if conv is None or conv.op_type != "Conv" or conv.domain or conv.graph is not node.graph:
+        return None
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return None
     weight = conv.inputs[1]
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
@@ -99,10 +100,14 @@ def _place_of_data(node: ir.Node) -> int | None:
         return 0 if _is_inference(node) else None
     if node.op_type not in _ARITHMETIC:
         return None
-    places = [i for i in (0, 1) if constant_array(node.inputs[i]) is None]
+    places = [i for i in (0, 1) if not _is_constant(node.inputs[i])]
     if len(places) != 1 or (places[0] == 1 and node.op_type in {"Sub", "Div"}):
         return None
     return places[0]
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and constant_tensor(value) is not None
 
 
 def _is_inference(norm: ir.Node) -> bool:
@@ -168,7 +173,7 @@ def _arithmetic(node: ir.Node, weight: NDArray[np.generic]) -> _Affine | None:
     values = np.broadcast_to(constants[0].astype(np.float64).reshape(-1), (channels,))
     if node.op_type in _SHIFTING:
         return _Affine(None, -values if node.op_type == "Sub" else values)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return _Affine(1 / values if node.op_type == "Div" else values, np.zeros(channels))
 
 

@@ -10,26 +10,20 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
 
 from onnxq.errors import ModelError
+from onnxq.files import open_regular
 from onnxq.graph import limits, wire
 from onnxq.graph.checks import check_proto
 from onnxq.graph.edit import all_nodes, sort_nodes
 from onnxq.graph.external import check_checksums, external_files, secure_external_data
 from onnxq.graph.skeleton import without_weights
 from onnxq.graph.stored_tensors import shortened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PROTOBUF_LIMIT = limits.PROTOBUF_BYTES
 
 _AGAIN = "copy or export the model again"
 
@@ -49,7 +43,7 @@ def load(path: str | Path) -> ir.Model:
     # An absolute folder, because onnx_ir checks no location against an empty one.
     file = Path(path).absolute()
     try:
-        with _opened(file) as handle:
+        with open_regular(file) as handle:
             proto = _read(handle, file)
     except OSError as error:
         code, text = "graph.cannot_read", f"cannot be read: {error.strerror or error}"
@@ -74,32 +68,11 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """The file for reading; opening a FIFO would block, reading a device might never end."""
-    _check_ordinary(file.stat(), file)
-    # It may have been replaced since.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(file, flags), "rb") as handle:
-        _check_ordinary(os.fstat(handle.fileno()), file)
-        yield handle
-
-
-def _check_ordinary(status: os.stat_result, file: Path) -> None:
-    code, remedy = "graph.cannot_read", "check the path"
-    if stat.S_ISDIR(status.st_mode):
-        text = "cannot be read: this is a folder, a model file is wanted"
-        raise ModelError(code, text, where=str(file), remedy=remedy)
-    if not stat.S_ISREG(status.st_mode):
-        text = "cannot be read: this is no ordinary file but a device, pipe or socket"
-        raise ModelError(code, text, where=str(file), remedy=remedy)
-    if status.st_size > limits.PROTOBUF_BYTES:
-        code, text = "graph.too_large", "above 2 GiB in one file, which ONNX does not allow"
-        raise ModelError(code, text, where=str(file), remedy="save it with external data")
-
-
 def _read(handle: BinaryIO, file: Path) -> onnx.ModelProto:
     size = os.fstat(handle.fileno()).st_size
+    if size > limits.PROTOBUF_BYTES:
+        code, text = "graph.too_large", "above 2 GiB in one file, which ONNX does not allow"
+        raise ModelError(code, text, where=str(file), remedy="save it with external data")
     if size > limits.SKELETON_BYTES:
         with mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ) as mapped:
             _check_size(mapped, file)

@@ -77,13 +77,35 @@ def find_sites(model: ir.Model) -> tuple[Site, ...]:
 
     Reads every candidate's weight once, to see that it is finite.
     """
-    readers: dict[ir.Value, tuple[str, ...]] = {}
+    constants = _Constants(model)
     sites = [
-        _site(model, node, form, (place, readers))
+        _site(node, form, place, constants)
         for node, place in _nodes_with_place(model)
         if (form := form_of(node)) is not None
     ]
     return tuple(_decline_half_shared(sites))
+
+
+class _Constants:
+    """What is known of constants so far: a weight that many nodes read is looked at once."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self._readers: dict[ir.Value, tuple[str, ...]] = {}
+        self._faults: dict[ir.Value, str] = {}
+
+    def readers(self, value: ir.Value) -> tuple[str, ...]:
+        """The names of the nodes that read it."""
+        if value not in self._readers:
+            names = (other.name or other.op_type for other, _ in consumers(value))
+            self._readers[value] = tuple(dict.fromkeys(names))
+        return self._readers[value]
+
+    def fault(self, value: ir.Value) -> str:
+        """Why its elements cannot be quantized; empty if they are finite."""
+        if value not in self._faults:
+            self._faults[value] = _why_not_finite(value)
+        return self._faults[value]
 
 
 def _nodes_with_place(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
@@ -111,19 +133,9 @@ def _walk(nodes: ir.Graph | ir.Function, place: str) -> Iterator[tuple[ir.Node, 
                     yield from _walk(graph, inner)
 
 
-def _site(
-    model: ir.Model,
-    node: ir.Node,
-    form: Form,
-    context: tuple[str, dict[ir.Value, tuple[str, ...]]],
-) -> Site:
-    """The site; ``context`` is where it is, and the readers of weights as far as they are known."""
-    place, readers = context
+def _site(node: ir.Node, form: Form, place: str, constants: _Constants) -> Site:
     weight = _input(node, form.weight)
-    reason = form.reason or _why_not(model, node, form)
-    if weight is not None and weight not in readers:
-        names = (other.name or other.op_type for other, _ in consumers(weight))
-        readers[weight] = tuple(dict.fromkeys(names))
+    reason = form.reason or _why_not(node, form, constants)
     return Site(
         name=node.name or "",
         op=f"{node.domain}::{node.op_type}" if node.domain else node.op_type,
@@ -134,14 +146,14 @@ def _site(
         bias=_name(_input(node, form.bias)),
         output=node.outputs[0].name or "",
         macs=macs(node),
-        readers=() if weight is None else readers[weight],
+        readers=() if weight is None else constants.readers(weight),
         place=place,
         candidate=not reason,
         reason=reason,
     )
 
 
-def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
+def _why_not(node: ir.Node, form: Form, known: _Constants) -> str:
     activation = _input(node, form.activation)
     for index in (form.weight, *form.more):
         tensor = None if index is None else weight_tensor(node, index)
@@ -153,8 +165,8 @@ def _why_not(model: ir.Model, node: ir.Node, form: Form) -> str:
         return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
     constants = [_input(node, index) for index in (form.weight, *form.more, form.bias)]
     present = [value for value in constants if value is not None]
-    reasons = [_why_not_constant(model, value) for value in present]
-    reasons += [_why_not_finite(value) for value in present] if not any(reasons) else []
+    reasons = [_why_not_constant(known.model, value) for value in present]
+    reasons += [known.fault(value) for value in present] if not any(reasons) else []
     return next(filter(None, reasons), "")
 
 

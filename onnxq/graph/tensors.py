@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_T = TypeVar("_T", bound=np.generic)
 _CHUNK = 1 << 24
 
 
@@ -91,7 +92,7 @@ def update_hash(state: hashlib._Hash, tensor: ir.TensorProtocol) -> None:
         state.update(chunk.view(np.uint8).data)
 
 
-def chunks(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+def chunks(array: NDArray[_T]) -> Iterator[NDArray[_T]]:
     """An array as short contiguous runs in row-major order, so that no copy is ever large."""
     if array.size == 0:
         return

@@ -21,9 +21,9 @@ import onnx_ir as ir
 from onnxq.graph.derived import Deriver, Scaled, Step, Transposed, stays_normal
 from onnxq.graph.edit import initializer, remove_if_unread
 from onnxq.graph.insert import put_behind
+from onnxq.graph.opset import MICROSOFT
 from onnxq.graph.weighted import plain_constant
 
-_DOMAIN = "com.microsoft"
 # Names of the attributes that the parameters of an activation go to.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Elu": ("alpha",),
@@ -56,7 +56,7 @@ class UnfusePass(ir.passes.InPlacePass):
         derive = Deriver(model)
         changed = False
         for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
-            if node.domain != _DOMAIN or plain_constant(node, 1, model) is None:
+            if node.domain != MICROSOFT or plain_constant(node, 1, model) is None:
                 continue
             if node.op_type in {"FusedMatMul", "TransposeMatMul"}:
                 changed |= _matmul(node, derive)

@@ -152,5 +152,6 @@ def _expand(array: NDArray[_T], shape: tuple[int, ...], granularity: Granularity
             column[axis] = shape[axis]
             return array.reshape(column)
         case PerBlock(size, axis):
-            repeated = np.repeat(array, size, axis=axis)
-            return np.take(repeated, np.arange(shape[axis]), axis=axis)
+            inside = [slice(None)] * len(shape)
+            inside[axis] = slice(shape[axis])
+            return np.repeat(array, size, axis=axis)[tuple(inside)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxq.graph.edit import remove_if_unread
 from onnxq.passes.base import Editor, PlanPass
 
 
@@ -26,7 +27,7 @@ class AbsorbActivations(PlanPass):
                 raise ir.passes.PreconditionError(message)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewire the readers and remove the nodes."""
+        """Rewire the readers and remove the nodes, and bounds that nobody else reads."""
         editor = Editor(model)
         for entry in self.plan.absorbed:
             node = editor.node(entry.node)
@@ -35,7 +36,10 @@ class AbsorbActivations(PlanPass):
                 continue
             name = after.name
             after.replace_all_uses_with(before)
+            bounds = [value for value in node.inputs[1:] if value is not None]
             model.graph.remove(node, safe=True)
+            for value in dict.fromkeys(bounds):
+                remove_if_unread(value)
             after.name = editor.fresh(f"{name}_absorbed")
             before.name = name
         return ir.passes.PassResult(model, modified=bool(self.plan.absorbed))

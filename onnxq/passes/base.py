@@ -132,14 +132,26 @@ class Editor:
             new.name = name
 
     def rewire(self, readers: Iterable[Reader], value: ir.Value) -> None:
-        """Let ``readers`` read ``value``."""
-        for reader in readers:
-            self.node(reader.node).replace_input_with(reader.input, value)
+        """Let ``readers`` read ``value``.
 
-    def drop_if_unread(self, name: str) -> None:
-        """Drop the initializer of this name if nobody reads it any more."""
-        if remove_if_unread(self._values[name]):
-            del self._values[name]
+        Raises:
+            PlanError: A node has no such input.
+        """
+        for reader in readers:
+            node = self.node(reader.node)
+            if not 0 <= reader.input < len(node.inputs):
+                msg = f"input {reader.input} of node"
+                raise _unknown(msg, reader.node)
+            node.replace_input_with(reader.input, value)
+
+    def drop_if_unread(self, names: Iterable[str]) -> None:
+        """Drop the initializers of these names that nobody reads any more.
+
+        Once all readers are rewritten: to look for them costs time in their number.
+        """
+        for name in dict.fromkeys(names):
+            if name in self._values and remove_if_unread(self._values[name]):
+                del self._values[name]
 
 
 def rounded(

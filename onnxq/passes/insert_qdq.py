@@ -36,10 +36,6 @@ class InsertQDQ(PlanPass):
             for node in (quantize, dequantize):
                 node.domain = conversion_domain(model, entry.bits)
                 node.outputs[0].shape = value.shape
-            producer = value.producer()
-            if producer is None:
-                editor.put_first((quantize, dequantize))
-            else:
-                model.graph.insert_after(producer, (quantize, dequantize))
+            editor.put_behind(value, (quantize, dequantize))
             editor.rewire(entry.readers, dequantize.outputs[0])
         return ir.passes.PassResult(model, modified=bool(self.plan.activations))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.graph.opset import MICROSOFT
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.schemes import QParams
 from onnxq.passes.base import Editor, PlanPass
@@ -26,7 +27,6 @@ from onnxq.passes.base import Editor, PlanPass
 if TYPE_CHECKING:
     from onnxq.plan import BlockEntry
 
-DOMAIN = "com.microsoft"
 _BIAS = 5
 
 
@@ -43,9 +43,9 @@ class PackBlocks(PlanPass):
                 packed[entry.initializer] = self._packed(editor, entry)
             tensor = editor.weight(entry.initializer)
             _rewrite(editor, node, entry, packed[entry.initializer], tensor)
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(packed)
         if self.plan.blocks:
-            model.opset_imports.setdefault(DOMAIN, 1)
+            model.opset_imports.setdefault(MICROSOFT, 1)
         return ir.passes.PassResult(model, modified=bool(self.plan.blocks))
 
     def _packed(self, editor: Editor, entry: BlockEntry) -> tuple[ir.Value, ir.Value]:
@@ -96,7 +96,7 @@ def _rewrite(
             "block_size": entry.block_size,
             "accuracy_level": entry.accuracy_level,
         },
-        domain=DOMAIN,
+        domain=MICROSOFT,
         outputs=[ir.val(editor.fresh(f"{node.name}_product"), ir.DataType.FLOAT)],
         name=editor.fresh(f"{node.name}/MatMulNBits"),
     )

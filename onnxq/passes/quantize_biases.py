@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.passes.base import Editor, PlanPass
+from onnxq.plan import Reader
 
 
 class QuantizeBiases(PlanPass):
@@ -32,6 +33,6 @@ class QuantizeBiases(PlanPass):
             node = editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT, attributes)
             node.outputs[0].shape = ir.Shape(integers.shape)
             editor.put_first(node)
-            editor.node(entry.node).replace_input_with(entry.input, node.outputs[0])
-            editor.drop_if_unread(entry.initializer)
+            editor.rewire((Reader(node=entry.node, input=entry.input),), node.outputs[0])
+        editor.drop_if_unread(entry.initializer for entry in self.plan.biases)
         return ir.passes.PassResult(model, modified=bool(self.plan.biases))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.passes.base import Editor, PlanPass
+from onnxq.plan import Reader
 
 
 class QuantizeConstants(PlanPass):
@@ -35,8 +36,7 @@ class QuantizeConstants(PlanPass):
                 node.outputs[0].shape = ir.Shape(integers.shape)
                 editor.put_first(node)
                 made[key] = node.outputs[0]
-            reader = editor.node(entry.node)
-            reader.replace_input_with(entry.input, made[key])
-            reader.op_type = entry.op
-            editor.drop_if_unread(entry.initializer)
+            editor.rewire((Reader(node=entry.node, input=entry.input),), made[key])
+            editor.node(entry.node).op_type = entry.op
+        editor.drop_if_unread(entry.initializer for entry in self.plan.constants)
         return ir.passes.PassResult(model, modified=bool(self.plan.constants))

@@ -45,7 +45,7 @@ class QuantizeDynamic(PlanPass):
             if x not in inputs:
                 inputs[x] = _quantized(editor, x)
             _rewrite(editor, node, inputs[x], weights[entry.initializer])
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(weights)
         return ir.passes.PassResult(model, modified=bool(self.plan.dynamic))
 
     def _weight(self, editor: Editor, entry: DynamicEntry) -> tuple[ir.Value, ir.Value]:

@@ -32,7 +32,7 @@ class QuantizeEmbeddings(PlanPass):
             if entry.initializer not in tables:
                 tables[entry.initializer] = self._table(editor, entry)
             self._rewrite(editor, entry, *tables[entry.initializer])
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(tables)
         return ir.passes.PassResult(model, modified=bool(self.plan.embeddings))
 
     def _table(self, editor: Editor, entry: EmbeddingEntry) -> tuple[ir.Value, ir.Value]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.graph.opset import MICROSOFT
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.schemes import PerAxis, QParams, Scheme
 from onnxq.passes.base import Editor, PlanPass
-from onnxq.passes.pack_blocks import DOMAIN
 
 if TYPE_CHECKING:
     from onnxq.plan import DynamicRecurrentEntry
@@ -38,10 +38,9 @@ class QuantizeRecurrent(PlanPass):
                 if name not in made:
                     made[name] = self._weight(editor, entry, name)
             _rewrite(editor, editor.node(entry.node), *(made[name] for name in entry.weights))
-            for name in entry.weights:
-                editor.drop_if_unread(name)
+        editor.drop_if_unread(made)
         if self.plan.recurrent:
-            model.opset_imports.setdefault(DOMAIN, 1)
+            model.opset_imports.setdefault(MICROSOFT, 1)
         return ir.passes.PassResult(model, modified=bool(self.plan.recurrent))
 
     def _weight(
@@ -84,7 +83,12 @@ def _rewrite(
     kept = [a for name, a in node.attributes.items() if name != "layout"]
     name = node.name
     made = ir.Node(
-        DOMAIN, "DynamicQuantizeLSTM", inputs, kept, outputs=outputs, name=editor.fresh(f"{name}/q")
+        MICROSOFT,
+        "DynamicQuantizeLSTM",
+        inputs,
+        kept,
+        outputs=outputs,
+        name=editor.fresh(f"{name}/q"),
     )
     editor.replace(node, [made])
     made.name = name

@@ -40,7 +40,7 @@ class QuantizeWeights(PlanPass):
             node.outputs[0].shape = weight.shape
             editor.put_first(node)
             editor.rewire(entry.readers, node.outputs[0])
-            editor.drop_if_unread(entry.initializer)
+        editor.drop_if_unread(entry.initializer for entry in self.plan.weights)
         return ir.passes.PassResult(model, modified=bool(self.plan.weights))
 
     def _integers(self, entry: WeightEntry, editor: Editor) -> ir.TensorProtocol:

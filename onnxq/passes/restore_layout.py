@@ -80,7 +80,7 @@ def _restore(
             value = node.outputs[0]
         editor.put_first(tuple(nodes))
         derived.replace_all_uses_with(value)
-        editor.drop_if_unread(derived.name or "")
+        editor.drop_if_unread((derived.name or "",))
 
 
 def _node(editor: Editor, value: ir.Value, step: Step) -> ir.Node:

@@ -69,8 +69,7 @@ class ScaleChannels(ir.passes.InPlacePass):
                 )
                 scaled[name] = editor.constant(f"{name}_channel_scaled", lazy)
             editor.rewire((reader,), scaled[name])
-        for name in scaled:
-            editor.drop_if_unread(name)
+        editor.drop_if_unread(scaled)
 
 
 def _times(tensor: ir.TensorProtocol, factor: np.ndarray, axis: int) -> ir.TensorProtocol:
@@ -88,7 +87,7 @@ def _fold(editor: Editor, name: str, factor: np.ndarray) -> None:
             continue
         base = f"{value.name}_channel_scaled"
         node.replace_input_with(index, editor.constant(base, (array / factor).astype(np.float32)))
-        editor.drop_if_unread(value.name or "")
+        editor.drop_if_unread((value.name or "",))
 
 
 def _multiply(editor: Editor, entry: ScalingEntry, factor: np.ndarray) -> None:
@@ -96,9 +95,5 @@ def _multiply(editor: Editor, entry: ScalingEntry, factor: np.ndarray) -> None:
     inverse = editor.constant(f"{entry.tensor}_channel_scale", (1 / factor).astype(np.float32))
     product = editor.add("Mul", [value, inverse], f"{entry.tensor}_scaled", ir.DataType.FLOAT)
     product.outputs[0].shape = value.shape
-    producer = value.producer()
-    if producer is None:
-        editor.put_first(product)
-    else:
-        editor.graph.insert_after(producer, product)
+    editor.put_behind(value, product)
     editor.rewire(entry.readers, product.outputs[0])

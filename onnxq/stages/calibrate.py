@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms import range_choice
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from onnxq.algorithms.build_plan import Rounded
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
@@ -120,13 +121,7 @@ class Calibrated:
     def plan(self, *, independent: bool) -> Plan:
         """The plan; ``independent`` says whether data was kept from calibration."""
         prepared = self.prepared
-        labels = PlanLabels(
-            model_digest=prepared.digest,
-            scheme="int8",
-            target=prepared.recipe.target,
-            minimum_opset=prepared.target.min_opset,
-            independent=independent,
-        )
+        labels = prepared.labels("int8", independent=independent)
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
         decided = {
             "format": prepared.recipe.format,
@@ -140,10 +135,17 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A model as one stage observes it, and what is known of it."""
+    """A model as one stage observes it, and what is known of it.
+
+    Attributes:
+        prepared: The model with its sites.
+        stats: What was observed.
+        rounded: The best scales of its weights, as far as a plan needed them.
+    """
 
     prepared: Prepared
     stats: Stats
+    rounded: Rounded = field(default_factory=dict)
 
 
 class Observer:
@@ -188,7 +190,7 @@ class Observer:
         known = stage.stats.trials
         errors: dict[str, float] = {}
         for done, (name, chosen) in enumerate(options.items(), start=1):
-            plan = decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL)
+            plan = _plan(stage, config, chosen)
             key = plan_digest(plan)
             if key not in known:
                 self.observed += 1
@@ -281,9 +283,23 @@ def _choose_scalings(
     if stage.prepared.recipe.channel_scaling == "off":
         return (), {}
     config = stage.prepared.config(stage.prepared.select({}))
-    scaling = ChannelScaling(stage.prepared.model, config)
     # The distributions are wanted in any case: one pass over the data observes both.
-    observe(stage, [*scaling.requests(), *config.requests()], "calibrate")
+    return choose_scalings(stage, observe, config, config.requests())
+
+
+def choose_scalings(
+    stage: Stage, observe: Observer, config: StaticInt8, more: Sequence[Request] = ()
+) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
+    """The entries of a plan that scale channels, and their arrays.
+
+    Args:
+        stage: The model as it is.
+        observe: What collects statistics.
+        config: What is quantized, and to which integers.
+        more: What else is to be observed in the same pass over the data.
+    """
+    scaling = ChannelScaling(stage.prepared.model, config)
+    observe(stage, [*scaling.requests(), *more], "calibrate")
     observe(stage, scaling.error_requests(stage.stats), "scale channels")
     return scaling.choose(stage.stats)
 
@@ -362,8 +378,12 @@ def _alone(
     stage: Stage, observe: Observer, config: StaticInt8, chosen: Mapping[str, Candidate]
 ) -> list[OutputError]:
     """Measure each site when it alone is quantized, with the scales that the plan would write."""
-    model = stage.prepared.model
-    plan = decide(model, config, chosen, stage.stats, _TRIAL)
-    requests = config.alone_requests(model, chosen, plan.arrays)
+    plan = _plan(stage, config, chosen)
+    requests = config.alone_requests(stage.prepared.model, chosen, plan.arrays)
     observe(stage, requests, "measure sites")
     return requests
+
+
+def _plan(stage: Stage, config: StaticInt8, chosen: Mapping[str, Candidate]) -> Plan:
+    """A plan to try, which says nothing of itself."""
+    return decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL, stage.rounded)

@@ -41,13 +41,13 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
     prepared = task.prepared
     settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
     few = limit(data, COMPARED_SAMPLES, seed=prepared.recipe.seed)
+    reference = open_session(prepared.source, settings)
     with Scratch() as folder:
         paths: dict[str, Path] = {}
         found = {}
         for done, (name, plan) in enumerate(plans.items(), start=1):
             paths[name] = folder / f"{len(paths)}.onnx"
             save(execute(plan, prepared.model), paths[name])
-            reference = open_session(prepared.source, settings)
             result = open_session(paths[name], settings)
             found[name] = compare_outputs(reference, result, few, independent=False)
             task.report("compare schemes", done, len(plans))

@@ -6,20 +6,16 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxq.algorithms.channel_scaling import ChannelScaling
 from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
 from onnxq.calibration.cache import load_cached, store
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.calibrate import CalibrationRun, Observer, Stage, scaled
+from onnxq.stages.calibrate import CalibrationRun, Observer, Stage, choose_scalings, scaled
 from onnxq.stages.task import Decided, decided
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.data import DataSource
-    from onnxq.plan import ScalingEntry
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
 
@@ -34,7 +30,7 @@ def dynamic(task: Task) -> Decided:
     start = time.perf_counter()
     observe = Observer(prepared, task.data, task.report)
     first = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
-    entries, factors = _scalings(first, _config(prepared, selection), observe)
+    entries, factors = choose_scalings(first, observe, _config(prepared, selection))
     if observe.observed:
         store(first.stats)
     if entries:
@@ -54,15 +50,6 @@ def select_dynamic_of(prepared: Prepared) -> Selection:
 
 def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
     return replace(prepared.config(selection), ranges="run time")
-
-
-def _scalings(
-    stage: Stage, config: StaticInt8, observe: Observer
-) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
-    scaling = ChannelScaling(stage.prepared.model, config)
-    observe(stage, scaling.requests(), "calibrate")
-    observe(stage, scaling.error_requests(stage.stats), "scale channels")
-    return scaling.choose(stage.stats)
 
 
 def _run(data: DataSource, start: float, observe: Observer) -> CalibrationRun:

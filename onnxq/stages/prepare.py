@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import StaticInt8, with_override
 from onnxq.errors import ModelError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxq.numerics.schemes import Scheme
     from onnxq.recipe import Recipe, RuleOutcome
 
 
@@ -64,7 +66,9 @@ class Prepared:
             barred: Tensors that must not be quantized, with what was seen in them.
         """
         kept = {**self.kept(), **more_float}
-        return select(self.model, self.sites, self.target, kept, barred)
+        # Constants beside activations get the same integers, where the target has kernels for them.
+        target = replace(self.target, activation=self._activation())
+        return select(self.model, self.sites, target, kept, barred)
 
     def kept(self) -> dict[str, str]:
         """The sites that the recipe's rules keep float, with the reason."""
@@ -73,9 +77,26 @@ class Prepared:
     def config(self, selection: Selection) -> StaticInt8:
         """What static INT8 is asked to do."""
         weight = _weight_scheme(self.target, self.recipe).scheme
-        activation = with_override(self.target.activation, self.recipe.activation)
         calibration = self.recipe.calibration
-        return StaticInt8(selection, activation, weight, calibration, self.outcomes)
+        return StaticInt8(selection, self._activation(), weight, calibration, self.outcomes)
+
+    def labels(self, scheme: str, *, independent: bool) -> PlanLabels:
+        """What a plan of this scheme says of itself.
+
+        Args:
+            scheme: The scheme.
+            independent: Whether data was kept from calibration.
+        """
+        return PlanLabels(
+            model_digest=self.digest,
+            scheme=scheme,
+            target=self.recipe.target,
+            minimum_opset=self.target.min_opset,
+            independent=independent,
+        )
+
+    def _activation(self) -> Scheme:
+        return with_override(self.target.activation, self.recipe.activation)
 
 
 def prepare(source: Path, recipe: Recipe) -> Prepared:

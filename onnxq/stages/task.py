@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxq.algorithms.build_plan import PlanLabels, assemble
+from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.keep_apart import find_kept_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from onnxq.algorithms.build_plan import PlanLabels
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Selection
     from onnxq.data import DataSource
@@ -48,14 +49,7 @@ class Task:
 
     def labels(self, scheme: str) -> PlanLabels:
         """What a plan of this scheme says of itself."""
-        prepared = self.prepared
-        return PlanLabels(
-            model_digest=prepared.digest,
-            scheme=scheme,
-            target=prepared.recipe.target,
-            minimum_opset=prepared.target.min_opset,
-            independent=self.independent,
-        )
+        return self.prepared.labels(scheme, independent=self.independent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,21 @@ def test_all_candidates_are_measured_and_labels_differ() -> None:
     )
 
 
+def test_many_readers_cost_no_more_each() -> None:
+    """Their number is in no label, and a weight that they share is searched once an exponent."""
+    count = 40
+    outputs = ", ".join(f"float[N, 4] y{i}" for i in range(count))
+    nodes = "\n".join(f"y{i} = Gemm(x, w, b{i})" for i in range(count))
+    biases = {f"b{i}": normal(i + 1, 4) for i in range(count)}
+    text = f"g (float[N, 8] x) => ({outputs}) {{ {nodes} }}"
+    scaling = scaling_of(normalized(text, w=normal(0, 8, 4), **biases))
+    requests = scaling.error_requests(channels("x"))
+    assert len(requests) == count * (1 + len(EXPONENTS))
+    assert max(len(request.label) for request in requests) < 100
+    weights = {id(request.weight.params) for request in requests if request.weight}
+    assert len(weights) == 1 + len(EXPONENTS)
+
+
 def test_the_factor_is_the_formula() -> None:
     model = two_sites()
     scaling = scaling_of(model)

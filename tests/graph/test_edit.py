@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 def test_names_are_free_and_then_taken(linear: Path) -> None:
     model = io.load(linear)
-    assert edit.unique_name(model, "w1") == "w1_1"
-    assert edit.unique_name(model, "first") == "first_1"
     fresh = edit.NameScope(model)
+    assert [fresh("w1"), fresh("first")] == ["w1_1", "first_1"]
     assert [fresh("scale"), fresh("scale"), fresh("x")] == ["scale", "scale_1", "x_1"]
 
 

@@ -210,6 +210,48 @@ def test_constants_are_folded_into_initializers(parse: Parse) -> None:
     np.testing.assert_array_equal(array, np.arange(1, 13, dtype=np.float32).reshape(3, 4).T)
 
 
+TFIDF = """TfIdfVectorizer<mode = "TF", min_gram_length = 1, max_gram_length = 1,
+    max_skip_count = 0, ngram_counts = [0], ngram_indexes = [3000000000],
+    pool_int64s = [1]>(axes)"""
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "Pad(column, pads, , axes)",
+        "Gather(row, many)",
+        "Gemm<transA = 1>(row, row)",
+        f"Concat<axis = 0>({', '.join(['column'] * 40)})",
+        TFIDF,
+    ],
+)
+def test_no_small_constant_becomes_gigabytes(parse: Parse, node: str) -> None:
+    ones = ", ".join(["1"] * 8192)
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    agraph (float[1] x) => (float[M,N] y)
+    <float[8192,1] column = {{{ones}}}, float[1,8192] row = {{{ones}}},
+     int64[8192] many = {{{ones.replace("1", "0")}}},
+     int64[2] pads = {{0, 49999}}, int64[1] axes = {{1}}>
+    {{ large = {node} y = Add(large, x) }}"""
+    ops = [node.op_type for node in normalize(parse(text)).model.graph]
+    assert ops[-2:] == [node.partition("(")[0].partition("<")[0], "Add"]
+
+
+@pytest.mark.parametrize(
+    "node", ["Concat<axis = 0>(c, c)", "Gather(c, i)", "Gemm(c, c)", "Pad(c, p)", "Tile(c, i)"]
+)
+def test_what_stays_small_is_computed(parse: Parse, run: Run, node: str) -> None:
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    agraph (float[1] x) => (float[M,N] y)
+    <float[2,2] c = {{1, 2, 3, 4}}, int64[2] i = {{1, 1}}, int64[4] p = {{1, 0, 0, 2}}>
+    {{ made = {node} y = Add(made, x) }}"""
+    model = parse(text)
+    result = normalize(model).model
+    assert [node.op_type for node in result.graph] == ["Add"]
+    feeds = {"x": np.ones(1, np.float32)}
+    np.testing.assert_array_equal(run(result, feeds)[0], run(model, feeds)[0])
+
+
 def test_outputs_that_are_inputs_or_initializers_stay(parse: Parse) -> None:
     model = parse(PASS_THROUGH)
     result = normalize(model).model

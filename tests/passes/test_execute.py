@@ -56,6 +56,30 @@ def test_metadata_is_added_to() -> None:
     )
 
 
+def test_bounds_of_a_clip_that_is_absorbed_leave_the_file_too() -> None:
+    text = """g (float[N, 3, 4, 4] x) => (float[N, 2, 4, 4] y) {
+        c = Conv(x, w) r = Clip(c, zero, six) d = Conv(r, v) y = Tanh(d)
+    }"""
+    constants = {"zero": np.float32(0), "six": np.float32(6)}
+    arrays = {name: np.asarray(value) for name, value in constants.items()}
+    model = normalized(text, w=normal(0, 4, 3, 1, 1), v=normal(1, 2, 4, 1, 1), **arrays)
+    ranges = {"x": (-1.0, 1.0), "r": (0.0, 6.0), "d": (-1.0, 1.0)}
+    result = execute(plan_for(model, ranges), model)
+    assert "Clip" not in [node.op_type for node in result.graph]
+    assert all(value.uses() for value in result.graph.initializers.values())
+
+
+def test_an_input_that_a_node_does_not_have_is_named() -> None:
+    model, plan = case()
+    (first, *rest) = plan.weights
+    readers = (Reader(node=first.readers[0].node, input=7),)
+    wrong = plan.model_copy(
+        update={"weights": (first.model_copy(update={"readers": readers}), *rest)}
+    )
+    with pytest.raises(PlanError, match="input 7 of node"):
+        execute(wrong, model)
+
+
 def test_an_empty_plan_changes_nothing_but_metadata() -> None:
     model, plan = case()
     nothing = plan.model_copy(

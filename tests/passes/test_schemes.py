@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnxq.algorithms.weights_int8 import (
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
-from onnxq.recipe import CalibrationSettings
+from onnxq.recipe import CalibrationSettings, RuleOutcome, WeightOverride
 from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
 from onnxq.targets import load_target, weight_scheme
@@ -137,6 +138,29 @@ def test_dynamic_numbers(text: str) -> None:
     for level in ("none", "all"):
         close(run(quantized, {"x": x}, level)[0], expected)
     assert "DynamicQuantizeMatMul" in ops(quantized)
+
+
+@pytest.mark.parametrize("text", [MATMUL, GEMM_T])
+def test_dynamic_weights_with_one_scale_for_the_tensor(text: str) -> None:
+    w = normal(0, 6, 16) if "transB" in text else normal(0, 16, 6)
+    text = text.replace("K", "16").replace(", b)", ")")
+    model = normalized(text, w=w)
+    found = select_dynamic(model, find_sites(model), CPU, {})
+    rule = RuleOutcome(weight=WeightOverride(granularity="tensor", bits=7))
+    ruled = replace(config(found), outcomes={site.name: rule for site in found.chosen})
+    plan = assemble(LABELS, found, "int8-dynamic", decide_dynamic(model, ruled))
+    assert len(set(plan.arrays["weight/w/scale"].tolist())) == 1
+    x = normal(2, *((3, 5, 16) if "transB" not in text else (7, 16)))
+    close(run(execute(plan, model), {"x": x})[0], run(model, {"x": x})[0], 0.05)
+
+
+def test_a_rule_holds_for_an_lstm_too() -> None:
+    model = normalized(LSTM, w=normal(0, 1, 16, 5), r=normal(1, 1, 16, 4), b=normal(2, 1, 32))
+    found = select_dynamic(model, find_sites(model), CPU, {})
+    rule = RuleOutcome(weight=WeightOverride(bits=7))
+    (site,) = found.chosen
+    fields = decide_dynamic(model, replace(config(found), outcomes={site.name: rule}))
+    assert [entry.bits for entry in fields["recurrent"]] == [7]
 
 
 def test_products_that_read_one_activation_share_its_quantizer() -> None:

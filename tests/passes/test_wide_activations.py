@@ -207,6 +207,28 @@ def test_every_method(tmp_path: Path, method: str) -> None:
     assert (found.verification.fidelity.sqnr_db or 0) > 30
 
 
+@pytest.mark.parametrize("by_rule", [False, True])
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int16"])
+def test_a_constant_beside_such_activations_loads(tmp_path: Path, kind: str, by_rule: bool) -> None:
+    """It is quantized only where the target has a kernel for integers of its kind."""
+    text = """g (float[N, 3, 6, 6] x) => (float[N, 4, 6, 6] y) {
+        a = Conv(x, w) b = Mul(a, c) z = Conv(b, v) y = Sigmoid(z)
+    }"""
+    # One factor for each row, which no Conv takes in.
+    weights = {"w": normal(0, 4, 3, 1, 1), "c": normal(1, 1, 1, 6, 1), "v": normal(2, 4, 4, 1, 1)}
+    path = write(tmp_path / "float.onnx", text, **weights)
+    wanted: dict[str, Any] = {"activation": {"type": kind}}
+    if by_rule:
+        wanted = {"rules": [{"match": "*", **wanted}]}
+    recipe = Recipe.model_validate({"version": 1, "scheme": "int8", **wanted}, strict=False)
+    samples: list[Feeds] = [{"x": normal(20 + i, 2, 3, 6, 6)} for i in range(5)]
+    options = RunOptions(timing=None)
+    found = quantize(path, samples, tmp_path / "out.onnx", recipe=recipe, options=options)
+    assert found.verification is not None
+    assert (found.verification.fidelity.sqnr_db or 0) > 15
+    assert bool(found.plan.constants) == by_rule
+
+
 def test_a_rule_may_go_back_to_8_bits(tmp_path: Path) -> None:
     rule = Rule(match=("op:Gemm",), activation=ActivationOverride(type="uint8"))
     found = quantized(tmp_path, "uint16", rules=(rule,)).verification
