@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.scheme_choice import left_out
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
 from onnxq.data import DataLike, check_all, limit, open_data
@@ -218,7 +219,7 @@ def quantize(
             save_plan(plan, options.plan_out)
         if kept:
             publish(staged, output)
-    judged = judge.warnings(verification, found.worst)
+    judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
     return QuantizeResult(
         output=output if kept else None,
         scheme=plan.scheme,
@@ -359,7 +360,7 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*prepared.notes, warning),
+        warnings=(*prepared.notes, *left_out(found.trials), warning),
         trials=found.trials,
     )
 

@@ -176,6 +176,7 @@ class _Builder:
         self.weights: list[WeightEntry] = []
         self.biases: list[BiasEntry] = []
         self.arrays: dict[str, np.ndarray] = {}
+        self.widened: dict[str, tuple[float, str]] = {}
         self.warnings: list[str] = []
 
     def add_weight(self, site: Site) -> None:
@@ -197,7 +198,7 @@ class _Builder:
             params = self.rounded[name, scheme]
             scale = self._with_room_for_biases(params, weight, sites[0].weight_axis, biases)
             if weight.any():
-                self._warn_of_biases(name, sites, scale / params.scale)
+                self._note_widened(name, sites, scale / params.scale)
             self._warn_of_readers(name, sites)
             self.arrays[f"weight/{name}/scale"] = scale
             readers = tuple(
@@ -207,6 +208,7 @@ class _Builder:
             self.weights.append(entry)
             for site, bias in biases:
                 self._add_bias(site, bias, scale)
+        self._warn_of_biases()
 
     def _warn_of_readers(self, name: str, sites: Sequence[Site]) -> None:
         quantized = {site.name for site in sites}
@@ -218,13 +220,22 @@ class _Builder:
                 "reads it and stays float"
             )
 
-    def _warn_of_biases(self, name: str, sites: Sequence[Site], widened: np.ndarray) -> None:
+    def _warn_of_biases(self) -> None:
+        """One sentence for all: a model of many dead channels has dozens of such weights."""
+        if not self.widened:
+            return
+        name, (peak, site) = max(self.widened.items(), key=lambda item: item[1][0])
+        others = len(self.widened) - 1
+        beside = f"; {others} more of the weights likewise, by less" if others else ""
+        self.warnings.append(
+            f"{name}: a channel's scale is {peak:.3g} times wider than its values need, because "
+            f"the bias of {site} would not fit into int32{beside}"
+        )
+
+    def _note_widened(self, name: str, sites: Sequence[Site], widened: np.ndarray) -> None:
         peak = float(widened.max(initial=1))
         if peak > _COARSE:
-            self.warnings.append(
-                f"{name}: its scale is {peak:.3g} times wider than its values need, because the "
-                f"bias of {sites[0].name} would not fit into int32"
-            )
+            self.widened[name] = peak, sites[0].name
 
     def activation(self, tensor: QuantizedTensor) -> ActivationEntry:
         candidate = self.chosen[tensor.root]

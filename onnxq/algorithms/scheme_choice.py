@@ -35,6 +35,7 @@ class Trial:
         agreement: Share of rows with the float model's top class; None without classes.
         ratio: How many times faster than float it is; None where it was not timed.
         bytes: Size of its file.
+        failed: Why its model does not load or run; the rest is not measured then.
     """
 
     name: str
@@ -43,9 +44,12 @@ class Trial:
     agreement: float | None
     ratio: float | None
     bytes: int
+    failed: str = ""
 
     def accurate(self, bound: float | None) -> bool:
         """Whether it reaches ``bound``, or without one what anybody would want."""
+        if self.failed:
+            return False
         if self.sqnr_db is None:
             return True
         if bound is not None:
@@ -60,6 +64,8 @@ class Trial:
     @property
     def text(self) -> str:
         """``int8-dynamic (19.8 dB, 2.10 times float's speed)``."""
+        if self.failed:
+            return f"{self.name} (failed: {self.failed})"
         parts = [] if self.sqnr_db is None else [f"{self.sqnr_db:.1f} dB"]
         parts += [] if self.ratio is None else [f"{self.ratio:.2f} times float's speed"]
         return f"{self.name} ({', '.join(parts)})" if parts else self.name
@@ -102,9 +108,16 @@ def choose_form(trials: Sequence[Trial], bound: float | None) -> Trial:
     return max(accurate or trials, key=_speed if accurate else _accuracy)
 
 
+def left_out(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """A warning for each result that was no candidate, because its model does not work."""
+    return tuple(f"{t.name} was left out: {t.failed}" for t in trials if t.failed)
+
+
 def _speed(trial: Trial) -> float:
     return 1.0 if trial.ratio is None else trial.ratio
 
 
 def _accuracy(trial: Trial) -> float:
+    if trial.failed:
+        return float("-inf")
     return 0.0 if trial.sqnr_db is None else trial.sqnr_db

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from onnxq.targets import BlockRules, Target
 
 BITS = 8
+_NAMED = 3
 _DEQUANTIZED = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
@@ -104,7 +105,21 @@ def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[
             low, high = weight_range(weight, entry.scheme.granularity)
             arrays[key] = qparams_from_range(low, high, entry.scheme).scale
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
-    return {"blocks": tuple(entries), "embeddings": tables, "arrays": {**arrays, **rows}}
+    return {
+        "blocks": tuple(entries),
+        "embeddings": tables,
+        "arrays": {**arrays, **rows},
+        "warnings": _rules_not_kept(config),
+    }
+
+
+def _rules_not_kept(config: StaticInt8) -> tuple[str, ...]:
+    outcomes = [(site.name, config.outcomes.get(site.name)) for site in _products(config)]
+    names = [name for name, outcome in outcomes if outcome is not None and outcome.weight]
+    if not names:
+        return ()
+    named = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return (f"{named}: a rule says how its weight is stored; blocks have 8 bits and own scales",)
 
 
 def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:

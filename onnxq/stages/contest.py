@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.algorithms.scheme_choice import Trial
 from onnxq.data import limit
+from onnxq.errors import ModelError
 from onnxq.graph.io import file_bytes, save
 from onnxq.passes.execute import execute
 from onnxq.runtime.session import SessionSettings, open_session
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from onnxq.data import DataSource
     from onnxq.plan import Plan
     from onnxq.stages.task import Task
+    from onnxq.verify.fidelity import Fidelity
 
 COMPARED_SAMPLES = 16
 """Calibration samples on which accuracy is compared."""
@@ -31,7 +33,7 @@ _FLOAT = "float"
 
 
 def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Trial, ...]:
-    """Write the model of each plan into a private folder and measure it.
+    """Write the model of each plan into a private folder and measure it; one may fail to run.
 
     Args:
         task: The model, and how results are timed; without timing speeds are left out.
@@ -44,29 +46,40 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
     reference = open_session(prepared.source, settings)
     with Scratch() as folder:
         paths: dict[str, Path] = {}
-        found = {}
+        found: dict[str, Fidelity] = {}
+        failed: dict[str, str] = {}
         for done, (name, plan) in enumerate(plans.items(), start=1):
             paths[name] = folder / f"{len(paths)}.onnx"
             save(execute(plan, prepared.model), paths[name])
-            result = open_session(paths[name], settings)
-            found[name] = compare_outputs(reference, result, few, independent=False)
+            try:
+                result = open_session(paths[name], settings)
+                found[name] = compare_outputs(reference, result, few, independent=False)
+            except ModelError as error:
+                failed[name] = error.message
             task.report("compare schemes", done, len(plans))
-        ratios = _ratios(task, paths, few)
+        ratios = _ratios(task, {name: paths[name] for name in found}, few)
         return tuple(
             Trial(
                 name=name,
                 scheme=plan.scheme,
-                sqnr_db=float("-inf") if found[name].not_finite else found[name].sqnr_db,
-                agreement=found[name].top1_agreement,
+                sqnr_db=_sqnr_db(found.get(name)),
+                agreement=found[name].top1_agreement if name in found else None,
                 ratio=ratios.get(name),
                 bytes=file_bytes(paths[name]),
+                failed=failed.get(name, ""),
             )
             for name, plan in plans.items()
         )
 
 
+def _sqnr_db(found: Fidelity | None) -> float | None:
+    if found is None:
+        return None
+    return float("-inf") if found.not_finite else found.sqnr_db
+
+
 def _ratios(task: Task, paths: Mapping[str, Path], data: DataSource) -> dict[str, float]:
-    if task.timing is None:
+    if task.timing is None or not paths:
         return {}
     # Enough to tell which is faster; the result itself is timed at length afterwards.
     brief = replace(task.timing, rounds=2, runs=10, warmup=3, seconds=0.2)

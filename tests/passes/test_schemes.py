@@ -154,6 +154,16 @@ def test_dynamic_weights_with_one_scale_for_the_tensor(text: str) -> None:
     close(run(execute(plan, model), {"x": x})[0], run(model, {"x": x})[0], 0.05)
 
 
+def test_a_rule_that_blocks_cannot_keep_is_named() -> None:
+    model = normalized(MATMUL.replace("K", "32"), w=normal(0, 32, 6))
+    found = select_weights(model, find_sites(model), CPU, {}, form="blocks")
+    (site,) = found.chosen
+    assert decide_blocks(model, config(found), BLOCK_16)["warnings"] == ()
+    ruled = replace(config(found), outcomes={site.name: RuleOutcome(weight=WeightOverride(bits=7))})
+    (said,) = decide_blocks(model, ruled, BLOCK_16)["warnings"]
+    assert said.startswith(f"{site.name}: a rule says")
+
+
 def test_a_rule_holds_for_an_lstm_too() -> None:
     model = normalized(LSTM, w=normal(0, 1, 16, 5), r=normal(1, 1, 16, 4), b=normal(2, 1, 32))
     found = select_dynamic(model, find_sites(model), CPU, {})

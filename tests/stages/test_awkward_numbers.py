@@ -252,6 +252,19 @@ def test_a_bias_beyond_int32(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(tmp_path / "o.onnx", batches(1e-6)[0])[0][0], b, atol=1e-5)
 
 
+def test_biases_beyond_int32_are_one_warning(tmp_path: Path) -> None:
+    text = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+        y = Gemm(x, w, b)
+        z = Gemm(x, v, b)
+    }"""
+    b = np.asarray([1e3, 1, 0, -1e6], np.float32)
+    weights = {"w": normal(1, 8, 4) * np.float32(1e-6), "v": normal(2, 8, 4) * np.float32(1e-7)}
+    result = quantized(tmp_path, text, batches(1e-6), b=b, **weights)
+    (said,) = [text for text in result.warnings if "would not fit into int32" in text]
+    assert said.startswith("v: ")
+    assert said.endswith("; 1 more of the weights likewise, by less")
+
+
 def test_a_bias_that_leaves_nothing_of_the_weights(tmp_path: Path) -> None:
     """The bias cancels against a second one behind, so the products are what counts."""
     text = """g (float[N, 8] x) => (float[N, 4] y) {
