@@ -87,7 +87,8 @@ class ProbeGraph:
         """Add outputs: the site's squared output, and the squared error when it is quantized."""
         node = self._nodes[request.site]
         inputs = list(node.inputs)
-        inputs[request.activation.index] = self._fake_quantized(request.activation)
+        if request.activation is not None:
+            inputs[request.activation.index] = self._fake_quantized(request.activation)
         if request.weight is not None:
             inputs[request.weight.index] = self._quantized_weight(request.weight)
         twin = ir.Node(
