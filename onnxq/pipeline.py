@@ -32,7 +32,7 @@ from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.stages.samples import open_samples
-from onnxq.stages.schemes import decide_plan, selection_for
+from onnxq.stages.schemes import decide_plan, guarded_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
@@ -326,8 +326,7 @@ def inspect(
         prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
         measured = measure_sites(prepared, source, report)
-        selection, decision = selection_for(prepared)
-        selection = measured.selection if decision == "int8" else selection
+        selection, decision = guarded_selection(prepared, source, measured.selection, report)
         errors = measured.sqnr_db
         counts = observed_macs(prepared, source)
     sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)

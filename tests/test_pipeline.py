@@ -759,6 +759,85 @@ def test_bad_samples_write_nothing(model: Path, tmp_path: Path) -> None:
     assert names(tmp_path) == ["model.onnx"]
 
 
+@pytest.mark.parametrize("place", ["data", "eval_data"])
+@pytest.mark.parametrize("scheme", ["auto", "int8", "int8-dynamic", "int8-weights"])
+def test_every_sample_is_checked_before_the_work(
+    model: Path, tmp_path: Path, scheme: Any, place: str
+) -> None:
+    """The last of them, too: nothing is observed, tried or compared before it is refused."""
+    good, bad = batches(), batches(seed=40)
+    bad[-1]["x"][0, 0] = np.nan
+
+    def report(step: str, done: int, total: int) -> None:
+        pytest.fail(f"{step} began")
+
+    data, eval_data = (bad, good) if place == "data" else (good, bad)
+    options = RunOptions(timing=None, eval_data=eval_data, report=report)
+    with pytest.raises(DataError, match="1 of 40 elements") as caught:
+        quantize(model, data, tmp_path / "o.onnx", recipe=Recipe(scheme=scheme), options=options)
+    assert caught.value.where.startswith("sample 5")
+    for refused in (
+        lambda: inspect(model, bad, recipe=Recipe(scheme=scheme), report=report),
+        lambda: calibrate(model, bad, tmp_path / "s", report=report),
+    ):
+        with pytest.raises(DataError, match="1 of 40 elements"):
+            refused()
+    assert names(tmp_path) == ["model.onnx"]
+
+
+def test_what_is_filled_in_is_said(tmp_path: Path) -> None:
+    text = """g (int64[B, T] input_ids, int64[B, T] attention_mask, int64[B, T] position_ids)
+        => (float[B, T, 4] y) {
+        i = Add(input_ids, position_ids) e = Gather(t, i) m = Cast<to = 1>(attention_mask)
+        u = Unsqueeze(m, last) k = Mul(e, u) y = MatMul(k, w)
+    }"""
+    constants = {"t": normal(0, 30, 8), "w": normal(1, 8, 4), "last": np.asarray([2])}
+    model = write(tmp_path / "m.onnx", text, **constants)
+    samples: list[Feeds] = [{"input_ids": np.asarray([[k, 3, 19 - k]])} for k in range(6)]
+    result = quantize(model, samples, tmp_path / "o.onnx", options=UNTIMED)
+    seen = inspect(model, samples)
+    for name, value in (("attention_mask", "ones"), ("position_ids", "0, 1, 2")):
+        said = f"{name} is not in the data: filled with {value}"
+        assert any(said in text for text in result.warnings)
+        assert any(said in text for text in seen.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"w": normal(0, 8, 16).astype(np.float64)}, "runtime.load"),
+        ({"w": np.ones((8, 16), np.int64)}, "runtime.load"),
+        ({"op_type": "Glue"}, "runtime.unknown_op"),
+        ({"domain": "mine"}, "runtime.unknown_op"),
+        ({"elem_type": onnx.TensorProto.INT64}, "runtime.load"),
+    ],
+    ids=["double weight", "integer weight", "operator", "domain", "type of the output"],
+)
+@pytest.mark.parametrize("scheme", ["int8", "int8-dynamic", "int8-weights"])
+def test_a_model_that_does_not_run_is_refused_before_the_work(
+    tmp_path: Path, scheme: Any, change: dict[str, Any], code: str
+) -> None:
+    """By its file and with a remedy; wrong types, unknown operators and domains."""
+    arrays = {key: value for key, value in change.items() if isinstance(value, np.ndarray)}
+    path = write(tmp_path / "model.onnx", GRAPH, **{**weights(), **arrays})
+    wrong = onnx.load(path)
+    if "elem_type" in change:
+        wrong.graph.output[0].type.tensor_type.elem_type = change["elem_type"]
+    for key in change.keys() & {"op_type", "domain"}:
+        setattr(wrong.graph.node[1], key, change[key])
+    wrong.opset_import.add(domain="mine", version=1)
+    onnx.save(wrong, path)
+    options = RunOptions(timing=None, report=lambda *_: pytest.fail("the work began"))
+    with pytest.raises(ModelError) as caught:
+        quantize(
+            path, batches(), tmp_path / "o.onnx", recipe=Recipe(scheme=scheme), options=options
+        )
+    assert caught.value.code == code
+    assert caught.value.where == str(path)
+    assert caught.value.remedy
+    assert names(tmp_path) == ["model.onnx"]
+
+
 def test_a_folder_that_does_not_exist_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         quantize(model, batches(), tmp_path / "none" / "o.onnx", options=UNTIMED)

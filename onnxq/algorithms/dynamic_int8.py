@@ -1,7 +1,8 @@
 """Dynamic INT8: int8 weights per channel, activations quantized at run time over their own range.
 
 No calibration is needed. With data, channels are evened out first (channel scaling), which is what
-a single range for all channels lacks most. Which operators have a fast kernel the target says.
+a single range for all channels lacks most, and sites that quantizing would ruin are kept float.
+Which operators have a fast kernel the target says.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from onnxq.algorithms.lookup_tables import embeddings
 from onnxq.algorithms.recurrent import recurrent_scales, why_recurrent_stays
 from onnxq.algorithms.selection import QuantizedTensor, Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
+from onnxq.calibration.requests import Extrema, OutputError, QuantizedInput
+from onnxq.graph.edit import all_nodes_by_name, constant_array, node_by_name, value_by_name
 from onnxq.plan import DynamicEntry
 
 if TYPE_CHECKING:
@@ -108,3 +110,27 @@ def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
         "embeddings": tables,
         "arrays": {**arrays, **rows},
     }
+
+
+def input_requests(selection: Selection) -> list[Extrema]:
+    """What must be seen of the inputs that are quantized at run time, in the main graph."""
+    sites = (site for site in selection.chosen if site.activation and not site.place)
+    return [Extrema(name) for name in dict.fromkeys(site.activation or "" for site in sites)]
+
+
+def alone_requests(model: ir.Model, config: StaticInt8) -> list[OutputError]:
+    """Output errors of each product of the main graph when it alone is quantized."""
+    fields = decide_dynamic(model, config)
+    sites = {site.name: site for site in config.selection.chosen}
+    nodes = node_by_name(model.graph)
+    requests = []
+    for entry in fields["dynamic"]:
+        if entry.node not in nodes:
+            continue
+        site = sites[entry.node]
+        scale = fields["arrays"][f"weight/{entry.initializer}/scale"]
+        weight = config.quantized_weight(site, entry.weight, scale)
+        activation = QuantizedInput(entry.activation, site.activation or "", None)
+        label = f"alone, run time, {config.weight_label(site, scale)}"
+        requests.append(OutputError(site.name, activation, weight, label))
+    return requests

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.selection import Selection
     from onnxq.calibration.requests import OutputError
     from onnxq.calibration.stats import Stats, TensorStats
+    from onnxq.graph.sites import Site
 
 LEAST_SITE_DB = 8.0
 """Noise of more than a sixth of the signal. Sites of usable models have 25 dB and more."""
@@ -52,6 +53,16 @@ def barred_tensors(model: ir.Model, selection: Selection, stats: Stats) -> dict[
         if root in stats.tensors and (why := _why_barred(stats.tensors[root]))
     }
     return found | _dwarfed(model, selection, stats, roots)
+
+
+def barred_inputs(sites: Sequence[Site], stats: Stats) -> dict[str, str]:
+    """The sites whose input was seen to hold what no integers stand for, with the reason."""
+    found = {}
+    for site in sites:
+        seen = stats.tensors.get(site.activation or "")
+        if seen is not None and (why := _why_barred(seen)):
+            found[site.name] = f"{why} in its input {site.activation!r}"
+    return found
 
 
 def too_small(model: ir.Model, selection: Selection) -> dict[str, str]:

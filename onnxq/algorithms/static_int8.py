@@ -124,25 +124,32 @@ class StaticInt8:
         """
         sites = {site.name: site for site in self.selection.chosen}
         values, nodes = value_by_name(model.graph), node_by_name(model.graph)
-        # The same object for all sites of a weight, so that the probe holds its integers once.
-        known: dict[tuple[str | None, Scheme], QParams] = {}
         requests = []
         for tensor, name, index in self._site_readers():
             site = sites[name]
             weight = values[site.weight or ""]
             scale = np.asarray(arrays[f"weight/{site.weight}/scale"], np.float32)
-            granularity = PerAxis(site.weight_axis or 0) if scale.ndim else PerTensor()
-            scheme = replace(self.weight_scheme_for(site), granularity=granularity)
-            params = known.setdefault(
-                (site.weight, scheme), QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
-            )
+            quantized = self.quantized_weight(site, nodes[name].inputs.index(weight), scale)
             activation = QuantizedInput(index, tensor.name, chosen[tensor.root].params)
-            quantized = QuantizedInput(nodes[name].inputs.index(weight), site.weight or "", params)
             # Under other scales another error is measured.
-            own = f"{scheme.label} {float(scale.sum(dtype=np.float64)):.9g}"
+            own = self.weight_label(site, scale)
             label = f"alone, {range_choice.error_label(index, chosen[tensor.root])}, {own}"
             requests.append(OutputError(name, activation, quantized, label))
         return requests
+
+    def quantized_weight(
+        self, site: Site, index: int, scale: NDArray[np.float32]
+    ) -> QuantizedInput:
+        """A site's weight, its input ``index``, under scales as a plan holds them."""
+        granularity = PerAxis(site.weight_axis or 0) if scale.ndim else PerTensor()
+        scheme = replace(self.weight_scheme_for(site), granularity=granularity)
+        params = QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
+        return QuantizedInput(index, site.weight or "", params)
+
+    def weight_label(self, site: Site, scale: NDArray[np.float32]) -> str:
+        """Tells a weight's integers from those under other scales."""
+        scheme = self.weight_scheme_for(site)
+        return f"{scheme.label} {float(scale.sum(dtype=np.float64)):.9g}"
 
     def choose(
         self, stats: Stats, candidates: Mapping[str, Sequence[Candidate]]

@@ -15,9 +15,10 @@ import numpy as np
 from onnxq.algorithms.lookup_tables import embeddings
 from onnxq.algorithms.selection import Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
+from onnxq.calibration.requests import OutputError, QuantizedInput
+from onnxq.graph.edit import all_nodes_by_name, constant_array, node_by_name, value_by_name
 from onnxq.numerics.affine import qparams_from_range, weight_range
-from onnxq.numerics.schemes import PerAxis
+from onnxq.numerics.schemes import PerAxis, QParams
 from onnxq.plan import BlockEntry, Reader, WeightEntry
 
 if TYPE_CHECKING:
@@ -144,6 +145,45 @@ def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
         )
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
     return {"weights": tuple(entries), "embeddings": tables, "arrays": {**arrays, **rows}}
+
+
+def alone_requests(
+    model: ir.Model, config: StaticInt8, fields: Mapping[str, Any]
+) -> list[OutputError]:
+    """Output errors of each product of the main graph when its weight alone is quantized.
+
+    Args:
+        model: The normalized model.
+        config: What is quantized.
+        fields: What :func:`decide_blocks` or :func:`decide_dequantized` said.
+    """
+    nodes = node_by_name(model.graph)
+    sites = {site.name: site for site in config.selection.chosen}
+    found: list[tuple[str, QuantizedInput]] = []
+    for entry in fields.get("blocks", ()):
+        scale = fields["arrays"][f"block/{entry.initializer}/scale"]
+        params = QParams(scale, np.zeros(scale.shape, entry.scheme.dtype), entry.scheme)
+        found.append((entry.node, QuantizedInput(entry.weight, entry.initializer, params)))
+    for entry in fields.get("weights", ()):
+        scale = fields["arrays"][f"weight/{entry.initializer}/scale"]
+        found += [
+            (reader.node, config.quantized_weight(sites[reader.node], reader.input, scale))
+            for reader in entry.readers
+        ]
+    return [
+        OutputError(node, None, weight, f"weight alone, {_label(weight)}")
+        for node, weight in found
+        if node in nodes
+    ]
+
+
+def _label(weight: QuantizedInput) -> str:
+    """Tells a weight's integers from those under other scales."""
+    params = weight.params
+    if params is None:
+        return "float"
+    total = float(params.scale.sum(dtype=np.float64))
+    return f"{params.scheme.label} of {params.scale.shape} scales {total:.9g}"
 
 
 def forms(rules: BlockRules, block_size: int | None, level: int) -> tuple[BlockForm, ...]:

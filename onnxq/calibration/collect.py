@@ -191,7 +191,7 @@ def divide(
     sizes = observed_bytes(model, fetched, _largest(data)) if fetched else {}
     passes: list[list[Request]] = []
     room = 0
-    held: set[tuple[str, int]] = set()
+    held: set[object] = set()
     for request in requests:
         weight, cost = _weight_key(request), _cost(model, request, sizes)
         if not passes or (cost > max(room, 0) and weight not in held):
@@ -291,11 +291,12 @@ def _cost(model: ir.Model, request: Request, sizes: Mapping[str, int]) -> int:
     return 0
 
 
-def _weight_key(request: Request) -> tuple[str, int] | None:
+def _weight_key(request: Request) -> object | None:
     """What tells the integers of one request's weight from another's; None without a weight."""
     if not isinstance(request, OutputError) or request.weight is None:
         return None
-    return request.weight.name, id(request.weight.params)
+    params = request.weight.params
+    return request.weight.name, None if params is None else params.key
 
 
 def _run_pass(

@@ -87,7 +87,8 @@ class ProbeGraph:
         """Add outputs: the site's squared output, and the squared error when it is quantized."""
         node = self._nodes[request.site]
         inputs = list(node.inputs)
-        inputs[request.activation.index] = self._fake_quantized(request.activation)
+        if request.activation is not None:
+            inputs[request.activation.index] = self._fake_quantized(request.activation)
         if request.weight is not None:
             inputs[request.weight.index] = self._quantized_weight(request.weight)
         twin = ir.Node(
@@ -151,7 +152,7 @@ class ProbeGraph:
         if params is None:
             code, text = "calibration.weight", f"no integers are given for {request.name}"
             raise InternalError(code, text)
-        key = ("weight", id(params), factor, request.name)
+        key = ("weight", params.key, factor, request.name)
         if key not in self._constants:
             array = constant_array(self._value(request.name))
             if array is None:

@@ -62,13 +62,13 @@ class OutputError:
 
     Attributes:
         site: The node's name.
-        activation: The quantized activation.
+        activation: The quantized activation; None leaves it float.
         weight: The quantized weight; None leaves it float.
         label: Names this candidate among those of the site.
     """
 
     site: str
-    activation: QuantizedInput
+    activation: QuantizedInput | None
     weight: QuantizedInput | None
     label: str
 

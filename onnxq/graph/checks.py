@@ -48,24 +48,36 @@ def check_proto(proto: onnx.ModelProto, where: str) -> None:
     for function in proto.functions:
         inside = f"{where}, function {function.name!r}"
         _check_made_once([*function.input, *_outputs(function.node)], inside)
-    for graph in _graphs(proto):
+    # Walked once: a hostile file may hold hundreds of thousands.
+    own = list(_attributes_of(proto.graph.node))
+    attributes = [*own, *_function_attributes(proto)]
+    graphs = [proto.graph, *(body for attribute in attributes for body in _bodies(attribute))]
+    for graph in graphs:
         _check_graph(graph, where)
-    for attribute in _attributes(proto):
+    for attribute in attributes:
         _check_attribute(attribute, where)
-    for attribute in _attributes_of(proto.graph.node):
+    for attribute in own:
         if attribute.ref_attr_name:
             code, name = "graph.attribute_reference", shortened(attribute.name)
             text = f"attribute {name!r} refers to one of a function, but lies in none"
             raise ModelError(code, text, where=where, remedy=_AGAIN)
-    for tensor in stored_tensors(proto):
+    for tensor in _tensors(graphs, attributes):
         check_tensor(tensor, where)
 
 
 def stored_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Initializers and tensor attributes, those of subgraphs and functions too."""
-    for graph in _graphs(proto):
+    attributes = [*_attributes_of(proto.graph.node), *_function_attributes(proto)]
+    graphs = [proto.graph, *(body for attribute in attributes for body in _bodies(attribute))]
+    yield from _tensors(graphs, attributes)
+
+
+def _tensors(
+    graphs: Iterable[onnx.GraphProto], attributes: Iterable[onnx.AttributeProto]
+) -> Iterator[onnx.TensorProto]:
+    for graph in graphs:
         yield from graph.initializer
-    for attribute in _attributes(proto):
+    for attribute in attributes:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
@@ -137,9 +149,7 @@ def _check_attribute(attribute: onnx.AttributeProto, where: str) -> None:
         raise ModelError(msg, text, where=where, remedy=_AGAIN)
 
 
-def _attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
-    """All attributes, of nodes in subgraphs and functions too."""
-    yield from _attributes_of(proto.graph.node)
+def _function_attributes(proto: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
     for function in proto.functions:
         yield from function.attribute_proto
         yield from _attributes_of(function.node)
@@ -153,12 +163,6 @@ def _attributes_of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.AttributePr
             for attribute in node.attribute:
                 yield attribute
                 todo += [body.node for body in _bodies(attribute)]
-
-
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    yield proto.graph
-    for attribute in _attributes(proto):
-        yield from _bodies(attribute)
 
 
 def _bodies(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:

@@ -62,8 +62,12 @@ def clone(model: ir.Model) -> ir.Model:
         return model.clone()
 
 
-def sort_nodes(model: ir.Model) -> None:
+def sort_nodes(model: ir.Model, where: str = "") -> None:
     """Put every node behind what it reads; nodes that stand so already keep their order.
+
+    Args:
+        model: Changed in place.
+        where: The file, for messages; the graph's name if left out.
 
     Raises:
         ModelError: If there is no such order, that is, the graph has a cycle.
@@ -74,7 +78,7 @@ def sort_nodes(model: ir.Model) -> None:
             function.sort()
     except ValueError as error:
         code, text = "graph.cycle", "the graph has a cycle"
-        where, remedy = model.graph.name or "model", "export the model again"
+        where, remedy = where or model.graph.name or "model", "export the model again"
         raise ModelError(code, text, where=where, remedy=remedy) from error
 
 

@@ -65,6 +65,10 @@ def secure_external_data(model: ir.Model, path: Path) -> None:
         tensor.meta[_STAMP] = found[location]
     _check_overlap(tensors, path)
     total, stored = sum(t.nbytes for t in tensors), sum(size for _, _, size, _ in found.values())
+    if total > limits.EXTERNAL_BYTES or stored > limits.EXTERNAL_BYTES:
+        code, most = "graph.too_large", limits.EXTERNAL_BYTES >> 30
+        text = f"{max(total, stored) >> 30:,} GiB of external data, more than {most:,} GiB"
+        raise ModelError(code, text, where=str(path), remedy=_AGAIN)
     if total > limits.SHARED_WEIGHTS * stored:
         code = "graph.external_shared"
         text = f"its tensors add up to {total:,} bytes, which {stored:,} bytes of data are read as"

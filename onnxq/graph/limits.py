@@ -37,6 +37,9 @@ NAME_BYTES: Final = 1 << 16
 """Length of a name. Names of exporters are paths of modules, a few hundred bytes long; all of them
 are copied by every pass and printed in messages."""
 
+EXTERNAL_BYTES: Final = 1 << 38
+"""Weights in all data files. A hole in a file costs its author nothing and days to read."""
+
 SHARED_WEIGHTS: Final = 8
 """How many times the bytes of its files a model's weights may add up to. Tied weights name the same
 bytes twice; a thousand tensors over the same two gigabytes only cost time."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 
 from onnxq.graph import limits
 
@@ -31,6 +32,11 @@ _COSTS: Final = {"NodeProto": 2500, "AttributeProto": 1000, "TensorProto": 2000}
 """Bytes that a message and its object of onnx_ir take, rounded up; others take :data:`_COST`."""
 _COST: Final = 500
 _FIELD_COST: Final = 200
+_NUMBER_COST: Final = 64
+"""Bytes that a number of a list takes, one of an attribute say: protobuf's copies and Python's."""
+_COPIES: Final = 3
+"""Times that text and other bytes are held: the file's, protobuf's and Python's."""
+_CHUNK: Final = 1 << 24
 _VALUE_COST: Final = 1000
 
 _CONTENTS: Final = {
@@ -42,6 +48,17 @@ _CONTENTS: Final = {
     "uint64_data": 8,
 }
 """Fields of a TensorProto that hold its elements: bytes in memory of each byte that ends one."""
+
+_WIDTHS: Final = {FieldDescriptor.TYPE_FLOAT: 4, FieldDescriptor.TYPE_DOUBLE: 8}
+_NUMBERS: Final = frozenset(
+    {
+        *_WIDTHS,
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_ENUM,
+    }
+)
 
 _NAMES: Final = frozenset({"name", "input", "output", "op_type", "domain", "overload", "dim_param"})
 
@@ -71,13 +88,23 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of message: what it costs, and what its fields hold, by number."""
+    """One kind of message: what it costs, and what its fields hold, by number.
+
+    Attributes:
+        name: Its name.
+        cost: Bytes that it takes.
+        messages: The kind of each field that holds messages.
+        texts: The name of each field that holds text.
+        contents: Bytes in memory of each byte that ends an element of a tensor.
+        lists: Bytes in the file of each number of a list; 0 where they vary.
+    """
 
     name: str
     cost: int
     messages: Mapping[int, str]
     texts: Mapping[int, str]
     contents: Mapping[int, int]
+    lists: Mapping[int, int]
 
 
 def survey(data: bytes | mmap.mmap) -> Survey:
@@ -176,8 +203,13 @@ class _Scanner:
             self._text(kind.texts[number], start, length)
         elif number in kind.contents:
             self.found.weights += self._elements(start, length, kind.contents[number])
+        elif number in kind.lists:
+            width = kind.lists[number]
+            most = limits.GRAPH_BYTES // _NUMBER_COST
+            count = length // width if width else self._varints(start, length, most)
+            self.found.memory += count * _NUMBER_COST
         else:
-            self.found.memory += length
+            self.found.memory += _COPIES * length
 
     def _begin(self, end: int, kind: _Kind) -> None:
         self._open.append((end, kind))
@@ -201,7 +233,9 @@ class _Scanner:
         if length > limits.NAME_BYTES and field in _NAMES:
             msg = f"a {field} of {length:,} bytes, more than {limits.NAME_BYTES:,}"
             raise WireError(msg)
-        self.found.memory += length + _VALUE_COST * (field == "output")
+        self.found.memory += _COPIES * length + _VALUE_COST * (field == "output")
+        if self.found.memory > limits.GRAPH_BYTES:
+            return
         try:
             self._data[start : start + length].decode()
         except UnicodeDecodeError as error:
@@ -211,9 +245,20 @@ class _Scanner:
     def _elements(self, start: int, length: int, width: int) -> int:
         if width == 1:
             return length
-        # A varint ends at its first byte below 128.
-        packed = np.frombuffer(self._data, np.uint8, count=length, offset=start)
-        return int(np.count_nonzero(packed < 128)) * width
+        room = max(2 * len(self._data), limits.GRAPH_BYTES) - self.found.weights
+        return self._varints(start, length, room // width) * width
+
+    def _varints(self, start: int, length: int, most: int) -> int:
+        """How many numbers are packed there; counting ends soon after ``most`` of them."""
+        count = 0
+        for begin in range(start, start + length, _CHUNK):
+            size = min(_CHUNK, start + length - begin)
+            packed = np.frombuffer(self._data, np.uint8, count=size, offset=begin)
+            # A varint ends at its first byte below 128.
+            count += int(np.count_nonzero(packed < 128))
+            if count > most:
+                break
+        return count
 
 
 def _no_message(at: int) -> str:
@@ -230,6 +275,11 @@ def _kind(name: str) -> _Kind:
         messages={f.number: f.message_type.name for f in fields if f.message_type is not None},
         texts={f.number: f.name for f in fields if f.type == f.TYPE_STRING},
         contents={f.number: contents[f.name] for f in fields if f.name in contents},
+        lists={
+            f.number: _WIDTHS.get(f.type, 0)
+            for f in fields
+            if f.type in _NUMBERS and f.name not in contents
+        },
     )
 
 

@@ -113,6 +113,11 @@ class QParams:
     scheme: Scheme
 
     @property
+    def key(self) -> tuple[bytes, bytes, Scheme]:
+        """What tells these integers from others."""
+        return self.scale.tobytes(), self.zero_point.tobytes(), self.scheme
+
+    @property
     def representable(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The least and the greatest real number that the integers stand for, elementwise."""
         offset = self.zero_point.astype(np.int32)

@@ -177,8 +177,8 @@ class Session:
         try:
             values: list[Any] = self._inner.run(names, dict(feeds))
         except ORT_ERRORS as error:
-            code = "runtime.run"
-            raise ModelError(code, reason(error), where=self._where) from error
+            code, remedy = "runtime.run", "check that the sample's shapes and values fit the model"
+            raise ModelError(code, reason(error), where=self._where, remedy=remedy) from error
         return values
 
 
@@ -227,7 +227,8 @@ def _load_error(
 
 def _unloaded(text: str, where: str) -> ModelError:
     """The error for a model that no provider loads; an unknown operator has a remedy."""
-    code, msg, remedy = "runtime.load", f"ONNX Runtime does not load the model: {text}", ""
+    code, msg = "runtime.load", f"ONNX Runtime does not load the model: {text}"
+    remedy = "export it again; onnx.checker.check_model(path, full_check=True) may say more"
     unknown = next((match for form in _UNKNOWN_OP if (match := form.search(text))), None)
     if unknown is not None:
         code, domain = "runtime.unknown_op", unknown["domain"]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxq.calibration.collect import observed_dtypes, observed_shapes
 from onnxq.graph.edit import value_by_name
 from onnxq.graph.sites import find_sites
+from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
     from onnxq.data import DataSource
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 def learn_types(prepared: Prepared, data: DataSource | None) -> Prepared:
     """The same, with types and ranks of all values that ONNX Runtime can name; needs a sample.
 
+    Runs the float model itself first, so that one that cannot be run is refused before the work.
+
     Raises:
-        ModelError: The model does not run on the first sample.
+        ModelError: The model does not load, or does not run on the first sample.
     """
     if data is None:
         return prepared
+    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    open_session(prepared.source, settings).execute(next(iter(data)).feeds)
     model = prepared.model.clone()
     values = value_by_name(model.graph)
     unknown = [

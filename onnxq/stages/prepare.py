@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.build_plan import PlanLabels
+from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import StaticInt8, with_override
 from onnxq.errors import ModelError
 from onnxq.graph.external import external_files
 from onnxq.graph.io import digest, load
 from onnxq.graph.normalize import NormalizeResult, normalize
-from onnxq.graph.opset import raise_opset
+from onnxq.graph.opset import opset_version, raise_opset
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
 from onnxq.runtime.machine import inspect_machine
@@ -21,7 +22,7 @@ from onnxq.runtime.providers import runtime_version
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
@@ -70,6 +71,20 @@ class Prepared:
         target = replace(self.target, activation=self._activation())
         return select(self.model, self.sites, target, kept, barred)
 
+    def sound(
+        self, choose: Callable[[Mapping[str, str]], Selection], more_float: Mapping[str, str]
+    ) -> Selection:
+        """Choose what is quantized without calibrated ranges.
+
+        Args:
+            choose: Selects, but for the sites that it is given, with the reason.
+            more_float: Sites to keep beside the recipe's and those with weights below every scale.
+        """
+        kept = {**self.kept(), **more_float}
+        selection = choose(kept)
+        small = too_small(self.model, selection)
+        return choose(kept | small) if small else selection
+
     def kept(self) -> dict[str, str]:
         """The sites that the recipe's rules keep float, with the reason."""
         return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
@@ -103,7 +118,8 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     """Load a float model and make it ready.
 
     Raises:
-        ModelError: The file is no valid model, or the model is quantized already.
+        ModelError: The file is no valid model, the model is quantized already, or its opset is
+            newer than the target's integer operators.
         RecipeError: A pattern matches no site.
     """
     loaded = load(source)
@@ -112,6 +128,7 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
         code, text = "model.quantized", f"the model is quantized already ({form})"
         remedy = "give the float model it was made from"
         raise ModelError(code, text, where=str(source), remedy=remedy)
+    _check_opset(loaded, load_target(recipe.target), source)
     return make_ready(source, loaded, recipe)
 
 
@@ -133,6 +150,15 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
         outcomes={site.name: rule for site, rule in zip(sites, outcomes, strict=True)},
         files=frozenset(external_files(loaded)),
     )
+
+
+def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
+    version = opset_version(loaded)
+    if target.max_opset is not None and version > target.max_opset:
+        code = "model.opset"
+        text = f"opset {version}, where {target.provider} quantizes opsets up to {target.max_opset}"
+        remedy = f"export the model with opset {target.max_opset} or older"
+        raise ModelError(code, text, where=str(source), remedy=remedy)
 
 
 def _weight_scheme(target: Target, recipe: Recipe) -> WeightScheme:

@@ -15,14 +15,18 @@ from onnxq.errors import UsageError
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.contest import compete
 from onnxq.stages.dynamic import dynamic, select_dynamic_of
+from onnxq.stages.dynamic import select_guarded as select_dynamic_guarded
 from onnxq.stages.task import Decided
+from onnxq.stages.weights import select_guarded as select_weights_guarded
 from onnxq.stages.weights import select_weights_of, weight_options, weights
 
 if TYPE_CHECKING:
     from onnxq.algorithms.selection import Selection
+    from onnxq.data import DataSource
     from onnxq.plan import Decision as SiteDecision
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
+    from onnxq.verify.verification import Report
 
 WORTH_TRYING = 0.05
 """A scheme of a smaller share of the multiplications than this is not measured by ``auto``."""
@@ -57,6 +61,26 @@ def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
             return select_weights_of(prepared), "int8-weights"
         case _:
             return prepared.select({}), "int8"
+
+
+def guarded_selection(
+    prepared: Prepared, data: DataSource, static: Selection, report: Report
+) -> tuple[Selection, SiteDecision]:
+    """As :func:`selection_for`, less what the data shows that quantizing would ruin.
+
+    Args:
+        prepared: The model.
+        data: Calibration samples.
+        static: What static INT8 quantizes after calibration on them.
+        report: Told of progress.
+    """
+    match prepared.recipe.scheme:
+        case "int8-dynamic":
+            return select_dynamic_guarded(prepared, data, report), "int8-dynamic"
+        case "int8-weights":
+            return select_weights_guarded(prepared, data, report), "int8-weights"
+        case _:
+            return static, "int8"
 
 
 def static(task: Task) -> Decided:

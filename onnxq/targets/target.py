@@ -117,6 +117,8 @@ class Target:
         provider: The short name of its execution provider.
         probed_with: The version of ONNX Runtime whose probe the file records.
         min_opset: The lowest opset in which its integer models can be written.
+        max_opset: The highest whose QuantizeLinear, DequantizeLinear and Cast it implements; None
+            where no limit is known.
         activation: The scheme of activations, per tensor.
         weight: The scheme of weights; the granularity is decided at each site.
         weight_without_vnni_bits: The width of weights on x86 processors without VNNI.
@@ -146,6 +148,7 @@ class Target:
     ops: Mapping[str, OpRule]
     dynamic: DynamicRules = DynamicRules()
     blocks: BlockRules | None = None
+    max_opset: int | None = None
     widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import struct
-import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -25,14 +24,13 @@ from onnxq.data.preprocess import load_preprocess
 from onnxq.errors import DataError
 from onnxq.graph.structure import InputSpec
 from onnxq.recipe import load_recipe
+from tests.cost import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnxq.data import Signature
 
-SECONDS = 10
-GIBIBYTE = 1 << 30
 FLOAT = np.dtype(np.float32)
 IMAGE: Signature = (InputSpec("image", FLOAT, ("n", 3, None, None), required=True),)
 ARRAY: Signature = (InputSpec("x", FLOAT, ("n", 3), required=True),)
@@ -41,26 +39,10 @@ STEPS = "version = 1\n[image]\nresize = { shortest = 32 }\nscale = 1\nmean = 0\n
 
 def refused(call: Callable[[], object]) -> DataError:
     """The refusal, which may cost no more than is promised."""
-    before = _peak(reset=True)
-    begin = time.monotonic()
-    with pytest.raises(DataError) as caught:
+    with bounded(), pytest.raises(DataError) as caught:
         call()
-    assert time.monotonic() - begin < SECONDS
-    assert _peak() - before < GIBIBYTE
     assert 1 <= len(str(caught.value).splitlines()) <= 2
     return caught.value
-
-
-def _peak(*, reset: bool = False) -> int:
-    """The most memory held since the last reset, where Linux tells."""
-    try:
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) << 10
 
 
 def read(data: Any, signature: Signature) -> Callable[[], object]:
@@ -184,10 +166,9 @@ def test_a_sparse_image(tmp_path: Path, steps: Path) -> None:
 def test_the_largest_image_that_is_read(tmp_path: Path, steps: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGBA", (8000, 6000)).save(path, compress_level=1)
-    before = _peak(reset=True)
-    (sample,) = open_data(Reading(path, preprocess=steps), IMAGE)
+    with bounded():
+        (sample,) = open_data(Reading(path, preprocess=steps), IMAGE)
     assert sample.feeds["image"].shape == (1, 3, 32, 42)
-    assert _peak() - before < GIBIBYTE
 
 
 # What is no file.

@@ -76,6 +76,15 @@ def test_formats(folder: Path, suffix: str) -> None:
     assert sample.name == str(folder / f"a.{suffix}")
 
 
+def test_images_are_decoded_when_they_are_reached(folder: Path) -> None:
+    Image.fromarray(pixels()).save(folder / "1.png")
+    (folder / "2.png").write_bytes(b"broken")
+    stream = iter(opened(folder))
+    assert next(stream).name == str(folder / "1.png")
+    with pytest.raises(DataError, match=r"2\.png"):
+        next(stream)
+
+
 def test_contents_tell_the_format_and_not_the_name(folder: Path) -> None:
     Image.fromarray(pixels()).save(folder / "a.png")
     (folder / "a.png").rename(folder / "a.jpg")

@@ -12,6 +12,7 @@ import pytest
 
 from onnxq.data import arrays, open_data
 from onnxq.errors import DataError
+from tests.cost import bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,18 @@ def test_samples_are_read_when_they_are_reached(folder: Path, one_input: Signatu
     assert next(stream).name == "calib/0.npz"
     with pytest.raises(DataError, match=r"1\.npz: the file cannot be read"):
         next(stream)
+
+
+def test_rows_of_an_npy_are_mapped_and_not_loaded(tmp_path: Path, one_input: Signature) -> None:
+    """The file is a hole of 3 GiB, of which two rows are looked at."""
+    path = tmp_path / "x.npy"
+    with path.open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 28, 3)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.truncate(stream.tell() + (3 << 30))
+    with bounded():
+        source = open_data(path, one_input)
+        assert [sample.rows for sample in source.subset([(1 << 28) - 1, 0])] == [1, 1]
 
 
 def test_usual_files_may_lie_beside(folder: Path, one_input: Signature) -> None:

@@ -111,6 +111,27 @@ def test_a_data_set_of_arrays(kind: type[FakeDataset], encoder: Signature) -> No
     )
 
 
+class Counting(FakeDataset):
+    """Remembers which rows were asked for."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        super().__init__(rows)
+        self.read: list[int] = []
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+def test_rows_of_a_data_set_are_read_when_they_are_reached(encoder: Signature) -> None:
+    rows = Counting([{"input_ids": [1, n]} for n in range(5)])
+    stream = iter(open_data(rows, encoder).subset([3, 1]))
+    before = len(rows.read)
+    assert before <= 1
+    next(stream)
+    assert rows.read[before:] == [3]
+
+
 def test_a_data_set_of_texts(tokenizer_file: Path, encoder: Signature) -> None:
     rows = FakeDataset([{"text": "a small"}, {"text": "text"}])
     source = open_data(Reading(rows, tokenizer=tokenizer_file), encoder)

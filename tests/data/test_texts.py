@@ -194,6 +194,7 @@ def test_bad_tokenizers(tmp_path: Path, encoder: Signature) -> None:
         written(tmp_path / "c.json", b"\xff\xfe"),
         tmp_path / "no.json",
         tmp_path,
+        "bert-base-uncased",  # A name on a hub: nothing is fetched.
     ):
         error = refused(Reading(path, tokenizer=tokenizer), encoder)
         assert error.code == "data.tokenizer"
@@ -238,6 +239,29 @@ def test_json_lines_of_texts(tmp_path: Path, tokenizer_file: Path, encoder: Sign
     path = written(tmp_path / "r.jsonl", '{"review": "a", "text": 3}\n')
     source = open_data(Reading(path, preprocess=steps, tokenizer=tokenizer_file), encoder)
     assert ids(source) == [[2, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.jsonl", '{"x": [1, 2]}\n{"x": [1, 2'), ("t.csv", 'x\n"[1, 2]"\n"[1, 2"\n')],
+)
+def test_records_are_read_when_they_are_reached(tmp_path: Path, name: str, content: str) -> None:
+    signature = (InputSpec("x", FLOAT, ("n", 2), required=True),)
+    stream = iter(open_data(written(tmp_path / name, content), signature))
+    assert next(stream).feeds["x"].tolist() == [[1, 2]]
+    with pytest.raises(DataError) as caught:
+        next(stream)
+    assert caught.value.code == "data.json"
+
+
+def test_lines_are_tokenized_when_they_are_reached(
+    tmp_path: Path, tokenizer_file: Path, encoder: Signature
+) -> None:
+    path = written(tmp_path / "t.txt", "text\n" + "a small text " * 200_000)
+    stream = iter(open_data(Reading(path, tokenizer=tokenizer_file), encoder))
+    assert next(stream).feeds["input_ids"].tolist() == [[2, 6, 3]]
+    with pytest.raises(DataError, match="characters"):
+        next(stream)
 
 
 def test_json_lines_of_arrays(tmp_path: Path) -> None:

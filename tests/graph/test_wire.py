@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ def _model(nodes: int = 3) -> onnx.ModelProto:
     return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def _length(count: int) -> bytes:
+def length(count: int) -> bytes:
     """A length as protobuf writes it."""
     text = b""
     while count > 127:
@@ -39,8 +40,8 @@ def _length(count: int) -> bytes:
     return text + bytes([count])
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _length(number << 3 | 2) + _length(len(content)) + content
+def field(number: int, content: bytes) -> bytes:
+    return length(number << 3 | 2) + length(len(content)) + content
 
 
 def test_it_counts_nodes_and_weights() -> None:
@@ -85,34 +86,34 @@ _SMALL = 16 << 20
 
 
 def _empty_nodes() -> bytes:
-    return _field(7, _field(1, b"") * (limits.NODES + 1))
+    return field(7, field(1, b"") * (limits.NODES + 1))
 
 
 def _attributes() -> bytes:
     """Numbers one by one, two bytes each."""
-    return _field(7, _field(1, _field(5, b"\x40\x01" * (_SMALL // 200 + 1))))
+    return field(7, field(1, field(5, b"\x40\x01" * (_SMALL // 200 + 1))))
 
 
-def _subgraphs(depth: int = limits.SUBGRAPH_DEPTH) -> bytes:
+def subgraphs(depth: int = limits.SUBGRAPH_DEPTH) -> bytes:
     graph = b""
     for _ in range(depth):
-        graph = _field(1, _field(5, _field(6, graph)))
-    return _field(7, graph)
+        graph = field(1, field(5, field(6, graph)))
+    return field(7, graph)
 
 
 def _types() -> bytes:
     kind = b""
     for _ in range(200):
-        kind = _field(4, _field(1, kind))
-    return _field(7, _field(11, _field(2, kind)))
+        kind = field(4, field(1, kind))
+    return field(7, field(11, field(2, kind)))
 
 
 def _name() -> bytes:
-    return _field(7, _field(1, _field(3, b"n" * (limits.NAME_BYTES + 1))))
+    return field(7, field(1, field(3, b"n" * (limits.NAME_BYTES + 1))))
 
 
 def _metadata() -> bytes:
-    return _field(14, b"") * (_SMALL // 700 + 1)
+    return field(14, b"") * (_SMALL // 700 + 1)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,8 @@ def _metadata() -> bytes:
         (_empty_nodes, "more than 100,000 nodes"),
         (_attributes, "more than 16 MiB"),
         (_metadata, "more than 16 MiB"),
-        (_subgraphs, "more than 30 subgraphs deep"),
-        (lambda: _subgraphs(1000), "subgraphs deep"),
+        (subgraphs, "more than 30 subgraphs deep"),
+        (lambda: subgraphs(1000), "subgraphs deep"),
         (_types, "subgraphs deep"),
         (_name, "a name of 65,537 bytes"),
     ],
@@ -138,15 +139,24 @@ def test_bombs_are_refused_unparsed(
 
 
 def test_thirty_bodies_are_fine() -> None:
-    assert wire.survey(_subgraphs(limits.SUBGRAPH_DEPTH - 1)).nodes == limits.SUBGRAPH_DEPTH - 1
+    assert wire.survey(subgraphs(limits.SUBGRAPH_DEPTH - 1)).nodes == limits.SUBGRAPH_DEPTH - 1
+
+
+@pytest.mark.parametrize("name", ["ints", "floats"])
+def test_the_numbers_of_an_attribute_count_as_they_are_read(name: str) -> None:
+    """Packed, a number is one byte in the file and an object once it is read."""
+    attribute = onnx.AttributeProto(name="a")
+    getattr(attribute, name).extend([1] * 1_000_000)
+    data = field(7, field(1, field(5, attribute.SerializeToString())))
+    assert wire.survey(data).memory > 1_000_000 * sys.getsizeof(1.0)
 
 
 def test_packed_integers_count_as_they_are_parsed() -> None:
     tensor = onnx.TensorProto(int64_data=[1, 300, -1])
-    data = _field(7, _field(5, tensor.SerializeToString()))
+    data = field(7, field(5, tensor.SerializeToString()))
     assert wire.survey(data).weights == 3 * 8
 
 
 def test_a_name_that_is_no_text_is_malformed() -> None:
     with pytest.raises(wire.MalformedError, match=r"the op_type at byte .* is no UTF-8"):
-        wire.survey(_field(7, _field(1, _field(4, b"\xff\xfe"))))
+        wire.survey(field(7, field(1, field(4, b"\xff\xfe"))))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxq.recipe import Scheme
+
 LAYERS = """g (float[N, 8] x) => (float[N, 4] y) {
     h = MatMul(x, w)
     r = Relu(h)
@@ -35,6 +37,19 @@ def quantized(
     model = write(folder / "m.onnx", text, **weights)
     options = RunOptions(timing=None)
     return quantize(model, samples, folder / "o.onnx", recipe=PLAIN, options=options)
+
+
+SCHEMES: tuple[Scheme, ...] = ("int8", "int8-dynamic", "int8-weights")
+EACH_SCHEME = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+def layers_in(
+    scheme: Scheme, folder: Path, samples: list[Feeds] | None, w: NDArray[Any]
+) -> QuantizeResult:
+    model = write(folder / "m.onnx", LAYERS, w=w, v=normal(2, 8, 4))
+    recipe = Recipe(scheme=scheme, channel_scaling="off")
+    options = RunOptions(timing=None)
+    return quantize(model, samples, folder / "o.onnx", recipe=recipe, options=options)
 
 
 def layers(folder: Path, samples: list[Feeds], w: NDArray[Any]) -> QuantizeResult:
@@ -111,19 +126,75 @@ def ruinous() -> tuple[NDArray[np.float32], list[Feeds]]:
     return w, samples
 
 
-def test_a_site_that_would_be_ruined_stays_float_and_says_so(tmp_path: Path) -> None:
+@EACH_SCHEME
+def test_a_site_that_would_be_ruined_stays_float_and_says_so(
+    tmp_path: Path, scheme: Scheme
+) -> None:
     w, samples = ruinous()
-    result = layers(tmp_path, samples, w)
+    result = layers_in(scheme, tmp_path, samples, w)
     first, second = result.plan.sites
-    assert (first.decision, second.decision) == ("float", "int8")
+    assert (first.decision, second.decision) == ("float", scheme)
     assert "would ruin it" in first.reason
     assert any(text == f"{first.name} stays float: {first.reason}" for text in result.warnings)
     assert sqnr(result) > 20
-    seen = inspect(tmp_path / "m.onnx", samples, recipe=PLAIN).sites
-    assert [site.decision for site in seen] == ["float", "int8"]
+    recipe = Recipe(scheme=scheme, channel_scaling="off")
+    seen = inspect(tmp_path / "m.onnx", samples, recipe=recipe).sites
+    assert [site.decision for site in seen] == ["float", scheme]
     assert seen[0].reason == first.reason
     assert seen[0].sqnr_db is not None
     assert seen[0].sqnr_db < LEAST_SITE_DB < (seen[1].sqnr_db or 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("scheme", "data"), [*((scheme, True) for scheme in SCHEMES), ("int8-dynamic", False)]
+)
+def test_weights_that_are_not_finite_are_named_and_stay(
+    tmp_path: Path, scheme: Scheme, data: bool, bad: float
+) -> None:
+    """What comes out of them is no more finite behind a site that rounds its input at run time."""
+    w = normal(1, 8, 8)
+    w[2, 3] = bad
+    result = layers_in(scheme, tmp_path, batches() if data else None, w)
+    first = result.plan.sites[0]
+    assert first.decision == "float"
+    assert "'w' holds 1 values that are NaN or infinite" in first.reason
+    model = inspect(tmp_path / "m.onnx", recipe=Recipe(scheme=scheme))
+    assert model.sites[0].reason == first.reason
+    feeds = batches()[0]
+    (wanted,), (found,) = run(tmp_path / "m.onnx", feeds), run(tmp_path / "o.onnx", feeds, "all")
+    assert not np.isfinite(wanted).all()
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(wanted))
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int8-weights"])
+def test_weights_below_every_scale_stay_float_without_calibration(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    w = (normal(1, 8, 8) * 1e-40).astype(np.float32)
+    result = layers_in(scheme, tmp_path, None, w)
+    assert "its weights are too small for any scale" in result.plan.sites[0].reason
+
+
+@pytest.mark.parametrize(
+    ("inner", "what"),
+    [
+        ("h = Log(x)", "NaN was seen in its input 'h'"),
+        ("a = Abs(x) b = Relu(x) c = Log(b) h = Add(c, a)", "infinite values or mask constants"),
+    ],
+)
+def test_nan_and_inf_in_activations_of_dynamic_int8(tmp_path: Path, inner: str, what: str) -> None:
+    text = f"""g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {{
+        {inner} g1 = MatMul(h, w) y = Relu(g1) z = MatMul(x, w)
+    }}"""
+    model = write(tmp_path / "m.onnx", text, w=normal(1, 8, 4))
+    recipe, options = Recipe(scheme="int8-dynamic"), RunOptions(timing=None)
+    result = quantize(model, batches(), tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert [site.decision for site in result.plan.sites] == ["float", "int8-dynamic"]
+    assert what in reasons(result)[0]
+    assert any(f"stays float: {reasons(result)[0]}" in text for text in result.warnings)
+    seen = inspect(model, batches(), recipe=recipe).sites
+    assert [site.reason for site in seen] == reasons(result)
 
 
 def test_a_second_run_on_a_ruined_site_says_the_same(tmp_path: Path) -> None:
@@ -288,4 +359,25 @@ def test_lengths_that_differ_and_empty_activations(tmp_path: Path) -> None:
     constants: dict[str, Any] = {"axes": np.asarray([1], np.int64), "zero": np.float32(0)}
     result = quantized(tmp_path, text, samples, w=normal(1, 8, 4), **constants)
     assert reasons(result) == [""]
+    assert sqnr(result) > 20
+    for scheme in SCHEMES[1:]:
+        recipe, options = Recipe(scheme=scheme), RunOptions(timing=None)
+        output = tmp_path / f"{scheme}.onnx"
+        result = quantize(tmp_path / "m.onnx", samples, output, recipe=recipe, options=options)
+        assert reasons(result) == [""]
+        assert sqnr(result) > 20
+
+
+@pytest.mark.parametrize("k", [np.zeros((1, 4, 1, 1), np.float32), normal(3, 1, 4, 6, 6)])
+def test_a_constant_in_a_residual_add(tmp_path: Path, k: NDArray[np.float32]) -> None:
+    """It becomes integers, so that the region around it stays whole."""
+    text = """g (float[N, 4, 6, 6] x) => (float[N, 4, 6, 6] y) {
+        c = Conv(x, w) r = Relu(c) s = Add(r, k) d = Conv(s, v) t = Add(d, s) e = Conv(t, w)
+        y = Tanh(e)
+    }"""
+    samples = [{"x": normal(seed, 1, 4, 6, 6)} for seed in range(6)]
+    weights = {"w": normal(1, 4, 4, 1, 1) / 2, "v": normal(2, 4, 4, 1, 1) / 2}
+    result = quantized(tmp_path, text, samples, k=k, **weights)
+    assert reasons(result) == [""] * 3
+    assert [entry.initializer for entry in result.plan.constants] == ["k"]
     assert sqnr(result) > 20
