@@ -220,6 +220,7 @@ def quantize(
         if kept:
             publish(staged, output)
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
+    planned = (*prepared.notes_for(plan.scheme), *plan.warnings, *kept_in_pairs(quantized))
     return QuantizeResult(
         output=output if kept else None,
         scheme=plan.scheme,
@@ -228,7 +229,7 @@ def quantize(
         plan=plan,
         verification=verification,
         calibration=found.run,
-        warnings=(*prepared.notes, *plan.warnings, *kept_in_pairs(quantized), *judged),
+        warnings=(*planned, *judged),
         trials=found.trials,
         missed=missed,
     )
@@ -330,7 +331,7 @@ def inspect(
         errors = measured.sqnr_db
         counts = observed_macs(prepared, source)
     sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)
-    return Inspection(summary(loaded), form, prepared.notes, sites)
+    return Inspection(summary(loaded), form, prepared.notes_for(decision), sites)
 
 
 # What the functions above are made of, in the order of their use.

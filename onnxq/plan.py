@@ -107,12 +107,17 @@ class ActivationEntry(_Entry):
 
 
 class WeightEntry(_Entry):
-    """An initializer that is stored as integers; scales (and chosen integers) are in the arrays."""
+    """An initializer that is stored as integers; scales (and chosen integers) are in the arrays.
+
+    ``folded`` ones are multiplied by their scales when the model is loaded, and not quantized
+    from then on.
+    """
 
     initializer: str
     bits: Bits
     axis: int | None
     readers: tuple[Reader, ...]
+    folded: bool = False
 
     @property
     def scheme(self) -> Scheme:

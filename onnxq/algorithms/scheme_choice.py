@@ -2,8 +2,8 @@
 
 ``auto`` wants speed: of the results that are accurate and not slower than float the fastest, and
 among those that are nearly as fast the most accurate; where there is none the model stays float.
-``int8-weights`` wants accuracy: the most accurate form that is not slower than float, else the
-fastest one.
+``int8-weights`` wants small weights: of the forms that are accurate and not slower than float one
+that leaves them small in memory too where there is one, the most accurate; else the fastest.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ LOW_SQNR = 10.0
 """Below this many decibels a result counts as inaccurate: noise above a tenth of the signal."""
 
 _NEARLY = 0.95
+_AS_SMALL = 1.25
+"""Up to this many times the smallest file, a form stores the same weights as integers."""
+
 _AGREES = 0.99
 
 
@@ -36,6 +39,7 @@ class Trial:
         ratio: How many times faster than float it is; None where it was not timed.
         bytes: Size of its file.
         failed: Why its model does not load or run; the rest is not measured then.
+        folded: Whether its weights are float once the model is loaded.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Trial:
     ratio: float | None
     bytes: int
     failed: str = ""
+    folded: bool = False
 
     def accurate(self, bound: float | None) -> bool:
         """Whether it reaches ``bound``, or without one what anybody would want."""
@@ -101,10 +106,13 @@ def choose_form(trials: Sequence[Trial], bound: float | None) -> Trial:
         trials: What was measured, the fastest form first.
         bound: Least SQNR in decibels that the user asks for.
     """
-    accurate = [trial for trial in trials if bound is None or trial.accurate(bound)]
+    works = [trial for trial in trials if not trial.failed]
+    accurate = [trial for trial in works if bound is None or trial.accurate(bound)]
     usable = [trial for trial in accurate if trial.as_fast]
     if usable:
-        return max(usable, key=_accuracy)
+        least = min(trial.bytes for trial in usable)
+        small = [trial for trial in usable if trial.bytes <= _AS_SMALL * least]
+        return max([t for t in small if not t.folded] or small, key=_accuracy)
     return max(accurate or trials, key=_speed if accurate else _accuracy)
 
 
@@ -114,6 +122,8 @@ def left_out(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 
 def _speed(trial: Trial) -> float:
+    if trial.failed:
+        return 0.0
     return 1.0 if trial.ratio is None else trial.ratio
 
 

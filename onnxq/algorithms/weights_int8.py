@@ -1,14 +1,15 @@
 """Weight-only INT8: float activations, weights as integers.
 
-Two forms. In blocks (MatMulNBits): one scale for so many consecutive input channels of each output
-channel, which the target's kernel multiplies directly. As DequantizeLinear: one scale for each
-output channel, which any runtime reads and dequantizes at each inference.
+Three forms. In blocks (MatMulNBits): one scale for so many consecutive input channels of each
+output channel, which the target's kernel multiplies directly. Folded: one scale for each output
+channel, multiplied out once when the model is loaded: float's speed and memory from a small file.
+As DequantizeLinear: the same, which any tool reads and which runs at each inference.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 BITS = 8
 _NAMED = 3
-_DEQUANTIZED = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+_PER_CHANNEL = ("MatMul", "Gemm", "Conv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def select_weights(
     target: Target,
     keep_float: Mapping[str, str],
     *,
-    form: Literal["blocks", "dq"],
+    blocks: bool,
 ) -> Selection:
     """Choose what is quantized; sites inside subgraphs too.
 
@@ -68,14 +69,14 @@ def select_weights(
         sites: Its sites.
         target: What kernel it has for weights in blocks.
         keep_float: Sites that stay float on request, with the reason.
-        form: Whether weights go into blocks, or behind a DequantizeLinear.
+        blocks: Whether weights go into blocks, or have a scale for each output channel.
     """
     nodes = all_nodes_by_name(model)
 
     def why_not(site: Site) -> str:
-        if form == "blocks":
+        if blocks:
             return _why_not_in_blocks(site, nodes[site.name], target)
-        if site.op not in _DEQUANTIZED:
+        if site.op not in _PER_CHANNEL:
             return f"onnxq does not store the weight of {site.op} as integers"
         return ""
 
@@ -123,8 +124,16 @@ def _rules_not_kept(config: StaticInt8) -> tuple[str, ...]:
     return (f"{named}: a rule says how its weight is stored; blocks have 8 bits and own scales",)
 
 
-def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
-    """What a plan says of weights behind a DequantizeLinear and of lookups."""
+def decide_per_channel(
+    model: ir.Model, config: StaticInt8, *, folded: bool = False
+) -> dict[str, Any]:
+    """What a plan says of weights with a scale for each output channel, and of lookups.
+
+    Args:
+        model: A normalized model.
+        config: What is quantized, and to which integers.
+        folded: Whether they are multiplied out when the model is loaded, not at each inference.
+    """
     values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
     readers: dict[str, list[Reader]] = {}
     first: dict[str, Site] = {}
@@ -141,7 +150,13 @@ def decide_dequantized(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
         weight = np.asarray(constant_array(values[name]), np.float32)
         arrays[f"weight/{name}/scale"] = rounded_params(weight, scheme).scale
         entries.append(
-            WeightEntry(initializer=name, bits=scheme.bits, axis=axis, readers=tuple(readers[name]))
+            WeightEntry(
+                initializer=name,
+                bits=scheme.bits,
+                axis=axis,
+                readers=tuple(readers[name]),
+                folded=folded,
+            )
         )
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
     return {"weights": tuple(entries), "embeddings": tables, "arrays": {**arrays, **rows}}
@@ -155,7 +170,7 @@ def alone_requests(
     Args:
         model: The normalized model.
         config: What is quantized.
-        fields: What :func:`decide_blocks` or :func:`decide_dequantized` said.
+        fields: What :func:`decide_blocks` or :func:`decide_per_channel` said.
     """
     nodes = node_by_name(model.graph)
     sites = {site.name: site for site in config.selection.chosen}

@@ -150,12 +150,15 @@ def _kernels(found: KernelReport) -> str:
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
     parts = []
-    if found.planned or not found.planned_blocks:
+    if found.planned or not (found.planned_blocks or found.planned_folded):
         parts.append(
             f"{found.integer} of {found.planned} planned sites run in integer kernels{share}"
         )
     if found.planned_blocks:
         parts.append(f"{found.blocks} of {found.planned_blocks} run on weights in blocks")
+    if found.planned_folded:
+        counts = f"{found.folded} of {found.planned_folded}"
+        parts.append(f"{counts} weights become float when the model is loaded")
     text = "; ".join(parts)
     return f"{text} ({ops})." if ops else f"{text}."
 

@@ -1,8 +1,9 @@
-"""Store weights as integers with a DequantizeLinear in front of their readers.
+"""Store weights as integers that become real numbers in front of their readers.
 
-Case: initializer ``W -> readers`` becomes ``W_quantized -> DequantizeLinear(axis) -> readers``, one
-for each weight however many read it. The integers are made when the model is written, so that no
-more than one weight is held twice.
+Cases: initializer ``W -> readers`` becomes ``W_quantized -> DequantizeLinear(axis) -> readers``; or
+*folded*, ``W_quantized -> Cast -> Mul(scale) -> readers``, which ONNX Runtime computes once when it
+loads the model, as it does not with a DequantizeLinear. One for each weight however many read it.
+The integers are made when the model is written, so that no more than one weight is held twice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from onnxq.numerics.schemes import QParams
 from onnxq.passes.base import Editor, PlanPass, rounded
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from onnxq.plan import WeightEntry
 
 
@@ -26,28 +29,46 @@ class QuantizeWeights(PlanPass):
         """Replace each weight."""
         editor = Editor(model)
         for entry in self.plan.weights:
-            weight = editor.value(entry.initializer)
-            scale = np.asarray(self.plan.array("weight", entry.initializer, "scale"), np.float32)
-            zeros = np.zeros(scale.shape, np.int8)
-            inputs = [
-                editor.constant(f"{entry.initializer}_quantized", self._integers(entry, editor)),
-                editor.constant(f"{entry.initializer}_scale", scale),
-                editor.constant(f"{entry.initializer}_zero_point", zeros),
-            ]
-            attributes = {} if entry.axis is None else {"axis": entry.axis}
-            base = f"{entry.initializer}_dequantized"
-            node = editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT, attributes)
-            node.outputs[0].shape = weight.shape
-            editor.put_first(node)
-            editor.rewire(entry.readers, node.outputs[0])
+            make = self._folded if entry.folded else self._dequantized
+            nodes = make(entry, editor)
+            for node in nodes:
+                node.outputs[0].shape = editor.value(entry.initializer).shape
+            editor.put_first(nodes)
+            editor.rewire(entry.readers, nodes[-1].outputs[0])
         editor.drop_if_unread(entry.initializer for entry in self.plan.weights)
         return ir.passes.PassResult(model, modified=bool(self.plan.weights))
+
+    def _dequantized(self, entry: WeightEntry, editor: Editor) -> tuple[ir.Node, ...]:
+        name, scale = entry.initializer, self._scale(entry)
+        inputs = [
+            editor.constant(f"{name}_quantized", self._integers(entry, editor)),
+            editor.constant(f"{name}_scale", scale),
+            editor.constant(f"{name}_zero_point", np.zeros(scale.shape, np.int8)),
+        ]
+        attributes = {} if entry.axis is None else {"axis": entry.axis}
+        base = f"{name}_dequantized"
+        return (editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT, attributes),)
+
+    def _folded(self, entry: WeightEntry, editor: Editor) -> tuple[ir.Node, ...]:
+        name, scale = entry.initializer, self._scale(entry)
+        if entry.axis is not None:
+            shape = [1] * len(editor.weight(name).shape)
+            shape[entry.axis] = -1
+            scale = scale.reshape(shape)
+        integers = editor.constant(f"{name}_quantized", self._integers(entry, editor))
+        to = {"to": int(ir.DataType.FLOAT)}
+        cast = editor.add("Cast", [integers], f"{name}_cast", ir.DataType.FLOAT, to)
+        inputs = [cast.outputs[0], editor.constant(f"{name}_scale", scale)]
+        return cast, editor.add("Mul", inputs, f"{name}_folded", ir.DataType.FLOAT)
+
+    def _scale(self, entry: WeightEntry) -> NDArray[np.float32]:
+        return np.asarray(self.plan.array("weight", entry.initializer, "scale"), np.float32)
 
     def _integers(self, entry: WeightEntry, editor: Editor) -> ir.TensorProtocol:
         name = f"{entry.initializer}_quantized"
         chosen = self.plan.arrays.get(f"weight/{entry.initializer}/integers")
         if chosen is not None:
             return ir.tensor(chosen, name=name)
-        scale = np.asarray(self.plan.array("weight", entry.initializer, "scale"), np.float32)
+        scale = self._scale(entry)
         params = QParams(scale, np.zeros(scale.shape, np.int8), entry.scheme)
         return rounded(editor.weight(entry.initializer), params, name)

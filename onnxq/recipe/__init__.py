@@ -23,7 +23,7 @@ rules, of which there are none::
     memory_budget = "2GiB"        # bytes that calibration may hold at once
 
     [weights]                     # of int8-weights
-    form = "auto"                 # blocks (MatMulNBits), dq (DequantizeLinear per channel)
+    form = "auto"                 # blocks (MatMulNBits), folded (at load), dq (at each inference)
     block_size = 128              # 16 to 256; left out: measured
     accuracy_level = 4            # 4 int8, 1 float32 activations; left out: by the bound
 

@@ -88,15 +88,17 @@ class WeightSettings(_Frozen):
     """How ``int8-weights`` stores weights.
 
     Attributes:
-        form: ``blocks`` is the target's kernel for weights in blocks (MatMulNBits), ``dq`` a
-            DequantizeLinear per channel, which every runtime knows and which runs at each
-            inference; ``auto`` takes blocks where the target has a kernel and leaves the rest.
+        form: ``blocks`` is the target's kernel for weights in blocks (MatMulNBits); ``folded`` a
+            Cast and a Mul per channel, which ONNX Runtime computes once when it loads the model:
+            small in the file, float in memory; ``dq`` a DequantizeLinear per channel, which every
+            tool knows and which runs at each inference. ``auto`` takes blocks where the target has
+            a kernel that is not slower than float, else ``folded``.
         block_size: Input channels that share a scale; None measures the target's sizes.
         accuracy_level: 4 lets the kernel round activations to int8, 1 keeps them float32; None
             takes 4 unless a bound on the accuracy asks for more.
     """
 
-    form: Literal["auto", "blocks", "dq"] = "auto"
+    form: Literal["auto", "blocks", "folded", "dq"] = "auto"
     block_size: Literal[16, 32, 64, 128, 256] | None = None
     accuracy_level: Literal[1, 4] | None = None
 

@@ -67,6 +67,7 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
                 ratio=ratios.get(name),
                 bytes=file_bytes(paths[name]),
                 failed=failed.get(name, ""),
+                folded=any(entry.folded for entry in plan.weights),
             )
             for name, plan in plans.items()
         )

@@ -74,8 +74,8 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         texts.append(_others_wrong(low))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
-        count = f"{len(kernels.missed)} of {kernels.planned + kernels.planned_blocks}"
-        texts.append(f"{count} planned sites run in float: {named}")
+        planned = kernels.planned + kernels.planned_blocks + kernels.planned_folded
+        texts.append(f"{len(kernels.missed)} of {planned} planned sites run in float: {named}")
     if latency is not None and latency.ratio.median < AS_FAST:
         texts.append(_why_slow(kernels, latency.ratio.median))
     return tuple(texts)
@@ -111,6 +111,8 @@ def _why_slow(kernels: KernelReport, ratio: float) -> str:
         return f"{text}; the cause is the sites that run in float behind Q/DQ pairs, named above"
     if kernels.planned_blocks:
         return f"{text}, though all {kernels.blocks} planned sites run on weights in blocks"
+    if kernels.planned_folded:
+        return f"{text}, though its weights are float once it is loaded: measure again"
     if not kernels.planned:
         return f"{text}; its weights are dequantized at each inference, which buys only size"
     text = f"{text}, though all {kernels.integer} planned sites run in integer kernels"

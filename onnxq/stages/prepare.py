@@ -39,7 +39,7 @@ class Prepared:
         source: The file it came from.
         model: The normalized model.
         digest: Of the model as it was loaded.
-        notes: What normalizing changed or could not do, and what the machine forbids.
+        notes: What normalizing changed or could not do.
         sites: Every site of the normalized model.
         target: What the provider can run.
         recipe: What the user wants.
@@ -95,6 +95,12 @@ class Prepared:
         calibration = self.recipe.calibration
         return StaticInt8(selection, self._activation(), weight, calibration, self.outcomes)
 
+    def notes_for(self, scheme: str) -> tuple[str, ...]:
+        """The notes, and what the machine forbids of the weights in a scheme's integer products."""
+        reason = _weight_scheme(self.target, self.recipe).reason
+        multiplies = scheme in ("int8", "int8-dynamic")
+        return (*self.notes, reason) if multiplies and reason else self.notes
+
     def labels(self, scheme: str, *, independent: bool) -> PlanLabels:
         """What a plan of this scheme says of itself.
 
@@ -136,14 +142,14 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     target = load_target(recipe.target)
     normalized = normalized_for(loaded, target.min_opset, target.widens)
-    remarks = [_weight_scheme(target, recipe).reason, _other_runtime(target)]
+    remark = _other_runtime(target)
     sites = find_sites(normalized.model)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
         source=source,
         model=normalized.model,
         digest=digest(loaded),
-        notes=(*normalized.notes, *(remark for remark in remarks if remark)),
+        notes=(*normalized.notes, *([remark] if remark else [])),
         sites=sites,
         target=target,
         recipe=recipe,

@@ -6,16 +6,17 @@ With data, sites that quantizing would ruin stay float.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.algorithms.guard import kept_float, ruined_sites, why_ruined
 from onnxq.algorithms.scheme_choice import choose_form
 from onnxq.algorithms.weights_int8 import (
     alone_requests,
     decide_blocks,
-    decide_dequantized,
+    decide_per_channel,
     forms,
     select_weights,
 )
@@ -37,9 +38,20 @@ if TYPE_CHECKING:
     from onnxq.stages.task import Task
     from onnxq.verify.verification import Report
 
-    _Decide = Callable[[StaticInt8], dict[str, Any]]
-
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One form of weight-only INT8.
+
+    Attributes:
+        blocks: Whether it puts weights into blocks.
+        decide: The fields of a plan.
+    """
+
+    blocks: bool
+    decide: Callable[[StaticInt8], dict[str, Any]]
 
 
 def weights(task: Task) -> Decided:
@@ -49,20 +61,21 @@ def weights(task: Task) -> Decided:
         UsageError: Blocks are asked for and the target has no kernel for them.
     """
     options = weight_options(task)
-    first = next(iter(options.values()))
+    found = {name: option for name, option in options.items() if option.selection.chosen}
+    first = next(iter((found or options).values()))
     fixed = len(options) == 1 and task.min_sqnr is None
-    if fixed or not first.selection.chosen or task.samples is None:
+    if fixed or not found or task.samples is None:
         return first
     samples, bound = task.samples, task.min_sqnr
-    trials = compete(task, _plans(options), samples)
+    trials = compete(task, _plans(found), samples)
     best = choose_form(trials, bound)
     if not best.accurate(bound) and bound is not None:
         exact = _exact_options(task)
-        options |= exact
+        found |= exact
         trials += compete(task, _plans(exact), samples)
         best = choose_form(trials, bound)
     measured = ", ".join(trial.text for trial in trials)
-    return replace(options[best.name], reason=f"asked for; measured {measured}", trials=trials)
+    return replace(found[best.name], reason=f"asked for; measured {measured}", trials=trials)
 
 
 def weight_options(task: Task) -> dict[str, Decided]:
@@ -72,35 +85,47 @@ def weight_options(task: Task) -> dict[str, Decided]:
 
 def select_guarded(prepared: Prepared, data: DataSource, report: Report) -> Selection:
     """What weight-only INT8 quantizes in its first form after a look at the data."""
-    decide = next(iter(_forms(prepared).values()))
-    return _guarded(prepared, data, report, decide)[0]
+    return _guarded(prepared, data, report, next(iter(_forms(prepared).values())))[0]
 
 
-def _forms(prepared: Prepared) -> dict[str, _Decide]:
-    """How each form that may be measured is decided, by name."""
-    settings, rules = prepared.recipe.weights, prepared.target.blocks
-    if settings.form == "dq" or (rules is None and settings.form == "auto"):
-        return {"int8-weights": lambda config: decide_dequantized(prepared.model, config)}
-    if rules is None:
+def select_weights_of(prepared: Prepared) -> Selection:
+    """What weight-only INT8 quantizes in its first form."""
+    return _select(prepared, next(iter(_forms(prepared).values())))
+
+
+def _forms(prepared: Prepared) -> dict[str, _Form]:
+    """Each form that may be measured, by name."""
+    settings, rules, model = prepared.recipe.weights, prepared.target.blocks, prepared.model
+    wanted = settings.form
+    if wanted == "dq":
+        return {"int8-weights, dq": _Form(blocks=False, decide=partial(decide_per_channel, model))}
+    if wanted == "blocks" and rules is None:
         code, text = "usage.no_kernel", f"{prepared.target.name} has no kernel for blocks"
-        raise UsageError(code, text, where="weights.form", remedy='Write form = "dq".')
-    level = settings.accuracy_level or rules.accuracy_levels[0]
-    return _block_forms(prepared, forms(rules, settings.block_size, level))
+        raise UsageError(code, text, where="weights.form", remedy='Write form = "folded".')
+    found = {}
+    if wanted != "folded" and rules is not None:
+        level = settings.accuracy_level or rules.accuracy_levels[0]
+        found = _block_forms(prepared, forms(rules, settings.block_size, level))
+    if wanted == "folded" or (wanted == "auto" and settings.block_size is None):
+        decide = partial(decide_per_channel, model, folded=True)
+        found["int8-weights, folded"] = _Form(blocks=False, decide=decide)
+    return found
 
 
 def _exact_options(task: Task) -> dict[str, Decided]:
     """The forms of the most accurate level, where the recipe leaves the level open."""
     prepared = task.prepared
     settings, rules = prepared.recipe.weights, prepared.target.blocks
-    if rules is None or settings.form == "dq" or settings.accuracy_level is not None:
+    open_form = settings.form in ("auto", "blocks") and settings.accuracy_level is None
+    if rules is None or not open_form:
         return {}
     wanted = forms(rules, settings.block_size, rules.accuracy_levels[-1])
     return _all_decided(task, _block_forms(prepared, wanted))
 
 
-def _block_forms(prepared: Prepared, wanted: tuple[BlockForm, ...]) -> dict[str, _Decide]:
-    def decide_as(form: BlockForm) -> _Decide:
-        return lambda config: decide_blocks(prepared.model, config, form)
+def _block_forms(prepared: Prepared, wanted: tuple[BlockForm, ...]) -> dict[str, _Form]:
+    def decide_as(form: BlockForm) -> _Form:
+        return _Form(blocks=True, decide=lambda config: decide_blocks(prepared.model, config, form))
 
     return {f"int8-weights, {form.label}": decide_as(form) for form in wanted}
 
@@ -109,35 +134,29 @@ def _plans(options: dict[str, Decided]) -> dict[str, Plan]:
     return {name: option.plan for name, option in options.items()}
 
 
-def select_weights_of(prepared: Prepared, kept: Mapping[str, str] = _NOTHING) -> Selection:
-    """What weight-only INT8 quantizes in the form that the recipe asks for.
-
-    Args:
-        prepared: The model.
-        kept: Sites that stay float beside those of the recipe, with the reason.
-    """
-    wanted = prepared.recipe.weights.form
-    blocks = wanted != "dq" and prepared.target.blocks is not None
-    form: Literal["blocks", "dq"] = "blocks" if blocks else "dq"
+def _select(prepared: Prepared, form: _Form, kept: Mapping[str, str] = _NOTHING) -> Selection:
     model, sites, target = prepared.model, prepared.sites, prepared.target
-    return prepared.sound(lambda k: select_weights(model, sites, target, k, form=form), kept)
+    return prepared.sound(
+        lambda both: select_weights(model, sites, target, both, blocks=form.blocks), kept
+    )
 
 
-def _all_decided(task: Task, wanted: Mapping[str, _Decide]) -> dict[str, Decided]:
+def _all_decided(task: Task, wanted: Mapping[str, _Form]) -> dict[str, Decided]:
     found = {}
-    for name, decide in wanted.items():
-        selection, fields = _guarded(task.prepared, task.data, task.report, decide)
+    for name, form in wanted.items():
+        selection, fields = _guarded(task.prepared, task.data, task.report, form)
         found[name] = decided(task, task.prepared, selection, "int8-weights", fields)
     return found
 
 
 def _guarded(
-    prepared: Prepared, data: DataSource | None, report: Report, decide: _Decide
+    prepared: Prepared, data: DataSource | None, report: Report, form: _Form
 ) -> tuple[Selection, dict[str, Any]]:
     """What one form quantizes, and the fields of its plan; what it would ruin stays float."""
-    wanted = selection = select_weights_of(prepared)
-    fields = decide(_config(prepared, selection))
-    requests = alone_requests(prepared.model, _config(prepared, selection), fields)
+    wanted = selection = _select(prepared, form)
+    config = _config(prepared, selection)
+    fields = form.decide(config)
+    requests = alone_requests(prepared.model, config, fields)
     if data is None or not requests:
         return selection, fields
     observe = Observer(prepared, data, report)
@@ -149,9 +168,9 @@ def _guarded(
     # NaN and Inf pass through float activations as they are; an error beside them says nothing.
     kept = {name: why_ruined(db) for name, db in ruined.items() if not math.isnan(db)}
     if kept:
-        selection = select_weights_of(prepared, kept)
-        fields = decide(_config(prepared, selection))
-        fields["warnings"] = kept_float(wanted, selection)
+        selection = _select(prepared, form, kept)
+        fields = form.decide(_config(prepared, selection))
+        fields["warnings"] = (*fields.get("warnings", ()), *kept_float(wanted, selection))
     return selection, fields
 
 

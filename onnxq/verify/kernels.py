@@ -37,6 +37,8 @@ class KernelReport:
             are for.
         mac_share: Share of the multiply-accumulates of all sites that run in integer kernels; None
             where they are not known.
+        planned_folded: Weights that are integers in the file and made float when it is loaded.
+        folded: How many of them really are, and not at each inference.
         without_kernel: Sites whose activations have integers, such as uint16, that the provider has
             no kernel for: they are quantized, and run in float.
     """
@@ -50,6 +52,8 @@ class KernelReport:
     conversions: int
     behind: Mapping[str, int]
     mac_share: float | None
+    planned_folded: int = 0
+    folded: int = 0
     without_kernel: tuple[str, ...] = ()
 
 
@@ -73,17 +77,22 @@ def report_kernels(
     blocks = {entry.node for entry in plan.blocks}
     in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
     missed = [name for name in weights if name not in found]
+    stored = {f"{entry.initializer}_quantized" for entry in plan.weights if entry.folded}
+    # What was computed at load is no node any more.
+    computed = stored & {name for node in nodes for name in node.inputs}
     total = sum(macs.values())
     return KernelReport(
         planned=len(weights),
         integer=len(found),
         by_op=tally(nodes).by_op,
-        missed=(*missed, *sorted(blocks - in_blocks)),
+        missed=(*missed, *sorted(blocks - in_blocks), *sorted(computed)),
         planned_blocks=len(blocks),
         blocks=len(in_blocks),
         conversions=sum(node.op in _CONVERSIONS for node in nodes),
         behind=_behind(nodes),
         mac_share=sum(macs.get(name, 0) for name in found) / total if total else None,
+        planned_folded=len(stored),
+        folded=len(stored - computed),
         without_kernel=without_kernel,
     )
 

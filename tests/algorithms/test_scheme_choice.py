@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,23 @@ def test_the_form_is_the_most_accurate_that_is_not_slower() -> None:
     assert choose_form(slow, None).name == "128"
     assert choose_form(slow, 28.0).name == "64"
     assert choose_form(slow, 90.0).name == "64"
+
+
+def test_a_form_that_is_small_in_memory_too_is_preferred() -> None:
+    folded = replace(trial("folded", 28.0, 1.0), folded=True)
+    assert choose_form([trial("128", 27.0, 1.1), folded], None).name == "128"
+    assert choose_form([trial("128", 27.0, 0.9), folded], None).name == "folded"
+    assert choose_form([trial("128", 27.0, 1.1), folded], 27.5).name == "folded"
+    few = replace(trial("128", 27.0, 1.1), bytes=2000)
+    assert choose_form([few, folded], None).name == "folded"
+
+
+def test_what_failed_is_never_taken() -> None:
+    failed = replace(trial("int8", None, None), failed="no kernel")
+    assert choose_scheme([failed, trial("int8-dynamic", 12.0, 1.2)], None)[0] is not failed
+    assert choose_scheme([failed, trial("int8-dynamic", 12.0, 1.2)], 20.0)[0] is not failed
+    assert choose_scheme([failed], None)[0] is None
+    assert choose_form([failed, trial("64", 12.0, 0.5)], None).name == "64"
 
 
 numbers = st.floats(-20, 90)

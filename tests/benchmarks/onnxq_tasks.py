@@ -24,6 +24,7 @@ def quantize(
     method: CalibrationMethod = "auto",
     scheme: Scheme = "int8",
     block_size: Literal[16, 32, 64, 128, 256] | None = None,
+    form: Literal["auto", "blocks", "folded", "dq"] = "auto",
 ) -> dict[str, Any]:
     """Quantize with onnxq: all of ``data`` calibrates, the result is checked on ``evaluation``.
 
@@ -38,7 +39,7 @@ def quantize(
         recipe=Recipe(
             scheme=scheme,
             calibration=CalibrationSettings(method=method),
-            weights=WeightSettings(block_size=block_size),
+            weights=WeightSettings(form=form, block_size=block_size),
         ),
         options=RunOptions(eval_data=evaluation, timing=None),
     )

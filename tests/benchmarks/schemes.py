@@ -6,9 +6,10 @@ Run from the repository root::
 
 NAME is a model of ``models/`` (default: minilm). Every model is quantized in a process of its own:
 static, dynamic with data (which evens out channels) and without, weights alone with each block
-size, and the peer's dynamic quantization per channel. All are compared with the float model on the
-same evaluation samples and timed in one run, each alone in its process, in alternation; columns as
-in ``peers``, "onnxq x faster" being that of dynamic INT8 with data over the row.
+size and folded at load, and the peer's dynamic quantization per channel. All are compared with the
+float model on the same evaluation samples and timed in one run, each alone in its process, in
+alternation; columns as in ``peers``, "onnxq x faster" being that of dynamic INT8 with data over the
+row.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def settings(work: Workload) -> Mapping[str, dict[str, Any]]:
             }
             for size in sizes
         },
+        "onnxq weights, folded": {"scheme": "int8-weights", "data": None, "form": "folded"},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from onnxq.algorithms.static_int8 import StaticInt8
 from onnxq.algorithms.weights_int8 import (
     BlockForm,
     decide_blocks,
-    decide_dequantized,
+    decide_per_channel,
     select_weights,
 )
 from onnxq.graph.io import to_bytes
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.algorithms.selection import Selection
-    from onnxq.plan import Decision, Plan
+    from onnxq.plan import Plan
 
 CPU = load_target("cpu")
 BLOCK_16 = BlockForm(16, 4)
@@ -63,12 +63,14 @@ def dynamic(model: ir.Model) -> Plan:
     return assemble(LABELS, selection, "int8-dynamic", decide_dynamic(model, config(selection)))
 
 
-def weights(model: ir.Model, form: Literal["blocks", "dq"], block: BlockForm = BLOCK_16) -> Plan:
-    selection = select_weights(model, find_sites(model), CPU, {}, form=form)
+def weights(model: ir.Model, form: str, block: BlockForm = BLOCK_16) -> Plan:
+    selection = select_weights(model, find_sites(model), CPU, {}, blocks=form == "blocks")
     found = config(selection)
-    fields = decide_blocks(model, found, block) if form == "blocks" else None
-    called: Decision = "int8-weights"
-    return assemble(LABELS, selection, called, fields or decide_dequantized(model, found))
+    if form == "blocks":
+        fields = decide_blocks(model, found, block)
+    else:
+        fields = decide_per_channel(model, found, folded=form == "folded")
+    return assemble(LABELS, selection, "int8-weights", fields)
 
 
 def at_run_time(x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -156,7 +158,7 @@ def test_dynamic_weights_with_one_scale_for_the_tensor(text: str) -> None:
 
 def test_a_rule_that_blocks_cannot_keep_is_named() -> None:
     model = normalized(MATMUL.replace("K", "32"), w=normal(0, 32, 6))
-    found = select_weights(model, find_sites(model), CPU, {}, form="blocks")
+    found = select_weights(model, find_sites(model), CPU, {}, blocks=True)
     (site,) = found.chosen
     assert decide_blocks(model, config(found), BLOCK_16)["warnings"] == ()
     ruled = replace(config(found), outcomes={site.name: RuleOutcome(weight=WeightOverride(bits=7))})
@@ -180,13 +182,10 @@ def test_products_that_read_one_activation_share_its_quantizer() -> None:
     assert ops(quantized).count("MatMulIntegerToFloat") == 2
 
 
-@pytest.mark.parametrize("scheme", ["int8-dynamic", "blocks", "dq"])
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "blocks", "folded", "dq"])
 def test_weights_inside_bodies_are_quantized_where_nothing_has_to_be_observed(scheme: str) -> None:
     model = normalized(BODY, w=normal(0, 16, 6), v=normal(1, 16, 6))
-    if scheme == "int8-dynamic":
-        plan = dynamic(model)
-    else:
-        plan = weights(model, "blocks" if scheme == "blocks" else "dq")
+    plan = dynamic(model) if scheme == "int8-dynamic" else weights(model, scheme)
     assert {site.decision for site in plan.sites} == {plan.sites[0].decision} != {"float"}
     quantized = execute(plan, model)
     names = set(quantized.graph.initializers)
@@ -264,19 +263,42 @@ def test_an_input_of_one_dimension_is_declined() -> None:
     assert "1 dimension" in site.reason
 
 
-def test_dequantized_weights_are_those_of_the_plan() -> None:
+@pytest.mark.parametrize("form", ["dq", "folded"])
+def test_weights_per_channel_are_those_of_the_plan(form: str) -> None:
     w = normal(0, 16, 6)
     model = normalized(MATMUL.replace("K", "16"), w=w)
-    plan = weights(model, "dq")
+    plan = weights(model, form)
     x = normal(2, 3, 5, 16)
     close(run(execute(plan, model), {"x": x})[0], x.astype(float) @ per_channel(plan, "w", w, 1))
+
+
+@pytest.mark.parametrize(("op", "shape"), [("Conv", (6, 4, 3)), ("Conv<group = 2>", (6, 2, 3, 3))])
+def test_folded_weights_cost_nothing_once_the_model_is_loaded(
+    op: str, shape: tuple[int, ...]
+) -> None:
+    space = (8,) * (len(shape) - 2)
+    dims, out = (", ".join([size] * len(space)) for size in ("8", "6"))
+    text = f"g (float[N, 4, {dims}] x) => (float[N, 6, {out}] y) {{ y = {op}(x, w) }}"
+    w = normal(0, *shape)
+    model = normalized(text, w=w)
+    plan = weights(model, "folded")
+    quantized = execute(plan, model)
+    stored = [v for v in quantized.graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    assert [tuple(v.shape or ()) for v in stored] == [shape]
+    assert not {"Cast", "Mul", "DequantizeLinear"} & set(ops(quantized))
+    feeds = {"x": normal(2, 3, 4, *space)}
+    expected = run(model, feeds)[0]
+    for level in ("none", "all"):
+        found = run(quantized, feeds, level)[0]
+        assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_a_weight_that_two_sites_read_is_stored_once() -> None:
     text = SIBLINGS.replace("v)", "w)")
     text = text.replace("z = MatMul(x, w)", "n = Neg(x) z = MatMul(n, w)")
     model = normalized(text, w=normal(0, 16, 6))
-    for plan in (dynamic(model), weights(model, "blocks"), weights(model, "dq")):
+    forms = [weights(model, form) for form in ("blocks", "folded", "dq")]
+    for plan in (dynamic(model), *forms):
         quantized = execute(plan, model)
         integers = [
             value

@@ -81,6 +81,29 @@ def test_a_scheme_whose_model_does_not_load_is_left_out_and_named(
     assert "int8 (failed: no kernel for it)" in result.scheme_reason
 
 
+@pytest.mark.parametrize(("speed", "form"), [(1.1, "block"), (0.8, "folded")])
+def test_weights_alone_are_folded_where_no_kernel_is_as_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float, form: str
+) -> None:
+    def given(_: object, paths: Mapping[str, Path], __: object) -> dict[str, float]:
+        return {name: 1.0 if name.endswith("folded") else speed for name in paths}
+
+    monkeypatch.setattr(contest, "_ratios", given)
+    # Weights that are most of the file, in blocks too.
+    constants = {"w": normal(20, 256, 256), "v": normal(21, 256, 256)}
+    model = write(tmp_path / "m.onnx", TEXT.replace("64", "256"), **constants)
+    samples = [{"x": normal(seed, 4, 256)} for seed in range(10)]
+    recipe = Recipe(version=1, scheme="int8-weights")
+    found = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=BRIEF)
+    assert found.scheme_reason.startswith("asked for; measured int8-weights, block")
+    assert any(entry.folded for entry in found.plan.weights) == (form == "folded")
+    assert bool(found.plan.blocks) == (form == "block")
+    assert found.verification is not None
+    kernels = found.verification.kernels
+    assert kernels.missed == ()
+    assert kernels.folded == kernels.planned_folded == (2 if form == "folded" else 0)
+
+
 def test_a_bound_is_reached_by_another_scheme_than_the_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
