@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxq.errors import InternalError
+from onnxq.garbage import paced_collection
 from onnxq.graph.deduplicate import DeduplicatePass
 from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone, sort_nodes
 from onnxq.graph.fold_affine import FoldAffinePass
@@ -71,6 +72,11 @@ def normalize(model: ir.Model, *, widens: Collection[str] = ()) -> NormalizeResu
         ModelError: If the graph has a cycle.
         InternalError: If an input or output would have changed.
     """
+    with paced_collection(sum(1 for _ in all_nodes(model))):
+        return _normalized(model, widens)
+
+
+def _normalized(model: ir.Model, widens: Collection[str]) -> NormalizeResult:
     notes: list[str] = []
     work = clone(model)
     notes += _modernize(work)

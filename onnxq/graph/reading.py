@@ -8,27 +8,23 @@ that reads only what is made and has no cycle.
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import onnx
 import onnx_ir as ir
 
 from onnxq.errors import ModelError
 from onnxq.files import open_regular
+from onnxq.garbage import no_collection
 from onnxq.graph import limits, wire
 from onnxq.graph.checks import check_proto
 from onnxq.graph.edit import all_nodes, sort_nodes
 from onnxq.graph.external import check_checksums, external_files, secure_external_data
 from onnxq.graph.skeleton import without_weights
 from onnxq.graph.stored_tensors import shortened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _AGAIN = "copy or export the model again"
 
@@ -47,7 +43,7 @@ def load(path: str | Path) -> ir.Model:
     """
     # An absolute folder, because onnx_ir checks no location against an empty one.
     file = Path(path).absolute()
-    with _no_garbage():
+    with no_collection():
         try:
             with open_regular(file) as handle:
                 proto = _read(handle, file)
@@ -72,21 +68,6 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Leave the collector out: building makes objects without end and no garbage to look for.
-
-    It would visit them over and over, which doubles the time of a large graph.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(handle: BinaryIO, file: Path) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxq.errors import OnnxqError
+from onnxq.garbage import paced_collection
 from onnxq.passes.absorb_activations import AbsorbActivations
 from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.keep_apart import KeepApart
@@ -32,24 +33,26 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
     Raises:
         PlanError: The plan names what the model does not have, or lacks an array.
     """
-    sequence = ir.passes.Sequential(
-        ScaleChannels(plan.scalings, plan.arrays),
-        AbsorbActivations(plan),
-        QuantizeEmbeddings(plan),
-        QuantizeDynamic(plan),
-        QuantizeRecurrent(plan),
-        PackBlocks(plan),
-        QuantizeBiases(plan),
-        QuantizeConstants(plan),
-        QuantizeWeights(plan),
-        InsertQDQ(plan),
-        KeepApart(plan),
-        RestoreLayout(),
-        *((ToQOperator(plan),) if plan.format == "qoperator" else ()),
-        Stamp(plan),
+    steps: tuple[tuple[object, ir.passes.PassBase], ...] = (
+        (plan.scalings, ScaleChannels(plan.scalings, plan.arrays)),
+        (plan.absorbed, AbsorbActivations(plan)),
+        (plan.embeddings, QuantizeEmbeddings(plan)),
+        (plan.dynamic, QuantizeDynamic(plan)),
+        (plan.recurrent, QuantizeRecurrent(plan)),
+        (plan.blocks, PackBlocks(plan)),
+        (plan.biases, QuantizeBiases(plan)),
+        (plan.constants, QuantizeConstants(plan)),
+        (plan.weights, QuantizeWeights(plan)),
+        (plan.activations, InsertQDQ(plan)),
+        (plan.kept_apart, KeepApart(plan)),
+        (True, RestoreLayout()),
+        (plan.format == "qoperator", ToQOperator(plan)),
+        (True, Stamp(plan)),
     )
+    sequence = ir.passes.Sequential(*(step for entries, step in steps if entries))
     try:
-        return sequence(model.clone()).model
+        with paced_collection(len(model.graph)):
+            return sequence(model.clone()).model
     except ir.passes.PassError as error:
         refusal = _refusal(error)
         if refusal is None:

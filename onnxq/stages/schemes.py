@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.scheme_choice import choose_scheme
 from onnxq.errors import UsageError
+from onnxq.garbage import paced_collection
 from onnxq.stages.calibrate import calibrate
 from onnxq.stages.contest import compete
 from onnxq.stages.dynamic import dynamic, select_dynamic_of
@@ -38,15 +39,9 @@ def decide_plan(task: Task) -> Decided:
     Raises:
         UsageError: The scheme needs data and there is none, or the target cannot run it.
     """
-    match task.prepared.recipe.scheme:
-        case "int8":
-            return static(task)
-        case "int8-dynamic":
-            return dynamic(task)
-        case "int8-weights":
-            return weights(task)
-        case _:
-            return auto(task)
+    schemes = {"int8": static, "int8-dynamic": dynamic, "int8-weights": weights, "auto": auto}
+    with paced_collection(len(task.prepared.model.graph)):
+        return schemes[task.prepared.recipe.scheme](task)
 
 
 def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
