@@ -96,10 +96,14 @@ class Prepared:
         return StaticInt8(selection, self._activation(), weight, calibration, self.outcomes)
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
-        """The notes, and what the machine forbids of the weights in a scheme's integer products."""
+        """The notes, what the machine forbids of a scheme's weights, and what is not heeded."""
+        notes = list(self.notes)
         reason = _weight_scheme(self.target, self.recipe).reason
-        multiplies = scheme in ("int8", "int8-dynamic")
-        return (*self.notes, reason) if multiplies and reason else self.notes
+        if scheme in ("int8", "int8-dynamic") and reason:
+            notes.append(reason)
+        if self.recipe.format == "qoperator" and scheme in ("int8-dynamic", "int8-weights"):
+            notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
+        return tuple(notes)
 
     def labels(self, scheme: str, *, independent: bool) -> PlanLabels:
         """What a plan of this scheme says of itself.

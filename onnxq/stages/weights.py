@@ -84,13 +84,18 @@ def weight_options(task: Task) -> dict[str, Decided]:
 
 
 def select_guarded(prepared: Prepared, data: DataSource, report: Report) -> Selection:
-    """What weight-only INT8 quantizes in its first form after a look at the data."""
-    return _guarded(prepared, data, report, next(iter(_forms(prepared).values())))[0]
+    """What weight-only INT8 quantizes in its widest form after a look at the data."""
+    return _guarded(prepared, data, report, _widest(prepared))[0]
 
 
 def select_weights_of(prepared: Prepared) -> Selection:
-    """What weight-only INT8 quantizes in its first form."""
-    return _select(prepared, next(iter(_forms(prepared).values())))
+    """What weight-only INT8 quantizes in its widest form."""
+    return _select(prepared, _widest(prepared))
+
+
+def _widest(prepared: Prepared) -> _Form:
+    """Of the forms that may be measured the one that takes most operators."""
+    return min(_forms(prepared).values(), key=lambda form: form.blocks)
 
 
 def _forms(prepared: Prepared) -> dict[str, _Form]:

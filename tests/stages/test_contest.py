@@ -9,6 +9,7 @@ import pytest
 from onnxq.errors import ModelError
 from onnxq.pipeline import QuantizeResult, RunOptions, quantize
 from onnxq.recipe import Recipe
+from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import contest
@@ -102,6 +103,18 @@ def test_weights_alone_are_folded_where_no_kernel_is_as_fast(
     kernels = found.verification.kernels
     assert kernels.missed == ()
     assert kernels.folded == kernels.planned_folded == (2 if form == "folded" else 0)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-dynamic", "int8-weights"])
+def test_what_a_scheme_leaves_unheeded_is_said(tmp_path: Path, scheme: str) -> None:
+    model = write(tmp_path / "m.onnx", TEXT, w=normal(20, 64, 64), v=normal(21, 64, 64))
+    recipe = Recipe.model_validate({"scheme": scheme, "format": "qoperator"})
+    options = RunOptions(timing=None)
+    found = quantize(model, SAMPLES, tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert any('format = "qoperator"' in text for text in found.warnings) == (scheme != "int8")
+    machine = inspect_machine()
+    narrow = scheme != "int8-weights" and machine.x86 and not machine.vnni
+    assert any("7 bits" in text for text in found.warnings) == narrow
 
 
 def test_a_bound_is_reached_by_another_scheme_than_the_fastest(
