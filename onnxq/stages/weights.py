@@ -62,10 +62,12 @@ def weights(task: Task) -> Decided:
     """
     options = weight_options(task)
     found = {name: option for name, option in options.items() if option.selection.chosen}
-    first = next(iter((found or options).values()))
+    if not found:
+        # The widest form comes last.
+        return list(options.values())[-1]
     fixed = len(options) == 1 and task.min_sqnr is None
-    if fixed or not found or task.samples is None:
-        return first
+    if fixed or task.samples is None:
+        return next(iter(found.values()))
     samples, bound = task.samples, task.min_sqnr
     trials = compete(task, _plans(found), samples)
     best = choose_form(trials, bound)
