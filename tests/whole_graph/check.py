@@ -58,7 +58,8 @@ _SLACK_DB: Final = 0.5
 
 _CLOSE_DB: Final = 60.0
 
-_STEPS: Final = frozenset({"Ceil", "Floor", "Mod", "Round", "Sign"})
+_STEPS: Final = frozenset({"Ceil", "Floor", "If", "Mod", "Round", "Sign"})
+"""What makes a jump of a rounding error; an If, where its condition is a sum near zero."""
 
 _LEVELS: Final[tuple[Optimization, ...]] = ("none", "basic", "all")
 
@@ -232,7 +233,7 @@ def _compare(
 
 
 def _is_smooth(path: Path) -> bool:
-    """Whether no step is in a model, which makes a jump of a rounding error."""
+    """Whether no step is in a model."""
     model = onnx.load(path)
     nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
     return not any(node.op_type in _STEPS for node in nodes)
