@@ -8,7 +8,7 @@ FASHION := calibration_data/fashion_mnist
 
 demo: $(VENV)/.installed
 	@mkdir -p build
-	$(BIN)/onnxq quantize models/fashion_resnet/fashion_resnet.onnx -o build/fashion_resnet.int8.onnx \
+	$(BIN)/onnxq quantize models/fashion_resnet/fashion_resnet.onnx -o build/fashion_resnet.int8.onnx --scheme int8 \
 		--data $(FASHION)/calibration.npy --eval-data $(FASHION)/test.npy \
 		--labels $(FASHION)/test_labels.npy
 	$(BIN)/onnxq compare models/fashion_resnet/fashion_resnet.onnx build/fashion_resnet.int8.onnx \
