@@ -20,6 +20,11 @@ programs), ``message`` (what is wrong), ``where`` (the file, node, tensor or sam
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 from typing import ClassVar
 
 
@@ -89,3 +94,8 @@ class InternalError(OnnxqError):
     """A fault of onnxq itself."""
 
     exit_status = 3
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first ``most`` names for a sentence, and dots if there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -17,7 +17,7 @@ from onnxq.algorithms.constants import constant_params, formed
 from onnxq.algorithms.lookup_tables import embeddings
 from onnxq.algorithms.view import clip_bounds
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.errors import InternalError
+from onnxq.errors import InternalError, listed
 from onnxq.graph.edit import (
     constant_array,
     consumers,
@@ -214,7 +214,7 @@ class _Builder:
         quantized = {site.name for site in sites}
         floating = [reader for reader in sites[0].readers if reader not in quantized]
         if floating:
-            named = ", ".join(floating[:_NAMED]) + (", ..." if len(floating) > _NAMED else "")
+            named = listed(floating, _NAMED)
             self.warnings.append(
                 f"{name}: stored twice, as integers and float, because {named} "
                 "reads it and stays float"

@@ -17,6 +17,7 @@ from onnxq.algorithms.lookup_tables import embeddings
 from onnxq.algorithms.selection import Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import OutputError, QuantizedInput
+from onnxq.errors import listed
 from onnxq.graph.edit import all_nodes_by_name, constant_array, node_by_name, value_by_name
 from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.schemes import PerAxis, QParams
@@ -120,7 +121,7 @@ def _rules_not_kept(config: StaticInt8) -> tuple[str, ...]:
     names = [name for name, outcome in outcomes if outcome is not None and outcome.weight]
     if not names:
         return ()
-    named = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    named = listed(names, _NAMED)
     return (f"{named}: a rule says how its weight is stored; blocks have 8 bits and own scales",)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
+from onnxq.errors import listed
 from onnxq.graph.edit import constant_tensor, remove_if_unread
 from onnxq.graph.opset import MICROSOFT
 from onnxq.passes.base import Editor, PlanPass
@@ -73,7 +74,7 @@ def kept_in_pairs(model: ir.Model) -> tuple[str, ...]:
         if _REASON in node.meta:
             found.setdefault((node.op_type, node.meta[_REASON]), []).append(node.name or "")
     return tuple(
-        f"{len(names)} {op} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) "
+        f"{len(names)} {op} ({listed(names, 3)}) "
         f"stay between DequantizeLinear and QuantizeLinear: {reason}"
         for (op, reason), names in found.items()
     )
