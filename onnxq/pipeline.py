@@ -36,10 +36,12 @@ from onnxq.stages.schemes import decide_plan, guarded_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
-from onnxq.verify.verification import Report, Verification, verify
+from onnxq.verify.verification import Evidence, Report, Verification, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import onnx_ir as ir
 
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Decision
@@ -206,30 +208,21 @@ def quantize(
     )
     if not found.selection.chosen:
         return _unchanged(prepared, found, output, options)
-    plan = found.plan
-    evidence = samples.evidence(macs, recipe.target, options.timing)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
-    quantized = execute(plan, written)
-    with staging(output) as staged:
-        save(quantized, staged)
-        verification = verify(source, staged, plan, evidence, options.report)
-        missed = judge.missed_bound(verification, options.min_sqnr)
-        kept = not missed or options.allow_miss
-        if kept and options.plan_out is not None:
-            save_plan(plan, options.plan_out)
-        if kept:
-            publish(staged, output)
+    quantized = execute(found.plan, written)
+    evidence = samples.evidence(macs, recipe.target, options.timing)
+    verification, missed = _publish_verified(quantized, source, output, found, evidence, options)
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
-    planned = (*prepared.notes_for(plan.scheme), *plan.warnings, *kept_in_pairs(quantized))
+    planned = (*prepared.notes_for(found.plan.scheme), *found.plan.warnings)
     return QuantizeResult(
-        output=output if kept else None,
-        scheme=plan.scheme,
+        output=None if missed and not options.allow_miss else output,
+        scheme=found.plan.scheme,
         scheme_reason=found.reason,
         target=recipe.target,
-        plan=plan,
+        plan=found.plan,
         verification=verification,
         calibration=found.run,
-        warnings=(*planned, *judged),
+        warnings=(*planned, *kept_in_pairs(quantized), *judged),
         trials=found.trials,
         missed=missed,
     )
@@ -340,6 +333,30 @@ def inspect(
 def _with_target(recipe: Recipe | None, target: str | None) -> Recipe:
     recipe = recipe or Recipe()
     return recipe if target is None else recipe.model_copy(update={"target": target})
+
+
+def _publish_verified(
+    quantized: ir.Model,
+    source: Path,
+    output: Path,
+    found: Decided,
+    evidence: Evidence,
+    options: RunOptions,
+) -> tuple[Verification, str]:
+    """Write a model where nobody sees it, verify it, and put it in place if it may be handed over.
+
+    Returns:
+        What was measured, and the bound that was missed; empty if none was.
+    """
+    with staging(output) as staged:
+        save(quantized, staged)
+        verification = verify(source, staged, found.plan, evidence, options.report)
+        missed = judge.missed_bound(verification, options.min_sqnr)
+        if not missed or options.allow_miss:
+            if options.plan_out is not None:
+                save_plan(found.plan, options.plan_out)
+            publish(staged, output)
+    return verification, missed
 
 
 def _unchanged(

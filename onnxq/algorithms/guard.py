@@ -9,6 +9,7 @@ weight among useful ones, a bias that widens the scale, activations of very diff
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from onnxq.graph.edit import constant_array, value_by_name
@@ -65,6 +66,17 @@ def barred_inputs(sites: Sequence[Site], stats: Stats) -> dict[str, str]:
     return found
 
 
+def unseen_beside_damage(sites: Sequence[Site]) -> dict[str, str]:
+    """The sites in bodies of a model with NaN or Inf in its weights, with the reason.
+
+    What reaches a body is not observed, and an Inf there would become NaN (:func:`why_ruined`).
+    """
+    if all(site.finite for site in sites):
+        return {}
+    why = "weights of the model hold NaN or Inf, and what reaches {} is not observed"
+    return {site.name: why.format(site.place) for site in sites if site.activation and site.place}
+
+
 def too_small(model: ir.Model, selection: Selection) -> dict[str, str]:
     """The sites whose weights are below every scale, with the reason."""
     values = value_by_name(model.graph)
@@ -97,7 +109,14 @@ def ruined_sites(requests: Sequence[OutputError], stats: Stats) -> dict[str, flo
 
 
 def why_ruined(sqnr: float) -> str:
-    """Why such a site stays float."""
+    """Why such a site stays float.
+
+    Without a number the float output has NaN or Inf in it. There is nothing to measure then; and an
+    Inf times a weight that rounds to zero, or rounded to an integer itself, is NaN, where float has
+    an Inf that a Tanh or a Clip makes finite again.
+    """
+    if math.isnan(sqnr):
+        return "NaN or infinite values were seen in its output, so that its error is unknown"
     return (
         f"quantizing would ruin it: alone quantized, its output would have {sqnr:.1f} dB, "
         f"less than {LEAST_SITE_DB:g} dB"

@@ -248,7 +248,7 @@ def observed_dtypes(
     probe = ProbeGraph(model)
     for name in tensors:
         probe.fetch(name)
-    with open_model(probe.pruned()) as session:
+    with open_model(probe.pruned(), "none") as session:
         return {spec.name: spec.dtype for spec in session.outputs}
 
 
@@ -261,7 +261,7 @@ def observed_shapes(
         return {}
     probe = ProbeGraph(model)
     outputs = [probe.shape(name) for name in tensors]
-    with open_model(probe.pruned()) as session:
+    with open_model(probe.pruned(), "none") as session:
         shapes = session.run(sample.feeds, outputs)
     return {
         name: tuple(int(dim) for dim in shape) for name, shape in zip(tensors, shapes, strict=True)

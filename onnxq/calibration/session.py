@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from onnxq.graph.io import save, to_bytes, weight_bytes
-from onnxq.runtime.session import Session, SessionSettings, open_session
+from onnxq.runtime.session import Optimization, Session, SessionSettings, open_session
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 _IN_MEMORY = 3 << 29
 """Bytes of weights up to which a probe is opened from memory; a message ends at 2 GiB."""
 
-# Spinning threads of the session would steal the cores from the counting in between.
-_SETTINGS = SessionSettings(spinning=False)
-
 
 @contextmanager
-def open_model(model: ir.Model) -> Iterator[Session]:
-    """A session of an in-memory model; one too large for a message goes by a private folder."""
+def open_model(model: ir.Model, optimization: Optimization = "all") -> Iterator[Session]:
+    """A session of an in-memory model; one too large for a message goes by a private folder.
+
+    Args:
+        model: The model.
+        optimization: ``none`` loads in a fraction of the time what is run once at most.
+    """
+    # Spinning threads of the session would steal the cores from the counting in between.
+    settings = SessionSettings(optimization=optimization, spinning=False)
     if weight_bytes(model) < _IN_MEMORY:
-        yield open_session(to_bytes(model), _SETTINGS)
+        yield open_session(to_bytes(model), settings)
         return
     with Scratch() as folder:
         path = folder / "probe.onnx"
         save(model, path)
-        yield open_session(path, _SETTINGS)
+        yield open_session(path, settings)

@@ -84,9 +84,26 @@ def sort_nodes(model: ir.Model, where: str = "") -> None:
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     """The nodes of the graph, of its subgraphs and of the model's functions."""
-    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    yield from nodes_below(model.graph)
     for function in model.functions.values():
-        yield from ir.traversal.RecursiveGraphIterator(function)
+        yield from nodes_below(function)
+
+
+def nodes_below(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
+    """The nodes of a graph, those of its subgraphs behind their owner.
+
+    Models are walked often; onnx_ir's own iterator makes two generators for each node.
+    """
+    for node in graph:
+        yield node
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from nodes_below(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for body in attribute.as_graphs():
+                    yield from nodes_below(body)
 
 
 def value_names(model: ir.Model) -> set[str]:
@@ -116,8 +133,7 @@ def node_by_name(graph: ir.Graph) -> dict[str, ir.Node]:
 
 def all_nodes_by_name(model: ir.Model) -> dict[str, ir.Node]:
     """The nodes of the main graph and of all its subgraphs."""
-    every = ir.traversal.RecursiveGraphIterator(model.graph)
-    return {node.name: node for node in every if node.name}
+    return {node.name: node for node in nodes_below(model.graph) if node.name}
 
 
 def consumers(value: ir.Value) -> tuple[tuple[ir.Node, int], ...]:
@@ -178,7 +194,7 @@ def initializer(
         code, text = "graph.name_taken", "an initializer of this name exists"
         raise InternalError(code, text, where=name)
     if isinstance(array, np.ndarray | np.generic):
-        tensor: ir.TensorProtocol = ir.tensor(np.asarray(array), name=name)
+        tensor: ir.TensorProtocol = ir.Tensor(np.asarray(array), name=name)
     else:
         tensor = array
     value = ir.Value(

@@ -125,6 +125,12 @@ def check_unchanged(tensors: Iterable[ir.TensorProtocol]) -> None:
             raise ModelError(code, text, where=str(path), remedy=remedy)
 
 
+def external_locations(proto: onnx.ModelProto) -> frozenset[str]:
+    """The data files that a parsed model names, as it names them."""
+    entries = (entry for tensor in stored_tensors(proto) for entry in tensor.external_data)
+    return frozenset(entry.value for entry in entries if entry.key == "location")
+
+
 def external_files(model: ir.Model) -> frozenset[Path]:
     """The data files that a model's tensors map, links resolved."""
     return frozenset(

@@ -28,6 +28,7 @@ from onnxq.graph.edit import (
     constant_tensor,
     initializer,
     is_overridable,
+    nodes_below,
     remove_if_unread,
     replace_input,
 )
@@ -61,7 +62,7 @@ class FoldAffinePass(ir.passes.InPlacePass):
         """Fold in place, in the graph and its subgraphs."""
         fresh = NameScope(model)
         folded = 0
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(nodes_below(model.graph)):
             conv = _conv_before(node, model)
             if conv is not None:
                 folded += _fold(model, conv, node, fresh)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxq.graph.derived import Converted, Deriver, Reshaped, Step, Transposed
-from onnxq.graph.edit import constant_array, is_overridable, remove_if_unread
+from onnxq.graph.edit import constant_array, is_overridable, nodes_below, remove_if_unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class FoldLayoutPass(ir.passes.InPlacePass):
         derive = Deriver(model)
         sources = [
             source
-            for node in list(ir.traversal.RecursiveGraphIterator(model.graph))
+            for node in list(nodes_below(model.graph))
             if (source := _fold(node, derive)) is not None
         ]
         for source in sources:

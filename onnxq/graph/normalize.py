@@ -26,7 +26,7 @@ from onnx_ir.passes import common
 from onnxq.errors import InternalError
 from onnxq.garbage import paced_collection
 from onnxq.graph.deduplicate import DeduplicatePass
-from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone, sort_nodes
+from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone, nodes_below, sort_nodes
 from onnxq.graph.fold_affine import FoldAffinePass
 from onnxq.graph.fold_constants import FoldConstantsPass
 from onnxq.graph.fold_layout import FoldLayoutPass
@@ -202,7 +202,7 @@ def _unify_constants(model: ir.Model) -> None:
         "value_float": np.float32,
         "value_floats": np.float32,
     }
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_below(model.graph):
         if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
             continue
         name, attribute = next(iter(node.attributes.items()))

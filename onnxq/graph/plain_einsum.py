@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.derived import Deriver, Reshaped, Transposed
-from onnxq.graph.edit import initializer, remove_if_unread
+from onnxq.graph.edit import initializer, nodes_below, remove_if_unread
 from onnxq.graph.insert import put_before, put_behind
 from onnxq.graph.weighted import plain_constant
 
@@ -59,7 +59,7 @@ class PlainEinsumPass(ir.passes.InPlacePass):
         """Rewrite in place, in the graph and its subgraphs; wants the ranks of values."""
         derive = Deriver(model)
         changed = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(nodes_below(model.graph)):
             if node.op_type == "Einsum" and not node.domain and len(node.inputs) == 2:
                 changed |= _rewrite(node, derive)
         return ir.passes.PassResult(model, changed)

@@ -22,6 +22,7 @@ from onnxq.graph.edit import (
     constant_array,
     initializer,
     is_overridable,
+    nodes_below,
     remove_if_unread,
     replace_input,
 )
@@ -39,7 +40,7 @@ class PlainGemmPass(ir.passes.InPlacePass):
         """Rewrite in place, in the graph and its subgraphs."""
         derive = Deriver(model)
         changed = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(nodes_below(model.graph)):
             if node.op_type == "Gemm" and not node.domain:
                 changed |= _rewrite(node, derive)
         return ir.passes.PassResult(model, changed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxq.graph.derived import Deriver, Reshaped
-from onnxq.graph.edit import remove_if_unread
+from onnxq.graph.edit import nodes_below, remove_if_unread
 from onnxq.graph.weighted import plain_constant
 
 
@@ -21,7 +21,7 @@ class PlainMatMulPass(ir.passes.InPlacePass):
         """Rewrite in place, in the graph and its subgraphs; wants the ranks of values."""
         derive = Deriver(model)
         changed = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(nodes_below(model.graph)):
             if node.op_type == "MatMul" and not node.domain:
                 changed |= _rewrite(node, derive)
         return ir.passes.PassResult(model, changed)

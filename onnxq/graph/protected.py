@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
 from onnx_ir.analysis import analyze_implicit_usage
+
+from onnxq.graph.edit import nodes_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import onnx_ir as ir
 
 # Inputs that are lengths, positions or conditions, by operator.
 _STEERING: dict[str, tuple[int, ...]] = {
@@ -119,7 +122,7 @@ def _steering_values(model: ir.Model) -> set[ir.Value]:
 
 
 def _steering_inputs(model: ir.Model) -> Iterator[ir.Value]:
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_below(model.graph):
         if node.domain:
             continue
         for index in _STEERING.get(node.op_type, ()):

@@ -22,7 +22,7 @@ from onnxq.garbage import no_collection
 from onnxq.graph import limits, wire
 from onnxq.graph.checks import check_proto
 from onnxq.graph.edit import all_nodes, sort_nodes
-from onnxq.graph.external import check_checksums, external_files, secure_external_data
+from onnxq.graph.external import check_checksums, external_locations, secure_external_data
 from onnxq.graph.skeleton import without_weights
 from onnxq.graph.stored_tensors import shortened
 
@@ -57,9 +57,12 @@ def load(path: str | Path) -> ir.Model:
 
 
 def file_bytes(path: str | Path) -> int:
-    """Size on disk in bytes: the model file and the data files that it names."""
+    """Size on disk in bytes: a loadable model file and the data files that it names."""
     file = Path(path).absolute()
-    return file.stat().st_size + sum(p.stat().st_size for p in external_files(load(file)))
+    with open_regular(file) as handle:
+        proto = _read(handle, file)
+    data = {(file.parent / name).resolve() for name in external_locations(proto)}
+    return file.stat().st_size + sum(path.stat().st_size for path in data)
 
 
 def reason(error: BaseException) -> str:

@@ -55,6 +55,7 @@ class Site:
             graph.
         candidate: Whether it can be quantized.
         reason: Why not, for people; empty for a candidate.
+        finite: Whether its constants hold no NaN and no Inf, as far as they were looked at.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Site:
     place: str
     candidate: bool
     reason: str
+    finite: bool = True
 
 
 def find_sites(model: ir.Model) -> tuple[Site, ...]:
@@ -100,6 +102,10 @@ class _Constants:
             names = (other.name or other.op_type for other, _ in consumers(value))
             self._readers[value] = tuple(dict.fromkeys(names))
         return self._readers[value]
+
+    def finite(self, node: ir.Node, form: Form) -> bool:
+        """Whether those of its constants that were looked at are finite."""
+        return not any(self._faults.get(value) for value in _constants_of(node, form))
 
     def fault(self, value: ir.Value) -> str:
         """Why its elements cannot be quantized; empty if they are finite."""
@@ -150,6 +156,7 @@ def _site(node: ir.Node, form: Form, place: str, constants: _Constants) -> Site:
         place=place,
         candidate=not reason,
         reason=reason,
+        finite=constants.finite(node, form),
     )
 
 
@@ -163,8 +170,7 @@ def _why_not(node: ir.Node, form: Form, known: _Constants) -> str:
             return f"its weight is {tensor.dtype.name}; onnxq quantizes FLOAT: export it in float32"
     if activation is not None and activation.dtype not in {None, ir.DataType.FLOAT}:
         return f"its input is {activation.dtype.name if activation.dtype else 'unknown'}, not FLOAT"
-    constants = [_input(node, index) for index in (form.weight, *form.more, form.bias)]
-    present = [value for value in constants if value is not None]
+    present = _constants_of(node, form)
     reasons = [_why_not_constant(known.model, value) for value in present]
     reasons += [known.fault(value) for value in present] if not any(reasons) else []
     return next(filter(None, reasons), "")
@@ -223,6 +229,11 @@ def _fault(group: dict[str, Site]) -> str:
         if not group[name].candidate:
             return f"{name!r}, which cannot be quantized"
     return ""
+
+
+def _constants_of(node: ir.Node, form: Form) -> list[ir.Value]:
+    values = (_input(node, index) for index in (form.weight, *form.more, form.bias))
+    return [value for value in values if value is not None]
 
 
 def _input(node: ir.Node, index: int | None) -> ir.Value | None:

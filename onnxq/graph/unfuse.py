@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.graph.derived import Deriver, Scaled, Step, Transposed, stays_normal
-from onnxq.graph.edit import initializer, remove_if_unread
+from onnxq.graph.edit import initializer, nodes_below, remove_if_unread
 from onnxq.graph.insert import put_behind
 from onnxq.graph.opset import MICROSOFT
 from onnxq.graph.weighted import plain_constant
@@ -55,7 +55,7 @@ class UnfusePass(ir.passes.InPlacePass):
         """Replace in place, in the graph and its subgraphs."""
         derive = Deriver(model)
         changed = False
-        for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        for node in list(nodes_below(model.graph)):
             if node.domain != MICROSOFT or plain_constant(node, 1, model) is None:
                 continue
             if node.op_type in {"FusedMatMul", "TransposeMatMul"}:

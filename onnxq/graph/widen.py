@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxq.graph.derived import Converted, Deriver
-from onnxq.graph.edit import remove_if_unread
+from onnxq.graph.edit import nodes_below, remove_if_unread
 from onnxq.graph.shapes import infer_shapes
 from onnxq.graph.tensors import all_tensors
 
@@ -61,7 +61,7 @@ def widened(model: ir.Model, names: Iterable[str]) -> tuple[ir.Model, str]:
 def _types_inside(model: ir.Model) -> set[ir.DataType]:
     kinds = {tensor.dtype for tensor in all_tensors(model)}
     kinds.update(value.dtype for value in model.graph.inputs if value.dtype is not None)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_below(model.graph):
         kinds.update(ir.DataType(code) for _, code in _type_codes(node))
     return kinds
 
@@ -84,7 +84,7 @@ def _why_not(model: ir.Model, narrow: frozenset[ir.DataType]) -> str:
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.dtype in narrow and not isinstance(value.type, ir.TensorType):
             return f"{value.name!r} is a sequence or an optional"
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in nodes_below(model.graph):
         kinds = {attribute.type for attribute in node.attributes.values()}
         typed = {ir.AttributeType.TYPE_PROTO, ir.AttributeType.TYPE_PROTOS} & kinds
         if typed or node.op_type == "BitCast":
@@ -184,7 +184,7 @@ def _wide(kind: ir.TypeProtocol | None) -> ir.TypeProtocol:
 
 
 def _drop_idle_casts(model: ir.Model) -> None:
-    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+    for node in list(nodes_below(model.graph)):
         value = node.inputs[0] if node.op_type == "Cast" and not node.domain else None
         if value is None or node.graph is None or node.outputs[0].is_graph_output():
             continue

@@ -57,6 +57,7 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
     external = weight_bytes(model) > min(external_threshold, PROTOBUF_BYTES - GIBIBYTE // 2)
     data = _data_of(target)
     _check_destination(model, target, [target, data] if external else [target])
+    tensors = tuple(all_tensors(model))
     copy = clone(model)
     # A Constant node's or function's data cannot stay in a file that the new model lies beside.
     replace_attribute_tensors(copy, in_memory)
@@ -71,8 +72,8 @@ def save(model: ir.Model, path: str | Path, *, external_threshold: int = GIBIBYT
                     size_threshold_bytes=_INLINE_BYTES,
                 )
             else:
-                staged.write_bytes(_serialize(copy, str(target)))
-            check_unchanged(all_tensors(model))
+                staged.write_bytes(_serialize(copy, tensors, str(target)))
+            check_unchanged(tensors)
             _move([(_data_of(staged), data)], (staged, target))
     except OSError as error:
         code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
@@ -125,7 +126,8 @@ def to_bytes(model: ir.Model) -> bytes:
     tensors = tuple(all_tensors(model))
     # Tensors in files are replaced, which the model itself must not notice; else no copy is needed.
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    data = _serialize(clone(model) if external else model, model.graph.name or "model")
+    copy = clone(model) if external else model
+    data = _serialize(copy, tensors, model.graph.name or "model")
     check_unchanged(tensors)
     return data
 
@@ -191,13 +193,13 @@ def _check_replaceable(target: Path) -> None:
     raise UsageError(code, f"this is {kind}, a file is wanted", where=str(target), remedy=remedy)
 
 
-def _serialize(copy: ir.Model, where: str) -> bytes:
-    """Serialize a model whose external tensors may be replaced."""
+def _serialize(copy: ir.Model, tensors: Sequence[ir.TensorProtocol], where: str) -> bytes:
+    """Serialize a model of these tensors; external ones may be replaced."""
     too_large = "above 2 GiB, which ONNX does not allow in one file"
     code, remedy = "graph.too_large", "work with the model's path; weights go to an external file"
-    if weight_bytes(copy) > PROTOBUF_BYTES:
+    if sum(tensor.nbytes for tensor in tensors) > PROTOBUF_BYTES:
         raise ModelError(code, too_large, where=where, remedy=remedy)
-    if any(isinstance(tensor, ir.ExternalTensor) for tensor in all_tensors(copy)):
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
         replace_tensors(copy, in_memory)
     try:
         proto = ir.serde.serialize_model(copy)

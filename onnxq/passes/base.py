@@ -177,7 +177,7 @@ def rounded(
 
 def _round(tensor: ir.TensorProtocol, params: QParams, axes: tuple[int, ...]) -> ir.TensorProtocol:
     integers = quantize(tensor.numpy(), params).astype(np.int8)
-    return ir.tensor(np.ascontiguousarray(np.transpose(integers, axes)))
+    return ir.Tensor(np.ascontiguousarray(np.transpose(integers, axes)))
 
 
 def _unknown(kind: str, name: str) -> PlanError:

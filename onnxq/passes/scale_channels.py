@@ -75,7 +75,7 @@ class ScaleChannels(ir.passes.InPlacePass):
 def _times(tensor: ir.TensorProtocol, factor: np.ndarray, axis: int) -> ir.TensorProtocol:
     column = [1] * len(tensor.shape)
     column[axis] = -1
-    return ir.tensor(tensor.numpy() * factor.reshape(column))
+    return ir.Tensor(tensor.numpy() * factor.reshape(column))
 
 
 def _fold(editor: Editor, name: str, factor: np.ndarray) -> None:

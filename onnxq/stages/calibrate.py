@@ -34,7 +34,7 @@ from onnxq.numerics.metrics import sqnr_db
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import plan_digest
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.trial import whole_model_error
+from onnxq.stages.trial import trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,16 +188,16 @@ class Observer:
             return next(iter(options))
         samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
         known = stage.stats.trials
-        errors: dict[str, float] = {}
-        for done, (name, chosen) in enumerate(options.items(), start=1):
-            plan = _plan(stage, config, chosen)
-            key = plan_digest(plan)
-            if key not in known:
-                self.observed += 1
-                known[key] = whole_model_error(stage.prepared.model, plan, samples)
-            errors[name] = known[key]
-            self.report("compare choices", done, len(options))
-        return min(errors, key=lambda name: errors[name])
+        plans = {name: _plan(stage, config, chosen) for name, chosen in options.items()}
+        keys = {name: plan_digest(plan) for name, plan in plans.items()}
+        missing = {keys[name]: plan for name, plan in plans.items() if keys[name] not in known}
+        if missing:
+            self.observed += len(missing)
+            with trials(stage.prepared.model, samples) as error:
+                for done, (key, plan) in enumerate(missing.items(), start=1):
+                    known[key] = error(plan)
+                    self.report("compare choices", done, len(missing))
+        return min(options, key=lambda name: known[keys[name]])
 
 
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:

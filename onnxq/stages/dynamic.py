@@ -20,6 +20,7 @@ from onnxq.algorithms.guard import (
     barred_inputs,
     kept_float,
     ruined_sites,
+    unseen_beside_damage,
     why_ruined,
 )
 from onnxq.calibration.cache import load_cached, store
@@ -71,6 +72,7 @@ def select_dynamic_of(prepared: Prepared, kept: Mapping[str, str] = _NOTHING) ->
         kept: Sites that stay float beside those of the recipe, with the reason.
     """
     model, sites, target = prepared.model, prepared.sites, prepared.target
+    kept = {**unseen_beside_damage(sites), **kept}
     return prepared.sound(lambda both: select_dynamic(model, sites, target, both), kept)
 
 

@@ -1,9 +1,10 @@
-"""Try a plan: the error of the whole quantized model's output against the float model's."""
+"""Try plans: the error of the whole quantized model's output against the float model's."""
 
 from __future__ import annotations
 
 import math
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from onnxq.calibration.session import open_model
@@ -11,25 +12,37 @@ from onnxq.passes.execute import execute
 from onnxq.verify.fidelity import compare_outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import onnx_ir as ir
 
     from onnxq.data import DataSource
     from onnxq.plan import Plan
+    from onnxq.verify.fidelity import Fidelity
 
 
-def whole_model_error(model: ir.Model, plan: Plan, data: DataSource) -> float:
-    """Noise over signal of the first float output, pooled over ``data``.
+@contextmanager
+def trials(model: ir.Model, data: DataSource) -> Iterator[Callable[[Plan], float]]:
+    """Open the float model once, and try plans against it.
 
-    Without a float output it is the share of elements of the first output that differ. Infinite if
-    the result is not finite or nothing could be compared.
+    What is given tells a plan's error: noise over signal of the first float output, pooled over
+    ``data``. Without a float output it is the share of elements of the first output that differ.
+    Infinite if the result is not finite or nothing could be compared.
 
     Args:
         model: The normalized float model.
-        plan: What is tried.
         data: Calibration samples.
     """
-    with open_model(model) as reference, open_model(execute(plan, model)) as result:
-        found = compare_outputs(reference, result, data, independent=False)
+    with open_model(model) as reference:
+
+        def error(plan: Plan) -> float:
+            with open_model(execute(plan, model)) as result:
+                return _error(compare_outputs(reference, result, data, independent=False))
+
+        yield error
+
+
+def _error(found: Fidelity) -> float:
     if found.not_finite:
         return math.inf
     if found.sqnr_db is None:

@@ -5,13 +5,17 @@ With data, sites that quantizing would ruin stay float.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from onnxq.algorithms.guard import kept_float, ruined_sites, why_ruined
+from onnxq.algorithms.guard import (
+    kept_float,
+    ruined_sites,
+    unseen_beside_damage,
+    why_ruined,
+)
 from onnxq.algorithms.scheme_choice import choose_form
 from onnxq.algorithms.weights_int8 import (
     alone_requests,
@@ -27,11 +31,12 @@ from onnxq.stages.contest import compete
 from onnxq.stages.task import Decided, decided
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import StaticInt8
     from onnxq.algorithms.weights_int8 import BlockForm
+    from onnxq.calibration.requests import OutputError
     from onnxq.data import DataSource
     from onnxq.plan import Plan
     from onnxq.stages.prepare import Prepared
@@ -87,7 +92,8 @@ def weight_options(task: Task) -> dict[str, Decided]:
 
 def select_guarded(prepared: Prepared, data: DataSource, report: Report) -> Selection:
     """What weight-only INT8 quantizes in its widest form after a look at the data."""
-    return _guarded(prepared, data, report, _widest(prepared))[0]
+    (found,) = _guarded(prepared, data, report, [_widest(prepared)])
+    return found.selection
 
 
 def select_weights_of(prepared: Prepared) -> Selection:
@@ -143,42 +149,58 @@ def _plans(options: dict[str, Decided]) -> dict[str, Plan]:
 
 def _select(prepared: Prepared, form: _Form, kept: Mapping[str, str] = _NOTHING) -> Selection:
     model, sites, target = prepared.model, prepared.sites, prepared.target
+    kept = {**unseen_beside_damage(sites), **kept}
     return prepared.sound(
         lambda both: select_weights(model, sites, target, both, blocks=form.blocks), kept
     )
 
 
 def _all_decided(task: Task, wanted: Mapping[str, _Form]) -> dict[str, Decided]:
-    found = {}
-    for name, form in wanted.items():
-        selection, fields = _guarded(task.prepared, task.data, task.report, form)
-        found[name] = decided(task, task.prepared, selection, "int8-weights", fields)
-    return found
+    guarded = _guarded(task.prepared, task.data, task.report, list(wanted.values()))
+    return {
+        name: decided(task, task.prepared, found.selection, "int8-weights", found.fields)
+        for name, found in zip(wanted, guarded, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """What one form quantizes, and the fields of its plan."""
+
+    selection: Selection
+    fields: dict[str, Any]
 
 
 def _guarded(
-    prepared: Prepared, data: DataSource | None, report: Report, form: _Form
-) -> tuple[Selection, dict[str, Any]]:
-    """What one form quantizes, and the fields of its plan; what it would ruin stays float."""
-    wanted = selection = _select(prepared, form)
-    config = _config(prepared, selection)
-    fields = form.decide(config)
-    requests = alone_requests(prepared.model, config, fields)
-    if data is None or not requests:
-        return selection, fields
+    prepared: Prepared, data: DataSource | None, report: Report, wanted: Sequence[_Form]
+) -> list[_Guarded]:
+    """What each form quantizes; what it would ruin stays float. One pass looks at all of them."""
+    found = [_decide(prepared, form, _select(prepared, form)) for form in wanted]
+    requests = [_requests(prepared, each) for each in found]
+    if data is None or not any(requests):
+        return found
     observe = Observer(prepared, data, report)
     stage = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
-    observe(stage, requests, "measure sites")
+    observe(stage, [request for each in requests for request in each], "measure sites")
     if observe.observed:
         store(stage.stats)
-    ruined = ruined_sites(requests, stage.stats)
-    # NaN and Inf pass through float activations as they are; an error beside them says nothing.
-    kept = {name: why_ruined(db) for name, db in ruined.items() if not math.isnan(db)}
-    if kept:
-        selection = _select(prepared, form, kept)
-        fields = form.decide(_config(prepared, selection))
-        fields["warnings"] = (*fields.get("warnings", ()), *kept_float(wanted, selection))
-    return selection, fields
+    for place, (form, asked) in enumerate(zip(wanted, requests, strict=True)):
+        ruined = ruined_sites(asked, stage.stats)
+        if ruined:
+            kept = {name: why_ruined(sqnr) for name, sqnr in ruined.items()}
+            before = found[place].selection
+            found[place] = after = _decide(prepared, form, _select(prepared, form, kept))
+            told = kept_float(before, after.selection)
+            after.fields["warnings"] = (*after.fields.get("warnings", ()), *told)
+    return found
+
+
+def _decide(prepared: Prepared, form: _Form, selection: Selection) -> _Guarded:
+    return _Guarded(selection, form.decide(_config(prepared, selection)))
+
+
+def _requests(prepared: Prepared, found: _Guarded) -> list[OutputError]:
+    return alone_requests(prepared.model, _config(prepared, found.selection), found.fields)
 
 
 def _config(prepared: Prepared, selection: Selection) -> StaticInt8:

@@ -11,17 +11,19 @@ from onnxq.runtime.session import SessionSettings, open_session
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnxq.runtime.session import Optimization
-
-_LEVELS: tuple[Optimization, ...] = ("all", "none")
+    from onnxq.runtime.session import Optimization, Session
 
 
-def check_structure(path: Path, source: Path) -> None:
+def check_structure(path: Path, source: Path, provider: str = "cpu") -> Session:
     """Check a written model against the ONNX specification and load it at two levels.
 
     Args:
         path: The model; its external data lies beside it.
         source: The model that it was made from, which may be the one that is at fault.
+        provider: Where it is to run.
+
+    Returns:
+        The model as it is loaded to be used, optimized.
 
     Raises:
         ModelError: The model it was made from is invalid in itself.
@@ -34,13 +36,18 @@ def check_structure(path: Path, source: Path) -> None:
         _check_source(source)
         code, text = "verify.invalid", f"the result is no valid ONNX model: {reason}"
         raise InternalError(code, text, where=path.name) from error
-    for level in _LEVELS:
-        try:
-            open_session(path, SessionSettings(optimization=level, spinning=False))
-        except ModelError as error:
-            text = f"the result does not load at optimization {level!r}: {error.message}"
-            msg = "verify.does_not_load"
-            raise InternalError(msg, text, where=path.name) from error
+    _open(path, "none", provider)
+    return _open(path, "all", provider)
+
+
+def _open(path: Path, level: Optimization, provider: str) -> Session:
+    try:
+        settings = SessionSettings(provider=provider, optimization=level, spinning=False)
+        return open_session(path, settings)
+    except ModelError as error:
+        code = "verify.does_not_load"
+        text = f"the result does not load at optimization {level!r}: {error.message}"
+        raise InternalError(code, text, where=path.name) from error
 
 
 def _check_source(source: Path) -> None:

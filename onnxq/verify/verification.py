@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from onnxq.data import DataSource, Labels
     from onnxq.plan import Plan
+    from onnxq.runtime.session import Session
     from onnxq.runtime.timing import LatencyResult, Ratio
 
 
@@ -105,9 +106,11 @@ def verify(
     Raises:
         InternalError: The result is invalid or does not load.
     """
-    check_structure(result, reference)
+    opened = check_structure(result, reference, evidence.provider)
+    fidelity = _compare(reference, opened, evidence, report)
+    del opened  # its memory, before the result is loaded again elsewhere
     return Verification(
-        fidelity=_compare(reference, result, evidence, report),
+        fidelity=fidelity,
         kernels=report_kernels(result, plan, evidence.macs, evidence.provider),
         latency=_time(reference, result, evidence, report),
         float_bytes=file_bytes(reference),
@@ -116,13 +119,13 @@ def verify(
     )
 
 
-def _compare(reference: Path, result: Path, evidence: Evidence, report: Report) -> Fidelity:
+def _compare(reference: Path, result: Session, evidence: Evidence, report: Report) -> Fidelity:
     if evidence.data is None:
         return not_compared(evidence.why_none)
     settings = SessionSettings(provider=evidence.provider, spinning=False)
     return compare_outputs(
         open_session(reference, settings),
-        open_session(result, settings),
+        result,
         evidence.data,
         independent=evidence.independent,
         labels=evidence.labels,

@@ -242,6 +242,57 @@ def test_nan_and_inf_in_activations(tmp_path: Path, inner: str, what: str) -> No
     assert what in reasons(result)[0]
 
 
+INFINITE = """g (float[N, 8] x) => (float[N, 4] y, float[N, 4] z) {
+    a = Abs(x) b = Relu(x) c = Log(b) h = Add(c, a) m = MatMul(h, w) y = Tanh(m) z = MatMul(x, w)
+}"""
+
+
+@pytest.mark.parametrize("form", ["blocks", "folded", "dq"])
+def test_infinite_activations_beside_integer_weights(tmp_path: Path, form: str) -> None:
+    """In float an Inf is behind its Tanh a finite number; times a rounded weight it may be NaN."""
+    model = write(tmp_path / "m.onnx", INFINITE, w=normal(1, 8, 4))
+    recipe = Recipe.model_validate({"scheme": "int8-weights", "weights": {"form": form}})
+    options = RunOptions(timing=None)
+    result = quantize(model, batches(), tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert [site.decision for site in result.plan.sites] == ["float", "int8-weights"]
+    assert "NaN or infinite values were seen in its output" in reasons(result)[0]
+    assert any(f"stays float: {reasons(result)[0]}" in text for text in result.warnings)
+    for feeds in batches():
+        expected, found = run(model, feeds)[0], run(tmp_path / "o.onnx", feeds)[0]
+        assert np.isfinite(found[np.isfinite(expected)]).all()
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int8-weights"])
+@pytest.mark.parametrize("bad", [np.inf, 1.0])
+def test_infinite_weights_in_front_of_a_body(tmp_path: Path, scheme: Scheme, bad: float) -> None:
+    """What reaches a body is not observed: beside damaged weights it stays as it is."""
+    text = """g (float[N, 8] x, int64 n) => (float[N, 4] y) {
+        h = MatMul(x, w)
+        z = Loop (n, , h) <
+            body = b (int64 i, bool k, float[N, 8] a) => (bool kk, float[N, 8] r) {
+                kk = Identity(k) m = MatMul(a, s) r = Tanh(m) }
+        >
+        y = MatMul(z, v)
+    }"""
+    w = normal(1, 8, 8)
+    w[3, 2] = bad
+    weights = {"w": w, "s": normal(2, 8, 8), "v": normal(3, 8, 4)}
+    model = write(tmp_path / "m.onnx", text, **weights)
+    samples = [{**feeds, "n": np.asarray(2)} for feeds in batches()]
+    recipe = Recipe(scheme=scheme)
+    options = RunOptions(timing=None)
+    result = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=options)
+    inside = result.plan.sites[1]
+    if np.isfinite(bad):
+        assert inside.decision == scheme
+        return
+    assert inside.decision == "float"
+    assert inside.reason.startswith("weights of the model hold NaN or Inf, and what reaches the")
+    for feeds in samples:
+        expected, found = run(model, feeds)[0], run(tmp_path / "o.onnx", feeds)[0]
+        np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+
+
 def test_nan_in_one_sample_alone(tmp_path: Path) -> None:
     text = """g (float[N, 8] x) => (float[N, 4] y) {
         s = Sqrt(x) a = MatMul(s, w) b = MatMul(x, w) c = Add(a, b) y = MatMul(c, v)

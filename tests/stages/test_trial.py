@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from onnxq.passes.execute import execute
-from onnxq.stages.trial import whole_model_error
+from onnxq.stages.trial import trials
 from tests.given_stats import plan_for
 from tests.small_models import Feeds, normal, normalized, run, source
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxq.data import DataSource
+    from onnxq.plan import Plan
+
+
+def whole_model_error(model: ir.Model, plan: Plan, data: DataSource) -> float:
+    with trials(model, data) as error:
+        return error(plan)
+
 
 GRAPH = """g (float[N, 8] x) => (float[N, 6] y, float[N, 6] z) {
     y = MatMul(x, w)

@@ -252,6 +252,9 @@ def _same_kernels(
     floating: Sequence[NDArray[Any]],
 ) -> None:
     """Optimized and as written, the quantized model must be about equally close to float."""
+    if not any(array.any() for array in expected):
+        # There is no signal that an error could be small beside.
+        return
     as_written = _sqnr(floating, written)
     as_optimized = _sqnr(expected, optimized)
     if as_written is None or as_optimized is None or as_written < 2 * FLOOR_DB:
