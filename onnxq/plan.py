@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -20,7 +21,15 @@ from safetensors.numpy import load_file, save_file
 
 from onnxq.errors import PlanError, UsageError
 from onnxq.files import open_regular, read_regular
-from onnxq.numerics.schemes import Granularity, PerAxis, PerBlock, PerTensor, QParams, Scheme
+from onnxq.numerics.schemes import (
+    WEIGHT_INT8,
+    Granularity,
+    PerAxis,
+    PerBlock,
+    PerTensor,
+    QParams,
+    Scheme,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,21 +118,28 @@ class ActivationEntry(_Entry):
 class WeightEntry(_Entry):
     """An initializer that is stored as integers; scales (and chosen integers) are in the arrays.
 
-    ``folded`` ones are multiplied by their scales when the model is loaded, and not quantized
-    from then on.
+    Attributes:
+        initializer: The weight's name.
+        bits: Width of its integers.
+        axis: Its axis that counts output channels; None for one scale in all.
+        readers: Who reads the integers.
+        pairs: Its axes along which neighbours are bounded (``Scheme.pairs``).
+        folded: Whether they are multiplied by their scales when the model is loaded, and are float
+            from then on.
     """
 
     initializer: str
     bits: Bits
     axis: int | None
     readers: tuple[Reader, ...]
+    pairs: tuple[int, ...] = ()
     folded: bool = False
 
     @property
     def scheme(self) -> Scheme:
         """Symmetric signed integers, per axis or per tensor."""
         granularity: Granularity = PerTensor() if self.axis is None else PerAxis(self.axis)
-        return Scheme(self.bits, signed=True, symmetric=True, granularity=granularity, narrow=True)
+        return replace(WEIGHT_INT8, bits=self.bits, granularity=granularity, pairs=self.pairs)
 
 
 class BiasEntry(_Entry):
@@ -192,6 +208,7 @@ class DynamicEntry(_Entry):
         initializer: The weight's name.
         bits: Width of its integers; symmetric and signed, a scale for each output channel.
         axis: The weight's axis that counts output channels.
+        pairs: Its axes along which neighbours are bounded (``Scheme.pairs``).
     """
 
     node: str
@@ -200,14 +217,36 @@ class DynamicEntry(_Entry):
     initializer: str
     bits: Bits
     axis: int
+    pairs: tuple[int, ...] = ()
+
+    @property
+    def scheme(self) -> Scheme:
+        """Symmetric signed integers, a scale for each output channel."""
+        return replace(
+            WEIGHT_INT8, bits=self.bits, granularity=PerAxis(self.axis), pairs=self.pairs
+        )
 
 
 class DynamicRecurrentEntry(_Entry):
-    """An LSTM whose input and state are quantized at run time (DynamicQuantizeLSTM)."""
+    """An LSTM whose input and state are quantized at run time (DynamicQuantizeLSTM).
+
+    Attributes:
+        node: The LSTM.
+        weights: Names of its two weights, ``[directions, 4 hidden, columns]``.
+        bits: Width of their integers.
+        pairwise: Whether neighbours of a row are bounded (``Scheme.pairs``).
+    """
 
     node: str
     weights: tuple[str, str]
     bits: Bits
+    pairwise: bool = False
+
+    @property
+    def scheme(self) -> Scheme:
+        """Symmetric signed integers of the rows ``[directions · 4 hidden, columns]``."""
+        pairs = (1,) if self.pairwise else ()
+        return replace(WEIGHT_INT8, bits=self.bits, granularity=PerAxis(0), pairs=pairs)
 
 
 class BlockEntry(_Entry):
@@ -237,7 +276,7 @@ class BlockEntry(_Entry):
     def scheme(self) -> Scheme:
         """Symmetric signed integers, per block of input channels."""
         blocks = PerBlock(self.block_size, 1 - self.axis)
-        return Scheme(self.bits, signed=True, symmetric=True, granularity=blocks, narrow=True)
+        return replace(WEIGHT_INT8, bits=self.bits, granularity=blocks)
 
 
 class AbsorbedEntry(_Entry):

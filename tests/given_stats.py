@@ -46,8 +46,10 @@ def plan_for(
     selection = select(model, find_sites(model), target, keep_float or {})
     settings = CalibrationSettings(method="minmax")
     coded = activation or target.activation
-    integers = weight or weight_scheme(target, inspect_machine()).scheme
-    config = StaticInt8(selection, coded, integers, settings, outcomes or {})
+    possible = weight_scheme(target, inspect_machine())
+    pairwise = weight is None and possible.pairwise
+    integers = weight or possible.scheme
+    config = StaticInt8(selection, coded, integers, settings, outcomes or {}, pairwise)
     stats = Stats("sha256:model", "sha256:data", 1)
     for name, (low, high) in ranges.items():
         stats.tensors[name] = TensorStats(2, [low], [high])

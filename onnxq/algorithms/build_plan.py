@@ -184,7 +184,9 @@ class _Builder:
 
     def finish_weights(self) -> None:
         for name, sites in self.sites.items():
-            scheme = self.config.weight_scheme_for(sites[0])
+            # Depthwise and other readers may share a weight: a bound that one needs holds for all.
+            site = next((site for site in sites if site.sums), sites[0])
+            scheme = self.config.weight_scheme_for(site)
             axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
             weight = self._array(name)
             if axis is not None and any(self._is_wide(site) for site in sites):
@@ -204,7 +206,9 @@ class _Builder:
             readers = tuple(
                 Reader(node=site.name, input=self._index(site.name, name)) for site in sites
             )
-            entry = WeightEntry(initializer=name, bits=scheme.bits, axis=axis, readers=readers)
+            entry = WeightEntry(
+                initializer=name, bits=scheme.bits, axis=axis, readers=readers, pairs=scheme.pairs
+            )
             self.weights.append(entry)
             for site, bias in biases:
                 self._add_bias(site, bias, scale)

@@ -96,6 +96,7 @@ def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
                     initializer=name,
                     bits=scheme.bits,
                     axis=axis,
+                    pairs=scheme.pairs,
                 )
             )
         elif site.op == RECURRENT:

@@ -6,14 +6,12 @@ row of both gets a scale of its own. The kernel quantizes input and state at run
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.graph.edit import constant_array
-from onnxq.numerics.schemes import PerAxis
 from onnxq.plan import DynamicRecurrentEntry
 
 if TYPE_CHECKING:
@@ -41,16 +39,17 @@ def recurrent_scales(
         node: An LSTM that :func:`why_recurrent_stays` has nothing against.
         scheme: The integers of its weights; the granularity is that of the kernel in any case.
     """
-    names, arrays = [], {}
-    for index in (_W, _R):
-        value = node.inputs[index]
-        name = (value.name or "") if value is not None else ""
-        weight = np.asarray(constant_array(value), np.float32)
-        rows = weight.reshape(-1, weight.shape[-1])
-        scale = rounded_params(rows, replace(scheme, granularity=PerAxis(0))).scale
-        arrays[f"weight/{name}/scale"] = scale.reshape(weight.shape[:2])
-        names.append(name)
+    inputs = (node.inputs[_W], node.inputs[_R])
+    first, second = ("" if value is None else value.name or "" for value in inputs)
     entry = DynamicRecurrentEntry(
-        node=node.name or "", weights=(names[0], names[1]), bits=scheme.bits
+        node=node.name or "",
+        weights=(first, second),
+        bits=scheme.bits,
+        pairwise=bool(scheme.pairs),
     )
+    arrays = {}
+    for name, value in zip(entry.weights, inputs, strict=True):
+        weight = np.asarray(constant_array(value), np.float32)
+        scale = rounded_params(weight.reshape(-1, weight.shape[-1]), entry.scheme).scale
+        arrays[f"weight/{name}/scale"] = scale.reshape(weight.shape[:2])
     return entry, arrays

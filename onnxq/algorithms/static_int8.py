@@ -42,6 +42,7 @@ class StaticInt8:
         weight: The weights' integers; the granularity is set for each weight.
         calibration: How ranges are chosen.
         outcomes: What the recipe's rules say about some sites, by node name.
+        pairwise: Whether weights are bounded in pairs where kernels add two products at once.
         ranges: Whether ranges come from calibration, or from each run as it happens.
     """
 
@@ -50,6 +51,7 @@ class StaticInt8:
     weight: Scheme
     calibration: CalibrationSettings
     outcomes: Mapping[str, RuleOutcome]
+    pairwise: bool = False
     ranges: Literal["calibrated", "run time"] = "calibrated"
 
     def method_for(self, tensor: QuantizedTensor) -> tuple[Method, float]:
@@ -70,11 +72,15 @@ class StaticInt8:
         """The integers of a weight: the rule about its site, else the target's, per channel."""
         rule = self.outcomes.get(site.name)
         override = rule.weight if rule else None
-        scheme = replace(self.weight, granularity=PerAxis(site.weight_axis or 0))
-        if override is None:
-            return scheme
-        granularity = PerTensor() if override.granularity == "tensor" else scheme.granularity
-        return replace(scheme, bits=override.bits or scheme.bits, granularity=granularity)
+        per_tensor = override is not None and override.granularity == "tensor"
+        bits = override.bits if override is not None and override.bits else self.weight.bits
+        return replace(
+            self.weight,
+            bits=bits,
+            granularity=PerTensor() if per_tensor else PerAxis(site.weight_axis or 0),
+            # Narrower ones are within the bound in any case.
+            pairs=site.sums if self.pairwise and bits == self.weight.bits else (),
+        )
 
     def _rules(self, tensor: QuantizedTensor) -> list[RuleOutcome]:
         return [self.outcomes[node] for node, _ in tensor.readers if node in self.outcomes]

@@ -156,6 +156,7 @@ def decide_per_channel(
                 bits=scheme.bits,
                 axis=axis,
                 readers=tuple(readers[name]),
+                pairs=scheme.pairs,
                 folded=folded,
             )
         )

@@ -55,6 +55,8 @@ class Site:
             graph.
         candidate: Whether it can be quantized.
         reason: Why not, for people; empty for a candidate.
+        sums: The axes of its weights that products are summed over, in the order of integer kernels
+            (:class:`~onnxq.graph.weighted.Form`).
         finite: Whether its constants hold no NaN and no Inf, as far as they were looked at.
     """
 
@@ -71,6 +73,7 @@ class Site:
     place: str
     candidate: bool
     reason: str
+    sums: tuple[int, ...] = ()
     finite: bool = True
 
 
@@ -156,6 +159,7 @@ def _site(node: ir.Node, form: Form, place: str, constants: _Constants) -> Site:
         place=place,
         candidate=not reason,
         reason=reason,
+        sums=form.sums,
         finite=constants.finite(node, form),
     )
 

@@ -62,6 +62,8 @@ class Form:
         bias: Index of the bias input, only where it is a constant of rank 1.
         reason: Why onnxq does not quantize it; empty if it does.
         more: Indices of the inputs that carry further weights.
+        sums: The axes of its weights that products are summed over, in the order in which integer
+            kernels add them; empty where they add no two products at once.
     """
 
     activation: int | None
@@ -70,6 +72,7 @@ class Form:
     bias: int | None = None
     reason: str = ""
     more: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
 
 
 def form_of(node: ir.Node) -> Form | None:
@@ -109,7 +112,7 @@ def _matmul(node: ir.Node) -> Form | None:
     if rank != 2:
         reason = f"its weight has {_dimensions(rank)}; onnxq quantizes matrices"
         return Form(0, 1, rank - 1 if rank > 1 else None, reason=reason)
-    return Form(0, 1, 1)
+    return Form(0, 1, 1, sums=(0,))
 
 
 def _gemm(node: ir.Node) -> Form | None:
@@ -132,7 +135,7 @@ def _gemm(node: ir.Node) -> Form | None:
         reason = f"it scales its bias (beta = {attributes.get_float('beta', 1.0):g})"
     elif has_bias and (weight_tensor(node, 2) is None or _rank(node, 2) != 1):
         reason = "its bias is no constant vector"
-    return Form(0, 1, axis, _bias(node), reason)
+    return Form(0, 1, axis, _bias(node), reason, sums=(1 - axis,))
 
 
 def _conv(node: ir.Node) -> Form | None:
@@ -145,7 +148,16 @@ def _conv(node: ir.Node) -> Form | None:
         reason = f"it has {spatial} spatial dimensions; onnxq quantizes 1 to 3"
     elif _has_input(node, 2) and _bias(node) is None:
         reason = "its bias is no constant vector"
-    return Form(0, 1, 0, _bias(node), reason)
+    return Form(0, 1, 0, _bias(node), reason, sums=_sums_of_conv(node, spatial))
+
+
+def _sums_of_conv(node: ir.Node, spatial: int) -> tuple[int, ...]:
+    """Channels last; a depthwise kernel multiplies and adds one by one."""
+    tensor = weight_tensor(node, 1)
+    groups = node.attributes.get_int("group", 1)
+    if tensor is None or spatial < 1 or (tensor.shape[0] == groups and tensor.shape[1] == 1):
+        return ()
+    return (*range(2, 2 + spatial), 1)
 
 
 def _gather(node: ir.Node) -> Form | None:
@@ -167,7 +179,7 @@ def _recurrent(node: ir.Node) -> Form | None:
     if weight_tensor(node, 1) is None or weight_tensor(node, 2) is None:
         reason = _why_no_constant(node, 1) or _why_no_constant(node, 2)
         return Form(0, None, reason=reason or "its weights are computed at run time")
-    return Form(0, 1, None, more=(2,))
+    return Form(0, 1, None, more=(2,), sums=(2,))
 
 
 _HANDLERS: dict[str, Callable[[ir.Node], Form | None]] = {

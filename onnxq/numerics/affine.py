@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from onnxq.errors import InternalError
-from onnxq.numerics.schemes import Granularity, PerAxis, PerBlock, PerTensor, QParams, Scheme
+from onnxq.numerics.schemes import (
+    PAIR_LIMIT,
+    Granularity,
+    PerAxis,
+    PerBlock,
+    PerTensor,
+    QParams,
+    Scheme,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -111,7 +119,30 @@ def quantize(values: NDArray[np.floating], params: QParams) -> NDArray[np.intege
     scaled += offset
     np.clip(scaled, params.scheme.qmin, params.scheme.qmax, out=scaled)
     integers: NDArray[np.integer] = scaled.astype(params.scheme.dtype)
-    return integers
+    pairs = params.scheme.pairs
+    return _bound_pairs(integers, pairs) if pairs else integers
+
+
+def _bound_pairs(integers: NDArray[np.integer], axes: tuple[int, ...]) -> NDArray[np.integer]:
+    """The nearest integers whose neighbours along ``axes`` keep to ``PAIR_LIMIT``.
+
+    What a pair has too much is taken from both alike: its projection onto the bound.
+    """
+    ends = tuple(range(-len(axes), 0))
+    moved = np.moveaxis(integers, axes, ends)
+    flat = moved.reshape(*moved.shape[: -len(axes)], -1)
+    count = flat.shape[-1] // 2
+    first, second = flat[..., 0 : 2 * count : 2], flat[..., 1 : 2 * count : 2]
+    excess = np.abs(first).astype(np.int16) + np.abs(second) - PAIR_LIMIT
+    where = np.nonzero(excess > 0)
+    if not where[0].size:
+        return integers
+    a, b, over = first[where].astype(np.int16), second[where].astype(np.int16), excess[where]
+    # The odd one is taken from the larger. Neither falls below 0: no magnitude is above the limit.
+    larger = np.abs(a) >= np.abs(b)
+    first[where] = np.sign(a) * (np.abs(a) - (over + larger) // 2)
+    second[where] = np.sign(b) * (np.abs(b) - (over + ~larger) // 2)
+    return np.moveaxis(flat.reshape(moved.shape), ends, axes)
 
 
 def dequantize(integers: NDArray[np.integer], params: QParams) -> NDArray[np.float32]:

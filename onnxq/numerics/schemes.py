@@ -40,6 +40,11 @@ class PerBlock:
 Granularity = PerTensor | PerAxis | PerBlock
 
 
+PAIR_LIMIT = 128
+"""Two products of uint8 by int8 fit into the 16 bits that ``VPMADDUBSW`` adds them in if the
+magnitudes of the two int8 add up to no more: 255 · 128 = 32,640, where 32,767 is the greatest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """The integers that stand for real numbers.
@@ -52,6 +57,9 @@ class Scheme:
         granularity: Which elements share a scale.
         narrow: Leave out the lowest integer, so that the range of a symmetric signed scheme is
             ``[-(2^(n-1) - 1), 2^(n-1) - 1]``; usual for weights.
+        pairs: Axes that a kernel sums products over, in its order: of two neighbours, the first and
+            second, third and fourth, ..., the magnitudes add up to :data:`PAIR_LIMIT` at most.
+            Empty where no such pair is bounded.
     """
 
     bits: int = 8
@@ -59,6 +67,7 @@ class Scheme:
     symmetric: bool = False
     granularity: Granularity = PerTensor()
     narrow: bool = False
+    pairs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse widths outside 2 to 16."""
@@ -85,9 +94,9 @@ class Scheme:
     @property
     def label(self) -> str:
         """A short name for tables, e.g. ``uint8`` or ``int8 symmetric``."""
-        return f"{'int' if self.signed else 'uint'}{self.bits}" + (
-            " symmetric" if self.symmetric else ""
-        )
+        symmetric = " symmetric" if self.symmetric else ""
+        pairs = f" in pairs along {list(self.pairs)}" if self.pairs else ""
+        return f"{'int' if self.signed else 'uint'}{self.bits}{symmetric}{pairs}"
 
 
 ACTIVATION_UINT8 = Scheme(bits=8, signed=False)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.numerics.schemes import PerAxis, QParams, Scheme
+from onnxq.numerics.schemes import QParams
 from onnxq.passes.base import Editor, PlanPass, rounded
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class QuantizeDynamic(PlanPass):
     def _weight(self, editor: Editor, entry: DynamicEntry) -> tuple[ir.Value, ir.Value]:
         name = entry.initializer
         scale = np.asarray(self.plan.array("weight", name, "scale"), np.float32)
-        scheme = Scheme(entry.bits, True, True, PerAxis(entry.axis), narrow=True)
-        params = QParams(scale, np.zeros(scale.shape, np.int8), scheme)
+        params = QParams(scale, np.zeros(scale.shape, np.int8), entry.scheme)
         order = (1, 0) if entry.axis == 0 else (0, 1)
         integers = rounded(editor.weight(name), params, f"{name}_quantized", order)
         coded = editor.constant(f"{name}_quantized", integers)

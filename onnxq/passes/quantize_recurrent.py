@@ -17,10 +17,11 @@ import onnx_ir as ir
 
 from onnxq.graph.opset import MICROSOFT
 from onnxq.numerics.affine import quantize
-from onnxq.numerics.schemes import PerAxis, QParams, Scheme
+from onnxq.numerics.schemes import QParams
 from onnxq.passes.base import Editor, PlanPass
 
 if TYPE_CHECKING:
+    from onnxq.numerics.schemes import Scheme
     from onnxq.plan import DynamicRecurrentEntry
 
 _LSTM_INPUTS = 8
@@ -50,7 +51,7 @@ class QuantizeRecurrent(PlanPass):
         directions, rows, columns = tensor.shape.numpy()
         scale = np.asarray(self.plan.array("weight", name, "scale"), np.float32)
         lazy = ir.LazyTensor(
-            partial(_rounded, tensor, scale, entry.bits),
+            partial(_rounded, tensor, scale, entry.scheme),
             dtype=ir.DataType.INT8,
             shape=ir.Shape((directions, columns, rows)),
             name=f"{name}_quantized",
@@ -62,9 +63,8 @@ class QuantizeRecurrent(PlanPass):
         )
 
 
-def _rounded(tensor: ir.TensorProtocol, scale: np.ndarray, bits: int) -> ir.TensorProtocol:
+def _rounded(tensor: ir.TensorProtocol, scale: np.ndarray, scheme: Scheme) -> ir.TensorProtocol:
     weight = tensor.numpy()
-    scheme = Scheme(bits, signed=True, symmetric=True, granularity=PerAxis(0), narrow=True)
     flat = scale.reshape(-1)
     params = QParams(flat, np.zeros(flat.shape, np.int8), scheme)
     integers = quantize(weight.reshape(-1, weight.shape[-1]), params).reshape(weight.shape)

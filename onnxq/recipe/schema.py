@@ -120,7 +120,8 @@ class WeightOverride(_Frozen):
 
     Attributes:
         granularity: One scale for the tensor, or one for each output channel.
-        bits: 7 leaves room for the sum of two products in 16 bits on CPUs without VNNI.
+        bits: 7 leaves room for the sum of two products in 16 bits on CPUs without VNNI, whatever
+            CPU the model is quantized on.
     """
 
     granularity: Literal["tensor", "channel"] | None = None

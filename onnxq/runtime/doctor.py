@@ -140,8 +140,8 @@ def _instructions(machine: Machine) -> Iterator[Finding]:
             "warn",
             f"the processor has no VNNI instructions ({listed}): int8 gains little speed, and "
             "uint8 times int8 saturates at 16 bits",
-            "nothing to install: onnxq limits weights to 7 bits here; a processor with "
-            "AVX512-VNNI, AVX-VNNI or AMX runs int8 faster and with all 8 bits",
+            "nothing to install: onnxq bounds neighbouring weights here, so that none does; a "
+            "processor with AVX512-VNNI, AVX-VNNI or AMX runs int8 faster and with all 8 bits",
         )
     else:
         yield Finding(

@@ -91,9 +91,15 @@ class Prepared:
 
     def config(self, selection: Selection) -> StaticInt8:
         """What static INT8 is asked to do."""
-        weight = _weight_scheme(self.target, self.recipe).scheme
-        calibration = self.recipe.calibration
-        return StaticInt8(selection, self._activation(), weight, calibration, self.outcomes)
+        weight = _weight_scheme(self.target, self.recipe)
+        return StaticInt8(
+            selection=selection,
+            activation=self._activation(),
+            weight=weight.scheme,
+            calibration=self.recipe.calibration,
+            outcomes=self.outcomes,
+            pairwise=weight.pairwise,
+        )
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
         """The notes, what the machine forbids of a scheme's weights, and what is not heeded."""

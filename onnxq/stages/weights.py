@@ -205,4 +205,4 @@ def _requests(prepared: Prepared, found: _Guarded) -> list[OutputError]:
 
 def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
     """Weights beside float activations have all bits: no integer kernel adds them up."""
-    return replace(prepared.config(selection), weight=prepared.target.weight)
+    return replace(prepared.config(selection), pairwise=False)

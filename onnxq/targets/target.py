@@ -121,7 +121,7 @@ class Target:
             where no limit is known.
         activation: The scheme of activations, per tensor.
         weight: The scheme of weights; the granularity is decided at each site.
-        weight_without_vnni_bits: The width of weights on x86 processors without VNNI.
+        saturates_without_vnni: Whether x86 processors without VNNI add products in 16 bits.
         absorbs: Operators between an integer operator and its output's Q/DQ pair that vanish if the
             pair represents nothing outside their range: ``Relu`` if the lowest integer stands for
             0, ``Clip`` if the representable range lies within its bounds.
@@ -142,7 +142,7 @@ class Target:
     min_opset: int
     activation: Scheme
     weight: Scheme
-    weight_without_vnni_bits: int
+    saturates_without_vnni: bool
     absorbs: tuple[str, ...]
     keep_apart: tuple[str, ...]
     ops: Mapping[str, OpRule]
@@ -162,9 +162,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WeightScheme:
-    """The integers that weights may have on a machine, and why if not all 8 bits."""
+    """The integers that weights may have on a machine.
+
+    Attributes:
+        scheme: All of them.
+        pairwise: Whether neighbours in a sum are bounded (``Scheme.pairs``).
+        reason: Why they are; empty if they are not.
+    """
 
     scheme: Scheme
+    pairwise: bool = False
     reason: str = ""
 
 
@@ -172,17 +179,17 @@ def weight_scheme(target: Target, machine: Machine) -> WeightScheme:
     """The scheme of weights for a target on a machine.
 
     x86 processors without VNNI multiply uint8 by int8 with ``VPMADDUBSW``, which adds two products
-    in 16 bits with saturation: 2 · 255 · 127 = 64,770 does not fit into 32,767, while with 7 bits
-    2 · 255 · 63 = 32,130 does. Applies where the target's provider runs on the processor.
+    in 16 bits with saturation: 2 · 255 · 127 = 64,770 does not fit into 32,767. Applies where the
+    target's provider runs on the processor.
     """
-    if target.provider != "cpu" or not machine.x86 or machine.vnni:
+    if not target.saturates_without_vnni or not machine.x86 or machine.vnni:
         return WeightScheme(target.weight)
-    bits = target.weight_without_vnni_bits
     reason = (
-        f"weights of integer products have {bits} bits because this processor has no VNNI: its "
-        "sums of two uint8 x int8 products saturate at 16 bits"
+        "neighbouring weights of integer products are bounded together, which costs up to one of "
+        "their 8 bits, because this processor has no VNNI: its sums of two uint8 x int8 products "
+        "saturate at 16 bits"
     )
-    return WeightScheme(replace(target.weight, bits=bits), reason)
+    return WeightScheme(target.weight, pairwise=True, reason=reason)
 
 
 def known_targets() -> tuple[str, ...]:

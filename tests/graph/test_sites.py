@@ -79,6 +79,7 @@ def test_matmul() -> None:
         place="",
         candidate=True,
         reason="",
+        sums=(0,),
     )
 
 

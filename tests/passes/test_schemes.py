@@ -26,6 +26,7 @@ from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
 from onnxq.targets import load_target, weight_scheme
 from tests.given_stats import LABELS
+from tests.rounded import rounded_to
 from tests.small_models import graph_text, normal, normalized, run
 
 if TYPE_CHECKING:
@@ -53,9 +54,16 @@ LSTM = """g (float[T, N, 5] x) => (float[T, 1, N, 4] y, float[1, N, 4] h) {
 
 
 def config(selection: Selection) -> StaticInt8:
-    weight = weight_scheme(CPU, inspect_machine()).scheme
-    settings = CalibrationSettings()
-    return StaticInt8(selection, CPU.activation, weight, settings, {}, "run time")
+    weight = weight_scheme(CPU, inspect_machine())
+    return StaticInt8(
+        selection=selection,
+        activation=CPU.activation,
+        weight=weight.scheme,
+        calibration=CalibrationSettings(),
+        outcomes={},
+        pairwise=weight.pairwise,
+        ranges="run time",
+    )
 
 
 def dynamic(model: ir.Model) -> Plan:
@@ -86,10 +94,9 @@ def per_channel(plan: Plan, name: str, w: NDArray[np.float32], axis: int) -> NDA
     shape = [1, 1]
     shape[axis] = -1
     scale = plan.arrays[f"weight/{name}/scale"].astype(float).reshape(shape)
-    bits = {entry.initializer: entry.bits for entry in plan.weights}
-    bits |= {entry.initializer: entry.bits for entry in plan.dynamic}
-    limit = 2 ** (bits[name] - 1) - 1
-    return np.asarray(np.clip(np.rint(w / scale), -limit, limit) * scale)
+    schemes = {entry.initializer: entry.scheme for entry in plan.weights}
+    schemes |= {entry.initializer: entry.scheme for entry in plan.dynamic}
+    return np.asarray(rounded_to(w, scale, schemes[name].bits, schemes[name].pairs) * scale)
 
 
 def in_blocks(plan: Plan, name: str, w: NDArray[np.float32], size: int) -> NDArray[np.float64]:

@@ -108,7 +108,7 @@ def test_no_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     set_machine(monkeypatch, replace(MACHINE, isa=frozenset({"avx2"})))
     (finding,) = lacks("warn")
     assert "no VNNI" in finding.what
-    assert "7 bits" in finding.remedy
+    assert "bounds neighbouring weights" in finding.remedy
 
 
 def test_no_integer_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from onnxq.errors import InternalError, UsageError
+from onnxq.numerics.schemes import PAIR_LIMIT
 from onnxq.runtime.machine import Machine
 from onnxq.runtime.probe import probe
 from onnxq.targets import (
@@ -103,23 +104,24 @@ def test_schemes() -> None:
 )
 def test_weights_have_all_bits_with_vnni(isa: tuple[str, ...]) -> None:
     choice = weight_scheme(CPU, machine("x86_64", *isa))
-    assert choice.scheme == CPU.weight
+    assert (choice.scheme, choice.pairwise) == (CPU.weight, False)
     assert choice.reason == ""
 
 
 @pytest.mark.parametrize("isa", [("avx2",), ("avx2", "avx512f"), ()])
 def test_weights_do_not_saturate_without_vnni(isa: tuple[str, ...]) -> None:
     choice = weight_scheme(CPU, machine("x86_64", *isa))
-    assert (choice.scheme.bits, choice.scheme.qmin, choice.scheme.qmax) == (7, -63, 63)
-    assert choice.scheme.dtype == "int8"
-    assert 2 * CPU.activation.qmax * choice.scheme.qmax <= 32_767 < 2 * 255 * CPU.weight.qmax
+    assert choice.pairwise
+    assert choice.scheme == CPU.weight
+    limit = CPU.activation.qmax * PAIR_LIMIT
+    assert limit <= 32_767 < limit + CPU.activation.qmax
     assert "no VNNI" in choice.reason
 
 
 def test_other_machines_and_providers_keep_all_bits() -> None:
-    assert weight_scheme(CPU, machine("aarch64", "neon")).scheme == CPU.weight
-    elsewhere = replace(CPU, provider="cuda")
-    assert weight_scheme(elsewhere, machine("x86_64", "avx2")).scheme == CPU.weight
+    assert not weight_scheme(CPU, machine("aarch64", "neon")).pairwise
+    elsewhere = replace(CPU, saturates_without_vnni=False)
+    assert not weight_scheme(elsewhere, machine("x86_64", "avx2")).pairwise
 
 
 def test_unknown_target_lists_those_there_are() -> None:
@@ -133,7 +135,7 @@ GOOD = """
 provider = "cpu"
 probed_with = "1"
 min_opset = 13
-weight_without_vnni_bits = 7
+saturates_without_vnni = true
 absorbs = []
 keep_apart = ["Fused"]
 activation = {bits = 8}
