@@ -30,7 +30,7 @@ def rounded_to(
     for outer in np.ndindex(*(values.shape[axis] for axis in others)):
         for start in range(0, int(np.prod(lengths)) - 1, 2):
             places = [
-                _place(values.ndim, others, outer, pairs, lengths, flat)
+                _place(dict(zip(others, outer, strict=True)), pairs, lengths, flat)
                 for flat in (start, start + 1)
             ]
             one, two = (int(abs(coded[place])) for place in places)
