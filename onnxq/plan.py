@@ -290,7 +290,7 @@ class KeptApartEntry(_Entry):
     """A node that is written as ``op``, which computes the same and is not fused."""
 
     node: str
-    op: Literal["Sum"]
+    op: Literal["Sum", "Max"]
 
 
 class Plan(_Entry):

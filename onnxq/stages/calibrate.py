@@ -22,7 +22,7 @@ from onnxq.algorithms.guard import (
     too_small,
     why_ruined,
 )
-from onnxq.algorithms.keep_apart import find_kept_apart
+from onnxq.algorithms.keep_apart import find_kept_apart, find_uncovered
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect, observed_shapes, unknown
 from onnxq.calibration.requests import OutputError
@@ -53,12 +53,8 @@ if TYPE_CHECKING:
     from onnxq.verify.verification import Report
 
 ERROR_SAMPLES = 32
-"""Calibration samples, a seeded choice, on which candidates are compared by output error. The
-distributions themselves count every sample."""
-
-
-WHOLE_MODEL_SAMPLES = 16
-"""Of these, how many the whole quantized model is run on for each choice that competes."""
+"""Calibration samples, a seeded choice, on which candidates are compared by output error: of the
+site, and of the whole model. The distributions themselves count every sample."""
 
 _TRIAL = PlanLabels("", "int8", "", 0, independent=False)
 
@@ -123,12 +119,19 @@ class Calibrated:
         prepared = self.prepared
         labels = prepared.labels("int8", independent=independent)
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
+        selection, target = self.config.selection, prepared.target
+        entries = (
+            *find_kept_apart(prepared.model, selection, target),
+            *find_uncovered(prepared.model, selection, target),
+        )
+        # A residual Add may be both.
+        apart = tuple({entry.node: entry for entry in entries}.values())
         decided = {
             "format": prepared.recipe.format,
             "scalings": self.scalings,
-            "kept_apart": find_kept_apart(prepared.model, self.config.selection, prepared.target),
+            "kept_apart": apart,
             "arrays": {**plan.arrays, **self.arrays},
-            "warnings": (*kept_float(prepared.select({}), self.config.selection), *plan.warnings),
+            "warnings": (*kept_float(prepared.select({}), selection), *plan.warnings),
         }
         return plan.model_copy(update=decided)
 
@@ -186,14 +189,13 @@ class Observer:
         """The option under which the whole quantized model's output has the least error."""
         if len(options) == 1:
             return next(iter(options))
-        samples = self.few.subset(range(min(WHOLE_MODEL_SAMPLES, len(self.few))))
         known = stage.stats.trials
         plans = {name: _plan(stage, config, chosen) for name, chosen in options.items()}
         keys = {name: plan_digest(plan) for name, plan in plans.items()}
         missing = {keys[name]: plan for name, plan in plans.items() if keys[name] not in known}
         if missing:
             self.observed += len(missing)
-            with trials(stage.prepared.model, samples) as error:
+            with trials(stage.prepared.model, self.few) as error:
                 for done, (key, plan) in enumerate(missing.items(), start=1):
                     known[key] = error(plan)
                     self.report("compare choices", done, len(missing))

@@ -127,6 +127,7 @@ class Target:
             0, ``Clip`` if the representable range lies within its bounds.
         keep_apart: Fused operators that are slower than what they replace; the graph is written
             so that they are not made.
+        covers: Operators that keep a product float where they stand between it and float readers.
         ops: The rule of each operator.
         dynamic: What runs in integers when activations are quantized at run time.
         blocks: The kernel for weights in blocks; None if there is none.
@@ -145,6 +146,7 @@ class Target:
     saturates_without_vnni: bool
     absorbs: tuple[str, ...]
     keep_apart: tuple[str, ...]
+    covers: tuple[str, ...]
     ops: Mapping[str, OpRule]
     dynamic: DynamicRules = DynamicRules()
     blocks: BlockRules | None = None

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from onnxq.algorithms.keep_apart import SKIP_NORM, find_kept_apart
+from onnxq.algorithms.keep_apart import SKIP_NORM, find_kept_apart, find_uncovered
 from onnxq.algorithms.selection import QuantizedTensor, Selection, select
 from onnxq.graph.sites import find_sites
+from onnxq.pipeline import RunOptions, quantize
+from onnxq.recipe import Recipe
 from onnxq.targets import load_target
-from tests.small_models import normal, normalized
+from tests.small_models import Feeds, normal, normalized, run, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RESIDUAL = """
     h = MatMul(x, w)
@@ -109,3 +115,43 @@ def test_half_precision_is_left_alone() -> None:
     model = normalized(text)
     target = load_target("cpu")
     assert find_kept_apart(model, select(model, find_sites(model), target, {}), target) == ()
+
+
+PRODUCTS = {
+    "relu": "h = {op} r = Relu(h) y = Tanh(r)",
+    "two relus": "h = {op} r = Relu(h) s = Relu(r) y = Neg(s)",
+    "last": "h = {op} y = Relu(h)",
+    "absorbed": "h = {op} r = Relu(h) y = MatMul(r, v)",
+    "residual": "h = {op} t = Tanh(x) y = Add(t, h)",
+    "residual behind": "h = {op} t = Tanh(x) s = Add(h, t) y = Neg(s)",
+}
+
+
+@pytest.mark.parametrize("op", ["MatMul(x, w)", "Gemm(x, w)", "Gemm(x, w, bias)"])
+@pytest.mark.parametrize("form", PRODUCTS)
+def test_products_run_in_integers_whatever_stands_behind_them(
+    tmp_path: Path, op: str, form: str
+) -> None:
+    """Without the rewriting ONNX Runtime leaves some of them in float, and the report says so."""
+    body = PRODUCTS[form].format(op=op)
+    used = {name: value for name, value in WEIGHTS.items() if f" {name}" in body}
+    model = write(tmp_path / "m.onnx", f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", **used)
+    samples: list[Feeds] = [{"x": normal(20 + seed, 16, 8)} for seed in range(8)]
+    recipe, options = Recipe(scheme="int8"), RunOptions(timing=None)
+    result = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert result.verification is not None
+    kernels = result.verification.kernels
+    assert (kernels.missed, kernels.integer) == ((), kernels.planned)
+    for feeds in samples:
+        expected, found = run(model, feeds)[0], run(tmp_path / "o.onnx", feeds)[0]
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_relu_that_is_not_covered_stays(tmp_path: Path) -> None:
+    target = load_target("cpu")
+    body = PRODUCTS["relu"].format(op="MatMul(x, w)")
+    model = normalized(f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", w=WEIGHTS["w"])
+    selection = select(model, find_sites(model), target, {})
+    assert [entry.op for entry in find_uncovered(model, selection, target)] == ["Max"]
+    assert find_uncovered(model, selection, replace(target, covers=())) == ()
+    assert find_uncovered(model, selection.declined("no"), target) == ()

@@ -211,7 +211,7 @@ def test_no_model_is_tried_where_there_is_no_choice(
 def test_trials_run_on_few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = Trials(monkeypatch)
     calibrated(model_of(tmp_path, 0), heavy_tails(0, 40), with_method("auto"))
-    assert trials.samples == {stage.WHOLE_MODEL_SAMPLES}
+    assert trials.samples == {stage.ERROR_SAMPLES}
 
 
 @pytest.mark.parametrize("scaling", ["auto", "off"])

@@ -138,6 +138,7 @@ min_opset = 13
 saturates_without_vnni = true
 absorbs = []
 keep_apart = ["Fused"]
+covers = []
 activation = {bits = 8}
 weight = {bits = 8, signed = true}
 [ops.Conv]
