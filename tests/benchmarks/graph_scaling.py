@@ -2,10 +2,12 @@
 
 Run from the repository root::
 
-    python -m tests.benchmarks.graph_scaling [--nodes N...] [--chain N] [--wide N] [--json FILE]
+    python -m tests.benchmarks.graph_scaling [--nodes N...] [--chain N] [--wide N] [--rounds N]
+        [--json FILE]
 
 Each graph has a process of its own, after a small one that loads the compiled kernels, and starts
-from a cold statistics cache. Counted is the whole call of ``quantize`` without timing, on five
+from a cold statistics cache. Rounds go through all graphs; medians count, of the seconds and of the
+exponents. Counted is the whole call of ``quantize`` without timing, on five
 calibration samples, with the recipe's defaults for random graphs and min-max elsewhere.
 
 - *random*: the generator's graphs (:mod:`tests.whole_graph.generate`), seed 0, of 250 to 4,000
@@ -22,7 +24,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,8 +60,8 @@ class Measured:
         kind: ``random``, ``chain`` or ``wide``.
         nodes: Nodes of the graph.
         sites: Sites that were quantized.
-        seconds: Of the whole call.
-        load_seconds: Of loading the float model in ONNX Runtime.
+        seconds: Of the whole call, in each round.
+        load_seconds: Of loading the float model in ONNX Runtime, in each round.
         peak_rss_bytes: The most memory its process held.
         failed: Why there is nothing else.
     """
@@ -67,8 +69,8 @@ class Measured:
     kind: str
     nodes: int
     sites: int = 0
-    seconds: float = float("nan")
-    load_seconds: float = float("nan")
+    seconds: tuple[float, ...] = ()
+    load_seconds: tuple[float, ...] = ()
     peak_rss_bytes: int = 0
     failed: str = ""
 
@@ -165,42 +167,67 @@ def _quantize(path: Path, rows: list[dict[str, Any]], method: str) -> int:
 
 
 def measure(kind: str, size: int, folder: Path) -> Measured:
-    """Quantize one graph in a process of its own."""
+    """Quantize one graph in a process of its own, once."""
     cache = Path(tempfile.mkdtemp(dir=folder))
     try:
         found = in_own_process("graph_scaling:quantize_task", {"kind": kind, "size": size}, cache)
     except FailedError as error:
         return Measured(kind, size, failed=str(error))
-    return Measured(kind, **found)
+    seconds, load_seconds = found.pop("seconds"), found.pop("load_seconds")
+    return Measured(kind, **found, seconds=(seconds,), load_seconds=(load_seconds,))
 
 
-def exponent(measured: Sequence[Measured]) -> float:
-    """The slope of log seconds over log nodes."""
+def together(rounds: Sequence[Measured]) -> Measured:
+    """One graph in all rounds; the first failure counts."""
+    failed = next((one for one in rounds if one.failed), None)
+    return failed or replace(
+        rounds[0],
+        seconds=tuple(second for one in rounds for second in one.seconds),
+        load_seconds=tuple(second for one in rounds for second in one.load_seconds),
+        peak_rss_bytes=max(one.peak_rss_bytes for one in rounds),
+    )
+
+
+def exponents(measured: Sequence[Measured]) -> list[float]:
+    """The slope of log seconds over log nodes in each round."""
     good = [one for one in measured if not one.failed]
     if len(good) < 2:
-        return float("nan")
-    nodes, seconds = np.log([one.nodes for one in good]), np.log([one.seconds for one in good])
-    return float(np.polyfit(nodes, seconds, 1)[0])
+        return [float("nan")]
+    nodes = np.log([one.nodes for one in good])
+    rounds = zip(*(one.seconds for one in good), strict=True)
+    return [float(np.polyfit(nodes, np.log(seconds), 1)[0]) for seconds in rounds]
 
 
-def report(measured: Sequence[Measured]) -> dict[str, float]:
-    """Print the table and give each kind's exponent."""
+def median(values: Sequence[float]) -> float:
+    """NaN without values."""
+    return float(np.median(values)) if values else float("nan")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, least and greatest."""
+    if len(values) < 2:
+        return number(median(values))
+    return f"{number(median(values))} ({number(min(values))} to {number(max(values))})"
+
+
+def report(measured: Sequence[Measured]) -> dict[str, list[float]]:
+    """Print the table and give each kind's exponents."""
     rows = [
         [
             f"{one.kind}, {one.nodes} nodes",
             one.failed or str(one.sites),
-            number(one.seconds),
-            number(1000 * one.seconds / one.nodes),
-            number(one.load_seconds),
+            spread(one.seconds),
+            number(1000 * median(one.seconds) / one.nodes),
+            number(median(one.load_seconds)),
             megabytes(one.peak_rss_bytes),
         ]
         for one in measured
     ]
     kinds = dict.fromkeys(one.kind for one in measured)
-    found = {kind: exponent([one for one in measured if one.kind == kind]) for kind in kinds}
+    found = {kind: exponents([one for one in measured if one.kind == kind]) for kind in kinds}
     notes = [
-        f"{kind}: seconds grow as nodes to the power of {slope:.2f}"
-        for kind, slope in found.items()
+        f"{kind}: seconds grow as nodes to the power of {spread(slopes)}"
+        for kind, slopes in found.items()
     ]
     columns = ["graph", "sites quantized", "s", "ms a node", "onnxruntime loads it, s", "MB"]
     show("Quantizing, static INT8", columns, rows, notes)
@@ -213,15 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--nodes", type=int, nargs="*", default=NODES, help="sizes of random graphs")
     made.add_argument("--chain", type=int, default=CHAIN, help="nodes of the chain; 0 for none")
     made.add_argument("--wide", type=int, default=WIDE, help="parallel nodes; 0 for none")
+    made.add_argument("--rounds", type=int, default=3, help="how often each graph is quantized")
     wanted = made.parse_args(arguments)
     sizes = [("random", size) for size in wanted.nodes]
     for kind, size in (("chain", wanted.chain), ("wide", wanted.wide)):
         sizes += [(kind, size // part) for part in (4, 2, 1) if size]
-    measured = []
+    rounds: dict[tuple[str, int], list[Measured]] = {size: [] for size in sizes}
     with tempfile.TemporaryDirectory(prefix="onnxq-scaling-") as folder:
-        for kind, size in sizes:
-            measured.append(measure(kind, size, Path(folder)))
-            print(f"{kind} {size}: {measured[-1].failed or 'done'}", file=sys.stderr)
+        for _ in range(wanted.rounds):
+            for (kind, size), found_so_far in rounds.items():
+                found_so_far.append(measure(kind, size, Path(folder)))
+                print(f"{kind} {size}: {found_so_far[-1].failed or 'done'}", file=sys.stderr)
+    measured = [together(each) for each in rounds.values()]
     found = report(measured)
     write_json(wanted.json, "graph_scaling", {"graphs": measured, "exponents": found})
     return 1 if any(one.failed for one in measured) else 0
