@@ -44,6 +44,7 @@ _MOST_BYTES = 256 << 20
 """Of ``plan.json``; a site takes some hundred."""
 
 Bits = Annotated[int, Field(ge=2, le=16)]
+WeightBits = Annotated[int, Field(ge=2, le=8)]
 """Width of integers."""
 
 Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
@@ -129,7 +130,7 @@ class WeightEntry(_Entry):
     """
 
     initializer: str
-    bits: Bits
+    bits: WeightBits
     axis: int | None
     readers: tuple[Reader, ...]
     pairs: tuple[int, ...] = ()
@@ -215,7 +216,7 @@ class DynamicEntry(_Entry):
     activation: int
     weight: int
     initializer: str
-    bits: Bits
+    bits: WeightBits
     axis: int
     pairs: tuple[int, ...] = ()
 
@@ -239,7 +240,7 @@ class DynamicRecurrentEntry(_Entry):
 
     node: str
     weights: tuple[str, str]
-    bits: Bits
+    bits: WeightBits
     pairwise: bool = False
 
     @property
@@ -267,7 +268,7 @@ class BlockEntry(_Entry):
     activation: int
     weight: int
     initializer: str
-    bits: Bits
+    bits: WeightBits
     axis: int
     block_size: int
     accuracy_level: int

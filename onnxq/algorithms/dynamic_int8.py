@@ -103,7 +103,8 @@ def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
             scheme = config.weight_scheme_for(site)
             entry, scales = recurrent_scales(nodes[site.name], scheme)
             recurrent.append(entry)
-            arrays |= scales
+            # The pass takes the integers of the first that names a weight.
+            arrays = {**scales, **arrays}
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
     return {
         "dynamic": tuple(products),

@@ -69,7 +69,8 @@ def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
         parts = np.array_split(every, workers)
         with ThreadPoolExecutor(workers) as pool:  # the search is compiled and releases the GIL
             best = np.concatenate(list(pool.map(search, parts)))
-    reach = (peak * best).reshape(() if axis is None else (-1,))
+    # A wider scale may reach beyond float32, where the scale itself does not.
+    reach = (peak.astype(np.float64) * best).reshape(() if axis is None else (-1,))
     return qparams_from_range(-reach, reach, scheme)
 
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Final
 
+import onnx
 import onnx_ir as ir
 
 from onnxq.errors import ModelError
@@ -24,8 +25,6 @@ from onnxq.graph.tensors import all_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import onnx
 
 _COPY = "put the data file itself into the model's folder and name it by a relative path"
 _AGAIN = "copy or export the model again, together with its data files"
@@ -127,7 +126,9 @@ def check_unchanged(tensors: Iterable[ir.TensorProtocol]) -> None:
 
 def external_locations(proto: onnx.ModelProto) -> frozenset[str]:
     """The data files that a parsed model names, as it names them."""
-    entries = (entry for tensor in stored_tensors(proto) for entry in tensor.external_data)
+    # Entries may be left over in a tensor that was stored inside again.
+    outside = (t for t in stored_tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL)
+    entries = (entry for tensor in outside for entry in tensor.external_data)
     return frozenset(entry.value for entry in entries if entry.key == "location")
 
 

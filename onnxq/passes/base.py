@@ -18,11 +18,12 @@ from onnxq.graph.edit import (
     value_by_name,
 )
 from onnxq.numerics.affine import quantize
+from onnxq.numerics.schemes import PerAxis
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from onnxq.numerics.schemes import QParams
+    from onnxq.numerics.schemes import QParams, Scheme
     from onnxq.plan import Plan, Reader
 
 
@@ -152,6 +153,20 @@ class Editor:
         for name in dict.fromkeys(names):
             if name in self._values and remove_if_unread(self._values[name]):
                 del self._values[name]
+
+
+def check_axes(scheme: Scheme, rank: int, name: str) -> None:
+    """See that a plan's scheme names axes that its weight has.
+
+    Raises:
+        PlanError: It does not.
+    """
+    own = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+    axes = [*scheme.pairs, *(() if own is None else (own,))]
+    if all(-rank <= axis < rank for axis in axes) and len({a % rank for a in axes}) == len(axes):
+        return
+    code, text = "plan.axis", f"the plan names axes of {name!r} that it does not have"
+    raise PlanError(code, text, remedy="make a plan for this model")
 
 
 def rounded(

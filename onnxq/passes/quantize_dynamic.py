@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.numerics.schemes import QParams
-from onnxq.passes.base import Editor, PlanPass, rounded
+from onnxq.passes.base import Editor, PlanPass, check_axes, rounded
 
 if TYPE_CHECKING:
     from onnxq.plan import DynamicEntry
@@ -51,6 +51,7 @@ class QuantizeDynamic(PlanPass):
     def _weight(self, editor: Editor, entry: DynamicEntry) -> tuple[ir.Value, ir.Value]:
         name = entry.initializer
         scale = np.asarray(self.plan.array("weight", name, "scale"), np.float32)
+        check_axes(entry.scheme, 2, name)
         params = QParams(scale, np.zeros(scale.shape, np.int8), entry.scheme)
         order = (1, 0) if entry.axis == 0 else (0, 1)
         integers = rounded(editor.weight(name), params, f"{name}_quantized", order)

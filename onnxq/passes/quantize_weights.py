@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.numerics.schemes import QParams
-from onnxq.passes.base import Editor, PlanPass, rounded
+from onnxq.passes.base import Editor, PlanPass, check_axes, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class QuantizeWeights(PlanPass):
         """Replace each weight."""
         editor = Editor(model)
         for entry in self.plan.weights:
+            rank = len(editor.weight(entry.initializer).shape)
+            check_axes(entry.scheme, rank, entry.initializer)
             make = self._folded if entry.folded else self._dequantized
             nodes = make(entry, editor)
             for node in nodes:

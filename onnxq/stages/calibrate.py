@@ -122,7 +122,7 @@ class Calibrated:
         selection, target = self.config.selection, prepared.target
         entries = (
             *find_kept_apart(prepared.model, selection, target),
-            *find_uncovered(prepared.model, selection, target),
+            *find_uncovered(prepared.model, plan, selection, target),
         )
         # A residual Add may be both.
         apart = tuple({entry.node: entry for entry in entries}.values())

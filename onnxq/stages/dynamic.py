@@ -122,7 +122,7 @@ def _guarded(prepared: Prepared, observe: Observer, *, made_up: bool) -> _Guarde
 
 
 def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
-    return replace(prepared.config(selection), ranges="run time")
+    return prepared.config(selection, "int8-dynamic")
 
 
 def _run(data: DataSource, start: float, observe: Observer) -> CalibrationRun:

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.numerics.schemes import Scheme
+    from onnxq.plan import Decision as SiteDecision
     from onnxq.recipe import Recipe, RuleOutcome
+
+
+_KERNEL_BITS = 8
+"""Integer kernels take activations of no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +94,9 @@ class Prepared:
         """The sites that the recipe's rules keep float, with the reason."""
         return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
 
-    def config(self, selection: Selection) -> StaticInt8:
-        """What static INT8 is asked to do."""
-        weight = _weight_scheme(self.target, self.recipe)
+    def config(self, selection: Selection, scheme: SiteDecision = "int8") -> StaticInt8:
+        """What a scheme is asked to do with what it quantizes."""
+        weight = self._weight(scheme)
         return StaticInt8(
             selection=selection,
             activation=self._activation(),
@@ -99,13 +104,14 @@ class Prepared:
             calibration=self.recipe.calibration,
             outcomes=self.outcomes,
             pairwise=weight.pairwise,
+            ranges="run time" if scheme == "int8-dynamic" else "calibrated",
         )
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
         """The notes, what the machine forbids of a scheme's weights, and what is not heeded."""
         notes = list(self.notes)
-        reason = _weight_scheme(self.target, self.recipe).reason
-        if scheme in ("int8", "int8-dynamic") and reason:
+        reason = self._weight(scheme).reason
+        if reason:
             notes.append(reason)
         if self.recipe.format == "qoperator" and scheme in ("int8-dynamic", "int8-weights"):
             notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
@@ -128,6 +134,15 @@ class Prepared:
 
     def _activation(self) -> Scheme:
         return with_override(self.target.activation, self.recipe.activation)
+
+    def _weight(self, scheme: str) -> WeightScheme:
+        """What a scheme's weights may have; no kernel adds up what stands beside wider integers."""
+        rules = [rule.activation for rule in self.outcomes.values() if rule.activation is not None]
+        every = [self._activation(), *(with_override(self._activation(), rule) for rule in rules)]
+        in_integers = scheme == "int8" and any(each.bits <= _KERNEL_BITS for each in every)
+        if in_integers or scheme == "int8-dynamic":
+            return weight_scheme(self.target, inspect_machine())
+        return WeightScheme(self.target.weight)
 
 
 def prepare(source: Path, recipe: Recipe) -> Prepared:
@@ -175,13 +190,6 @@ def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
         text = f"opset {version}, where {target.provider} quantizes opsets up to {target.max_opset}"
         remedy = f"export the model with opset {target.max_opset} or older"
         raise ModelError(code, text, where=str(source), remedy=remedy)
-
-
-def _weight_scheme(target: Target, recipe: Recipe) -> WeightScheme:
-    """What weights may have; where all activations have 16 bits no kernel can saturate."""
-    if with_override(target.activation, recipe.activation).bits > 8:
-        return WeightScheme(target.weight)
-    return weight_scheme(target, inspect_machine())
 
 
 def _other_runtime(target: Target) -> str:

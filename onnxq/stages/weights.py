@@ -204,5 +204,4 @@ def _requests(prepared: Prepared, found: _Guarded) -> list[OutputError]:
 
 
 def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
-    """Weights beside float activations have all bits: no integer kernel adds them up."""
-    return replace(prepared.config(selection), pairwise=False)
+    return prepared.config(selection, "int8-weights")

@@ -14,6 +14,7 @@ from onnxq.graph.sites import find_sites
 from onnxq.pipeline import RunOptions, quantize
 from onnxq.recipe import Recipe
 from onnxq.targets import load_target
+from tests.given_stats import plan_for
 from tests.small_models import Feeds, normal, normalized, run, write
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ PRODUCTS = {
     "last": "h = {op} y = Relu(h)",
     "absorbed": "h = {op} r = Relu(h) y = MatMul(r, v)",
     "residual": "h = {op} t = Tanh(x) y = Add(t, h)",
+    "biased": "h = {op} a = Add(h, bias) r = Relu(a) y = Tanh(r)",
     "residual behind": "h = {op} t = Tanh(x) s = Add(h, t) y = Neg(s)",
 }
 
@@ -147,11 +149,35 @@ def test_products_run_in_integers_whatever_stands_behind_them(
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_a_relu_that_is_not_covered_stays(tmp_path: Path) -> None:
+def test_a_gemm_that_would_take_a_sum_for_its_bias_is_left_alone() -> None:
+    """One of the two is float in any case: ONNX Runtime merges the Add into either."""
+    body = "h = Gemm(x, w) p = MatMul(x, v) s = Add(h, p) y = Neg(s)"
+    used = {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}
+    model = normalized(f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", **used)
+    target = load_target("cpu")
+    selection = select(model, find_sites(model), target, {})
+    plan = plan_for(model, {"x": (-1.0, 1.0)})
+    assert find_uncovered(model, plan, selection, target) == ()
+
+
+def test_only_what_covers_a_product_is_rewritten() -> None:
     target = load_target("cpu")
     body = PRODUCTS["relu"].format(op="MatMul(x, w)")
     model = normalized(f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", w=WEIGHTS["w"])
     selection = select(model, find_sites(model), target, {})
-    assert [entry.op for entry in find_uncovered(model, selection, target)] == ["Max"]
-    assert find_uncovered(model, selection, replace(target, covers=())) == ()
-    assert find_uncovered(model, selection.declined("no"), target) == ()
+    plan = plan_for(model, {"x": (-1.0, 1.0)})
+    assert [entry.op for entry in find_uncovered(model, plan, selection, target)] == ["Max"]
+    assert find_uncovered(model, plan, selection, replace(target, covers=())) == ()
+    assert find_uncovered(model, plan, selection.declined("no"), target) == ()
+
+
+def test_a_relu_that_symmetric_integers_cannot_absorb(tmp_path: Path) -> None:
+    body = "h = MatMul(x, w) r = Relu(h) y = MatMul(r, v)"
+    used = {"w": WEIGHTS["w"], "v": WEIGHTS["v"]}
+    model = write(tmp_path / "m.onnx", f"g (float[N, 8] x) => (float[N, 8] y) {{ {body} }}", **used)
+    samples: list[Feeds] = [{"x": normal(20 + seed, 16, 8)} for seed in range(8)]
+    recipe = Recipe.model_validate({"scheme": "int8", "activation": {"symmetric": True}})
+    options = RunOptions(timing=None)
+    result = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=options)
+    assert result.verification is not None
+    assert result.verification.kernels.missed == ()

@@ -62,6 +62,15 @@ def test_bounded_pairs_have_the_least_error_of_the_grid(seed: int, length: int) 
         assert found <= least * (1 + 1e-3) + 1e-4 * float(scale) ** 2
 
 
+def test_weights_near_the_greatest_number_keep_a_finite_scale() -> None:
+    weight = normal(0, 8, 4)
+    weight[:, 1] = -3e38
+    scheme = replace(WEIGHT_INT8, granularity=PerAxis(1), pairs=(0,))
+    scale = rounded_params(weight, scheme).scale
+    assert np.isfinite(scale).all()
+    assert float(scale[1]) == pytest.approx(2 * 3e38 / 127, rel=0.01)
+
+
 def test_pairs_cost_less_than_a_bit() -> None:
     """Weights as those of trained layers are: the bound costs half of what 7 bits do."""
     weight = normal(0, 384, 64)

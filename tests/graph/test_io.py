@@ -62,6 +62,14 @@ def test_file_bytes_counts_external_data(external: Path) -> None:
     assert io.file_bytes(external) == external.stat().st_size + data
 
 
+def test_file_bytes_knows_what_is_left_over(linear: Path) -> None:
+    """A tensor that was stored inside again may still name the file where it was."""
+    proto = onnx.load(linear)
+    proto.graph.initializer[0].external_data.add(key="location", value="gone.bin")
+    onnx.save(proto, linear)
+    assert io.file_bytes(linear) == linear.stat().st_size
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "none.onnx").code == "graph.cannot_read"
     assert _refusal(tmp_path).code == "graph.cannot_read"

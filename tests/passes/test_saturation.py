@@ -17,14 +17,17 @@ from onnxq.algorithms.static_int8 import StaticInt8
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
-from onnxq.recipe import CalibrationSettings
+from onnxq.pipeline import RunOptions, quantize
+from onnxq.recipe import CalibrationSettings, Recipe
 from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
 from onnxq.targets import load_target, weight_scheme
 from tests.given_stats import plan_for
-from tests.small_models import normalized, run
+from tests.small_models import Feeds, normal, normalized, run, write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 CPU = load_target("cpu")
@@ -137,3 +140,45 @@ def agree(quantized: Any, feeds: dict[str, NDArray[Any]]) -> None:
     assert any(node.integer for node in executed(to_bytes(quantized)))
     written, optimized = (run(quantized, feeds, level)[0] for level in ("none", "all"))
     np.testing.assert_allclose(optimized, written, atol=0.01 * float(np.abs(written).max()))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"scheme": "int8-dynamic", "activation": {"type": "uint16"}},
+        {
+            "scheme": "int8",
+            "activation": {"type": "uint16"},
+            "rules": [{"match": "*", "activation": {"type": "uint8"}}],
+        },
+        {"scheme": "int8", "rules": [{"match": "*", "weight": {"bits": 8}}]},
+        {"scheme": "int8", "rules": [{"match": "*", "weight": {"granularity": "tensor"}}]},
+        {"scheme": "int8", "format": "qoperator"},
+        {"scheme": "int8", "activation": {"type": "int8"}},
+    ],
+)
+def test_whatever_the_recipe_says(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    text, weight, _ = product("MatMul", 64)
+    model = write(tmp_path / "m.onnx", text, w=worst(weight, "equal"))
+    samples: list[Feeds] = [{"x": np.abs(normal(seed, 8, 64)) + 3} for seed in range(8)]
+    options = RunOptions(timing=None)
+    found = quantize(
+        model, samples, tmp_path / "o.onnx", recipe=Recipe.model_validate(recipe), options=options
+    )
+    assert found.verification is not None
+    assert found.verification.kernels.integer == 1
+    assert (found.verification.fidelity.sqnr_db or 0) > 35
+
+
+def test_no_bound_where_nothing_runs_in_integers(tmp_path: Path) -> None:
+    text, weight, _ = product("MatMul", 64)
+    model = write(tmp_path / "m.onnx", text, w=worst(weight, "uneven"))
+    samples: list[Feeds] = [{"x": normal(seed, 8, 64)} for seed in range(8)]
+    for settings in (
+        {"scheme": "int8-weights"},
+        {"scheme": "int8", "activation": {"type": "int16"}},
+    ):
+        recipe, options = Recipe.model_validate(settings), RunOptions(timing=None)
+        found = quantize(model, samples, tmp_path / "o.onnx", recipe=recipe, options=options)
+        assert not any(entry.pairs for entry in found.plan.weights)
+        assert not any("no VNNI" in text for text in found.warnings)

@@ -18,6 +18,7 @@ from onnxq.algorithms.weights_int8 import (
     decide_per_channel,
     select_weights,
 )
+from onnxq.errors import PlanError
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
@@ -313,3 +314,36 @@ def test_a_weight_that_two_sites_read_is_stored_once() -> None:
             if value.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
         ]
         assert len([value for value in integers if len(value.shape or ()) > 1]) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"pairs": (5,)}, {"pairs": (0, 0)}, {"pairs": (1,)}, {"axis": 7}]
+)
+@pytest.mark.parametrize("kind", ["dynamic", "weights"])
+def test_axes_that_a_weight_does_not_have_are_the_plans_fault(
+    kind: str, change: dict[str, Any]
+) -> None:
+    """Along the output channels no products are summed."""
+    model = normalized(MATMUL.replace("K", "16"), w=normal(0, 16, 6))
+    plan = dynamic(model) if kind == "dynamic" else weights(model, "folded")
+    (entry,) = getattr(plan, kind)
+    damaged = plan.model_copy(update={kind: (entry.model_copy(update=change),)})
+    with pytest.raises(PlanError, match="axes of 'w'"):
+        execute(damaged, model)
+
+
+def test_lstms_that_share_a_weight_share_its_integers() -> None:
+    text = """g (float[T, N, 5] x) => (float[T, 1, N, 4] y, float[T, 1, N, 4] z) {
+        y, h, c = LSTM<hidden_size = 4>(x, w, r)
+        z, i, d = LSTM<hidden_size = 4>(x, w, r)
+    }"""
+    model = normalized(text, w=normal(0, 1, 16, 5), r=normal(1, 1, 16, 4))
+    found = select_dynamic(model, find_sites(model), CPU, {})
+    rule = RuleOutcome(weight=WeightOverride(bits=7))
+    for site in found.chosen:
+        ruled = replace(config(found), outcomes={site.name: rule})
+        plan = assemble(LABELS, found, "int8-dynamic", decide_dynamic(model, ruled))
+        x = normal(2, 6, 3, 5)
+        expected, got = run(model, {"x": x}), run(execute(plan, model), {"x": x})
+        for one, other in zip(expected, got, strict=True):
+            close(other, one, 0.05)
