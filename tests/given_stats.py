@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.algorithms.build_plan import PlanLabels, decide
 from onnxq.algorithms.selection import select
-from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.calibration.stats import Stats, TensorStats
 from onnxq.graph.sites import find_sites
 from onnxq.recipe import CalibrationSettings
@@ -49,7 +49,7 @@ def plan_for(
     possible = weight_scheme(target, inspect_machine())
     pairwise = weight is None and possible.pairwise
     integers = weight or possible.scheme
-    config = StaticInt8(selection, coded, integers, settings, outcomes or {}, pairwise)
+    config = Int8Config(selection, coded, integers, settings, outcomes or {}, pairwise)
     stats = Stats("sha256:model", "sha256:data", 1)
     for name, (low, high) in ranges.items():
         stats.tensors[name] = TensorStats(2, [low], [high])

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.constants import ConstantOperand
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import QuantizedTensor, Selection
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
     from onnxq.plan import Decision as SiteDecision
@@ -71,7 +71,7 @@ Rounded = dict[tuple[str, Scheme], QParams]
 
 def decide(
     model: ir.Model,
-    config: StaticInt8,
+    config: Int8Config,
     chosen: Mapping[str, Candidate],
     stats: Stats,
     labels: PlanLabels,
@@ -162,7 +162,7 @@ class _Builder:
     def __init__(
         self,
         model: ir.Model,
-        config: StaticInt8,
+        config: Int8Config,
         chosen: Mapping[str, Candidate],
         rounded: Rounded,
     ) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.algorithms.selection import QuantizedTensor
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
     from onnxq.numerics.schemes import QParams, Scheme
@@ -69,7 +69,7 @@ class Group:
 class ChannelScaling:
     """The choice of factors for every activation that can be scaled."""
 
-    def __init__(self, model: ir.Model, config: StaticInt8) -> None:
+    def __init__(self, model: ir.Model, config: Int8Config) -> None:
         """Find the groups."""
         self.config = config
         self.values, self.nodes = value_by_name(model.graph), node_by_name(model.graph)

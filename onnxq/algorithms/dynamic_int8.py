@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.graph.sites import Site
     from onnxq.targets import Target
 
@@ -67,7 +67,7 @@ def select_dynamic(
     return Selection(decisions, tuple(tensors.values()), {}, frozenset())
 
 
-def decide_dynamic(model: ir.Model, config: StaticInt8) -> dict[str, Any]:
+def decide_dynamic(model: ir.Model, config: Int8Config) -> dict[str, Any]:
     """What a plan says of products, recurrent sites and lookups, by field of the plan.
 
     Args:
@@ -120,7 +120,7 @@ def input_requests(selection: Selection) -> list[Extrema]:
     return [Extrema(name) for name in dict.fromkeys(site.activation or "" for site in sites)]
 
 
-def alone_requests(model: ir.Model, config: StaticInt8) -> list[OutputError]:
+def alone_requests(model: ir.Model, config: Int8Config) -> list[OutputError]:
     """Output errors of each product of the main graph when it alone is quantized."""
     fields = decide_dynamic(model, config)
     sites = {site.name: site for site in config.selection.chosen}

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class StaticInt8:
-    """What static INT8 is asked to do.
+class Int8Config:
+    """What an INT8 scheme is asked to do with what it quantizes.
 
     Attributes:
         selection: What will be quantized.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.graph.sites import Site
     from onnxq.targets import BlockRules, Target
 
@@ -84,7 +84,7 @@ def select_weights(
     return Selection(decide_beside_float(model, sites, keep_float, why_not), (), {}, frozenset())
 
 
-def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[str, Any]:
+def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[str, Any]:
     """What a plan says of weights in blocks and of lookups, by field of the plan."""
     values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
     entries = []
@@ -116,7 +116,7 @@ def decide_blocks(model: ir.Model, config: StaticInt8, form: BlockForm) -> dict[
     }
 
 
-def _rules_not_kept(config: StaticInt8) -> tuple[str, ...]:
+def _rules_not_kept(config: Int8Config) -> tuple[str, ...]:
     outcomes = [(site.name, config.outcomes.get(site.name)) for site in _products(config)]
     names = [name for name, outcome in outcomes if outcome is not None and outcome.weight]
     if not names:
@@ -126,7 +126,7 @@ def _rules_not_kept(config: StaticInt8) -> tuple[str, ...]:
 
 
 def decide_per_channel(
-    model: ir.Model, config: StaticInt8, *, folded: bool = False
+    model: ir.Model, config: Int8Config, *, folded: bool = False
 ) -> dict[str, Any]:
     """What a plan says of weights with a scale for each output channel, and of lookups.
 
@@ -165,7 +165,7 @@ def decide_per_channel(
 
 
 def alone_requests(
-    model: ir.Model, config: StaticInt8, fields: Mapping[str, Any]
+    model: ir.Model, config: Int8Config, fields: Mapping[str, Any]
 ) -> list[OutputError]:
     """Output errors of each product of the main graph when its weight alone is quantized.
 
@@ -229,5 +229,5 @@ def _why_not_in_blocks(site: Site, node: ir.Node, target: Target) -> str:
     return ""
 
 
-def _products(config: StaticInt8) -> list[Site]:
+def _products(config: Int8Config) -> list[Site]:
     return [site for site in config.selection.chosen if site.activation is not None]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.build_plan import Rounded
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import Selection
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.calibration.requests import Request
     from onnxq.calibration.stats import Stats
     from onnxq.data import DataSource
@@ -102,7 +102,7 @@ class Calibrated:
     """
 
     prepared: Prepared
-    config: StaticInt8
+    config: Int8Config
     chosen: Mapping[str, Candidate]
     ruined: Mapping[str, float]
     stats: Stats
@@ -183,7 +183,7 @@ class Observer:
     def best(
         self,
         stage: Stage,
-        config: StaticInt8,
+        config: Int8Config,
         options: Mapping[str, Mapping[str, Candidate]],
     ) -> str:
         """The option under which the whole quantized model's output has the least error."""
@@ -290,7 +290,7 @@ def _choose_scalings(
 
 
 def choose_scalings(
-    stage: Stage, observe: Observer, config: StaticInt8, more: Sequence[Request] = ()
+    stage: Stage, observe: Observer, config: Int8Config, more: Sequence[Request] = ()
 ) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
     """The entries of a plan that scale channels, and their arrays.
 
@@ -332,7 +332,7 @@ def scaled(
 class _Choice:
     """What is quantized, how, and what would have been ruined."""
 
-    config: StaticInt8
+    config: Int8Config
     chosen: Mapping[str, Candidate]
     best: str
     ruined: Mapping[str, float]
@@ -364,7 +364,7 @@ def _choose_ranges(stage: Stage, observe: Observer) -> _Choice:
 
 def _observed(
     stage: Stage, observe: Observer, kept: Mapping[str, str], barred: dict[str, str]
-) -> StaticInt8:
+) -> Int8Config:
     """What is quantized when nothing is that cannot be; ``barred`` is added to."""
     prepared = stage.prepared
     while True:
@@ -377,7 +377,7 @@ def _observed(
 
 
 def _alone(
-    stage: Stage, observe: Observer, config: StaticInt8, chosen: Mapping[str, Candidate]
+    stage: Stage, observe: Observer, config: Int8Config, chosen: Mapping[str, Candidate]
 ) -> list[OutputError]:
     """Measure each site when it alone is quantized, with the scales that the plan would write."""
     plan = _plan(stage, config, chosen)
@@ -386,6 +386,6 @@ def _alone(
     return requests
 
 
-def _plan(stage: Stage, config: StaticInt8, chosen: Mapping[str, Candidate]) -> Plan:
+def _plan(stage: Stage, config: Int8Config, chosen: Mapping[str, Candidate]) -> Plan:
     """A plan to try, which says nothing of itself."""
     return decide(stage.prepared.model, config, chosen, stage.stats, _TRIAL, stage.rounded)

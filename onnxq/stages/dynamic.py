@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from onnxq.algorithms.selection import Selection
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.data import DataSource
     from onnxq.plan import ScalingEntry
     from onnxq.stages.prepare import Prepared
@@ -121,7 +121,7 @@ def _guarded(prepared: Prepared, observe: Observer, *, made_up: bool) -> _Guarde
     return _Guarded(stage.prepared, selection, scalings, factors)
 
 
-def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
+def _config(prepared: Prepared, selection: Selection) -> Int8Config:
     return prepared.config(selection, "int8-dynamic")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
-from onnxq.algorithms.static_int8 import StaticInt8, with_override
+from onnxq.algorithms.static_int8 import Int8Config, with_override
 from onnxq.errors import ModelError
 from onnxq.graph.external import external_files
 from onnxq.graph.io import digest, load
@@ -94,10 +94,10 @@ class Prepared:
         """The sites that the recipe's rules keep float, with the reason."""
         return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
 
-    def config(self, selection: Selection, scheme: SiteDecision = "int8") -> StaticInt8:
+    def config(self, selection: Selection, scheme: SiteDecision = "int8") -> Int8Config:
         """What a scheme is asked to do with what it quantizes."""
         weight = self._weight(scheme)
-        return StaticInt8(
+        return Int8Config(
             selection=selection,
             activation=self._activation(),
             weight=weight.scheme,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxq.algorithms.selection import Selection
-    from onnxq.algorithms.static_int8 import StaticInt8
+    from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.algorithms.weights_int8 import BlockForm
     from onnxq.calibration.requests import OutputError
     from onnxq.data import DataSource
@@ -56,7 +56,7 @@ class _Form:
     """
 
     blocks: bool
-    decide: Callable[[StaticInt8], dict[str, Any]]
+    decide: Callable[[Int8Config], dict[str, Any]]
 
 
 def weights(task: Task) -> Decided:
@@ -203,5 +203,5 @@ def _requests(prepared: Prepared, found: _Guarded) -> list[OutputError]:
     return alone_requests(prepared.model, _config(prepared, found.selection), found.fields)
 
 
-def _config(prepared: Prepared, selection: Selection) -> StaticInt8:
+def _config(prepared: Prepared, selection: Selection) -> Int8Config:
     return prepared.config(selection, "int8-weights")

@@ -10,7 +10,7 @@ import pytest
 
 from onnxq.algorithms.channel_scaling import EXPONENTS, ChannelScaling
 from onnxq.algorithms.selection import select
-from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.graph.sites import find_sites
 from onnxq.numerics.schemes import WEIGHT_INT8
@@ -32,7 +32,7 @@ def scaling_of(model: ir.Model) -> ChannelScaling:
     target = load_target("cpu")
     selection = select(model, find_sites(model), target, {})
     settings = CalibrationSettings()
-    config = StaticInt8(selection, target.activation, WEIGHT_INT8, settings, {})
+    config = Int8Config(selection, target.activation, WEIGHT_INT8, settings, {})
     return ChannelScaling(model, config)
 
 

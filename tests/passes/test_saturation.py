@@ -13,7 +13,7 @@ import pytest
 
 from onnxq.algorithms.build_plan import PlanLabels, assemble
 from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
-from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
@@ -121,7 +121,7 @@ def test_recurrent() -> None:
 def dynamic(model: Any) -> Any:
     selection = select_dynamic(model, find_sites(model), CPU, {})
     weight = weight_scheme(CPU, MACHINE)
-    config = StaticInt8(
+    config = Int8Config(
         selection=selection,
         activation=CPU.activation,
         weight=weight.scheme,

@@ -11,7 +11,7 @@ import pytest
 
 from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
-from onnxq.algorithms.static_int8 import StaticInt8
+from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.algorithms.weights_int8 import (
     BlockForm,
     decide_blocks,
@@ -54,9 +54,9 @@ LSTM = """g (float[T, N, 5] x) => (float[T, 1, N, 4] y, float[1, N, 4] h) {
 }"""
 
 
-def config(selection: Selection) -> StaticInt8:
+def config(selection: Selection) -> Int8Config:
     weight = weight_scheme(CPU, inspect_machine())
-    return StaticInt8(
+    return Int8Config(
         selection=selection,
         activation=CPU.activation,
         weight=weight.scheme,
