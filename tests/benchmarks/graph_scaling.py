@@ -188,14 +188,17 @@ def together(rounds: Sequence[Measured]) -> Measured:
     )
 
 
-def exponents(measured: Sequence[Measured]) -> list[float]:
-    """The slope of log seconds over log nodes in each round."""
-    good = [one for one in measured if not one.failed]
-    if len(good) < 2:
+def exponents(nodes: Sequence[int], seconds: Sequence[Sequence[float]]) -> list[float]:
+    """The slope of log seconds over log nodes in each round.
+
+    Args:
+        nodes: Of each graph.
+        seconds: Of each graph in each round.
+    """
+    if len(nodes) < 2:
         return [float("nan")]
-    nodes = np.log([one.nodes for one in good])
-    rounds = zip(*(one.seconds for one in good), strict=True)
-    return [float(np.polyfit(nodes, np.log(seconds), 1)[0]) for seconds in rounds]
+    rounds = zip(*seconds, strict=True)
+    return [float(np.polyfit(np.log(nodes), np.log(each), 1)[0]) for each in rounds]
 
 
 def median(values: Sequence[float]) -> float:
@@ -224,11 +227,16 @@ def report(measured: Sequence[Measured]) -> dict[str, list[float]]:
         for one in measured
     ]
     kinds = dict.fromkeys(one.kind for one in measured)
-    found = {kind: exponents([one for one in measured if one.kind == kind]) for kind in kinds}
-    notes = [
-        f"{kind}: seconds grow as nodes to the power of {spread(slopes)}"
-        for kind, slopes in found.items()
-    ]
+    found, notes = {}, []
+    for kind in kinds:
+        good = [one for one in measured if one.kind == kind and not one.failed]
+        nodes = [one.nodes for one in good]
+        found[kind] = exponents(nodes, [one.seconds for one in good])
+        loading = exponents(nodes, [one.load_seconds for one in good])
+        notes.append(
+            f"{kind}: seconds grow as nodes to the power of {spread(found[kind])}, "
+            f"those of loading in ONNX Runtime of {spread(loading)}"
+        )
     columns = ["graph", "sites quantized", "s", "ms a node", "onnxruntime loads it, s", "MB"]
     show("Quantizing, static INT8", columns, rows, notes)
     return found
