@@ -20,12 +20,10 @@ programs), ``message`` (what is wrong), ``where`` (the file, node, tensor or sam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-from typing import ClassVar
 
 
 class OnnxqError(Exception):

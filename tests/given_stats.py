@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from onnxq.algorithms.selection import Selection
     from onnxq.numerics.schemes import Scheme
     from onnxq.plan import Plan
     from onnxq.recipe import RuleOutcome
@@ -56,3 +57,17 @@ def plan_for(
     chosen = {name: options[0] for name, options in config.candidates(stats).items()}
     assert chosen.keys() == ranges.keys()
     return decide(model, config, chosen, stats, LABELS)
+
+
+def run_time_config(selection: Selection) -> Int8Config:
+    """What dynamic INT8 is asked to do on this machine, by default."""
+    weight = weight_scheme(load_target("cpu"), inspect_machine())
+    return Int8Config(
+        selection=selection,
+        activation=load_target("cpu").activation,
+        weight=weight.scheme,
+        calibration=CalibrationSettings(),
+        outcomes={},
+        pairwise=weight.pairwise,
+        ranges="run time",
+    )

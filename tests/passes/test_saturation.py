@@ -13,16 +13,14 @@ import pytest
 
 from onnxq.algorithms.build_plan import PlanLabels, assemble
 from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
-from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
 from onnxq.pipeline import RunOptions, quantize
-from onnxq.recipe import CalibrationSettings, Recipe
+from onnxq.recipe import Recipe
 from onnxq.runtime.kernels import executed
-from onnxq.runtime.machine import inspect_machine
-from onnxq.targets import load_target, weight_scheme
-from tests.given_stats import plan_for
+from onnxq.targets import load_target
+from tests.given_stats import plan_for, run_time_config
 from tests.small_models import Feeds, normal, normalized, run, write
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CPU = load_target("cpu")
-MACHINE = inspect_machine()
 
 CONV = """g (float[N, {c}, {space}] x) => (float[N, {o}, {left}] y) {{
     h = Conv{attributes}(x, w) y = Neg(h)
@@ -120,18 +117,10 @@ def test_recurrent() -> None:
 
 def dynamic(model: Any) -> Any:
     selection = select_dynamic(model, find_sites(model), CPU, {})
-    weight = weight_scheme(CPU, MACHINE)
-    config = Int8Config(
-        selection=selection,
-        activation=CPU.activation,
-        weight=weight.scheme,
-        calibration=CalibrationSettings(),
-        outcomes={},
-        pairwise=weight.pairwise,
-        ranges="run time",
-    )
     labels = PlanLabels("sha256:0", "int8-dynamic", "cpu", 13, independent=True)
-    plan = assemble(labels, selection, "int8-dynamic", decide_dynamic(model, config))
+    plan = assemble(
+        labels, selection, "int8-dynamic", decide_dynamic(model, run_time_config(selection))
+    )
     return execute(plan, model)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.dynamic_int8 import decide_dynamic, select_dynamic
-from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.algorithms.weights_int8 import (
     BlockForm,
     decide_blocks,
@@ -22,18 +21,16 @@ from onnxq.errors import PlanError
 from onnxq.graph.io import to_bytes
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
-from onnxq.recipe import CalibrationSettings, RuleOutcome, WeightOverride
+from onnxq.recipe import RuleOutcome, WeightOverride
 from onnxq.runtime.kernels import executed
-from onnxq.runtime.machine import inspect_machine
-from onnxq.targets import load_target, weight_scheme
-from tests.given_stats import LABELS
+from onnxq.targets import load_target
+from tests.given_stats import LABELS, run_time_config
 from tests.rounded import rounded_to
 from tests.small_models import graph_text, normal, normalized, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxq.algorithms.selection import Selection
     from onnxq.plan import Plan
 
 CPU = load_target("cpu")
@@ -54,27 +51,16 @@ LSTM = """g (float[T, N, 5] x) => (float[T, 1, N, 4] y, float[1, N, 4] h) {
 }"""
 
 
-def config(selection: Selection) -> Int8Config:
-    weight = weight_scheme(CPU, inspect_machine())
-    return Int8Config(
-        selection=selection,
-        activation=CPU.activation,
-        weight=weight.scheme,
-        calibration=CalibrationSettings(),
-        outcomes={},
-        pairwise=weight.pairwise,
-        ranges="run time",
-    )
-
-
 def dynamic(model: ir.Model) -> Plan:
     selection = select_dynamic(model, find_sites(model), CPU, {})
-    return assemble(LABELS, selection, "int8-dynamic", decide_dynamic(model, config(selection)))
+    return assemble(
+        LABELS, selection, "int8-dynamic", decide_dynamic(model, run_time_config(selection))
+    )
 
 
 def weights(model: ir.Model, form: str, block: BlockForm = BLOCK_16) -> Plan:
     selection = select_weights(model, find_sites(model), CPU, {}, blocks=form == "blocks")
-    found = config(selection)
+    found = run_time_config(selection)
     if form == "blocks":
         fields = decide_blocks(model, found, block)
     else:
@@ -157,7 +143,7 @@ def test_dynamic_weights_with_one_scale_for_the_tensor(text: str) -> None:
     model = normalized(text, w=w)
     found = select_dynamic(model, find_sites(model), CPU, {})
     rule = RuleOutcome(weight=WeightOverride(granularity="tensor", bits=7))
-    ruled = replace(config(found), outcomes={site.name: rule for site in found.chosen})
+    ruled = replace(run_time_config(found), outcomes={site.name: rule for site in found.chosen})
     plan = assemble(LABELS, found, "int8-dynamic", decide_dynamic(model, ruled))
     assert len(set(plan.arrays["weight/w/scale"].tolist())) == 1
     x = normal(2, *((3, 5, 16) if "transB" not in text else (7, 16)))
@@ -168,8 +154,10 @@ def test_a_rule_that_blocks_cannot_keep_is_named() -> None:
     model = normalized(MATMUL.replace("K", "32"), w=normal(0, 32, 6))
     found = select_weights(model, find_sites(model), CPU, {}, blocks=True)
     (site,) = found.chosen
-    assert decide_blocks(model, config(found), BLOCK_16)["warnings"] == ()
-    ruled = replace(config(found), outcomes={site.name: RuleOutcome(weight=WeightOverride(bits=7))})
+    assert decide_blocks(model, run_time_config(found), BLOCK_16)["warnings"] == ()
+    ruled = replace(
+        run_time_config(found), outcomes={site.name: RuleOutcome(weight=WeightOverride(bits=7))}
+    )
     (said,) = decide_blocks(model, ruled, BLOCK_16)["warnings"]
     assert said.startswith(f"{site.name}: a rule says")
 
@@ -179,7 +167,7 @@ def test_a_rule_holds_for_an_lstm_too() -> None:
     found = select_dynamic(model, find_sites(model), CPU, {})
     rule = RuleOutcome(weight=WeightOverride(bits=7))
     (site,) = found.chosen
-    fields = decide_dynamic(model, replace(config(found), outcomes={site.name: rule}))
+    fields = decide_dynamic(model, replace(run_time_config(found), outcomes={site.name: rule}))
     assert [entry.bits for entry in fields["recurrent"]] == [7]
 
 
@@ -341,7 +329,7 @@ def test_lstms_that_share_a_weight_share_its_integers() -> None:
     found = select_dynamic(model, find_sites(model), CPU, {})
     rule = RuleOutcome(weight=WeightOverride(bits=7))
     for site in found.chosen:
-        ruled = replace(config(found), outcomes={site.name: rule})
+        ruled = replace(run_time_config(found), outcomes={site.name: rule})
         plan = assemble(LABELS, found, "int8-dynamic", decide_dynamic(model, ruled))
         x = normal(2, 6, 3, 5)
         expected, got = run(model, {"x": x}), run(execute(plan, model), {"x": x})
