@@ -76,7 +76,13 @@ def awq_factor(magnitude: Array, exponent: float) -> Array:
 
 
 def gptq(
-    weight: Array, activations: Array, scale: Array, zero: Array, bits: int, size: int, damping: float
+    weight: Array,
+    activations: Array,
+    scale: Array,
+    zero: Array,
+    bits: int,
+    size: int,
+    damping: float,
 ) -> Array:
     """GPTQ by the formula of the paper: after each column the inverse Hessian loses that column.
 

@@ -43,8 +43,9 @@ def test_rounds_as_the_formula_in_float64(
     # One element at a rounding boundary sends float32 and float64 apart in the rest of its row.
     same = np.isclose(got, expected, rtol=1e-5, atol=1e-6).all(axis=1)
     assert same.mean() >= 0.9
-    ours, theirs = output_error(got - weight, gram), output_error(
-        (expected - weight).astype(np.float32), gram
+    ours, theirs = (
+        output_error(got - weight, gram),
+        output_error((expected - weight).astype(np.float32), gram),
     )
     assert ours == pytest.approx(theirs, rel=0.02)
 
