@@ -12,17 +12,25 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from onnxq.calibration.probe import ProbeGraph
-from onnxq.calibration.requests import Channels, Distribution, Extrema, OutputError, Request
+from onnxq.calibration.requests import (
+    Channels,
+    Distribution,
+    Extrema,
+    Moments,
+    OutputError,
+    Request,
+)
 from onnxq.calibration.session import open_model
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.errors import DataError
 from onnxq.graph.edit import value_by_name
 from onnxq.numerics.histogram import FloatHistogram
+from onnxq.numerics.moments import SplitMoments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +45,19 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = 2 << 30
 """Bytes of probed tensors that one pass may hold."""
 
+_MASK = "attention_mask"
+_HELD_OUT = 5
+"""One in so many samples, or tokens, is held out from moments."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the model: its sample, the how manieth, of how many."""
+
+    sample: Sample
+    number: int
+    samples: int
+
 
 class _Observer(Protocol):
     """Takes its outputs of one run and adds them to the statistics."""
@@ -44,7 +65,7 @@ class _Observer(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
 
-    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None: ...
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +73,7 @@ class _DistributionObserver:
     outputs: tuple[str, ...]
     stats: TensorStats
 
-    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
         values = np.asarray(arrays[0])
         if self.stats.histogram is None:
             self.stats.histogram = FloatHistogram()
@@ -67,7 +88,7 @@ class _ExtremaObserver:
     outputs: tuple[str, ...]
     stats: TensorStats
 
-    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
         low, high, ordinary, nan, shape = arrays
         size = int(np.prod(np.asarray(shape, np.int64)))
         _extend(self.stats, size, float(low), float(high))
@@ -81,7 +102,7 @@ class _ChannelObserver:
     stats: TensorStats
     axis: int
 
-    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
         low, high, total, shape = (np.asarray(array) for array in arrays)
         rows = int(np.prod(shape)) // max(low.size, 1)
         found = ChannelStats(low.copy(), high.copy(), total.astype(np.float64), rows)
@@ -93,13 +114,33 @@ class _ChannelObserver:
 
 
 @dataclass(frozen=True, slots=True)
+class _MomentObserver:
+    outputs: tuple[str, ...]
+    stats: TensorStats
+
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
+        values = np.asarray(arrays[0], np.float32)
+        tokens = values[_kept(run.sample, values.shape)]
+        rows = tokens.reshape(-1, values.shape[-1])
+        if self.stats.moments is None:
+            self.stats.moments = SplitMoments(rows.shape[1])
+        if run.samples >= _HELD_OUT:
+            held_out = run.number % _HELD_OUT == _HELD_OUT - 1
+            self.stats.moments.add(rows, held_out=held_out)
+            return
+        end = len(rows) - len(rows) // _HELD_OUT
+        self.stats.moments.add(rows[:end], held_out=False)
+        self.stats.moments.add(rows[end:], held_out=True)
+
+
+@dataclass(frozen=True, slots=True)
 class _ErrorObserver:
     outputs: tuple[str, ...]
     error: SiteError
     label: str
     first: bool
 
-    def __call__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+    def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
         signal, noise = (float(np.asarray(array)) for array in arrays)
         if self.first:
             self.error.signal += signal
@@ -171,6 +212,9 @@ def unknown(requests: Sequence[Request], stats: Stats) -> list[Request]:
             case Channels(tensor, axis):
                 known = tensor in stats.tensors and axis in stats.tensors[tensor].channels
                 key = ("channels", tensor, axis)
+            case Moments(tensor):
+                known = tensor in stats.tensors and stats.tensors[tensor].moments is not None
+                key = ("moments", tensor)
             case OutputError(site, _, _, label):
                 known = site in stats.sites and label in stats.sites[site].noise
                 key = ("error", site, label)
@@ -187,7 +231,7 @@ def divide(
     A single request above the budget gets a pass of its own. Integers of a weight that several
     requests of a pass share are held once.
     """
-    fetched = [r.tensor for r in requests if isinstance(r, Distribution)]
+    fetched = [r.tensor for r in requests if isinstance(r, Distribution | Moments)]
     sizes = observed_bytes(model, fetched, _largest(data)) if fetched else {}
     passes: list[list[Request]] = []
     room = 0
@@ -316,20 +360,21 @@ def _run_pass(
         session = stack.enter_context(open_model(probe.pruned()))
         for done, sample in enumerate(data, start=1):
             # In a function of its own, so that one sample's tensors are gone before the next run.
-            _observe(session, sample, names, observers, pool)
+            _observe(session, _Run(sample, done - 1, len(data)), names, observers, pool)
             report(done)
 
 
 def _observe(
     session: Session,
-    sample: Sample,
+    run: _Run,
     names: Sequence[str],
     observers: Sequence[_Observer],
     pool: ThreadPoolExecutor,
 ) -> None:
-    arrays = dict(zip(names, session.run(sample.feeds, names), strict=True))
+    arrays = dict(zip(names, session.run(run.sample.feeds, names), strict=True))
     jobs = [
-        pool.submit(observer, [arrays[name] for name in observer.outputs]) for observer in observers
+        pool.submit(observer, [arrays[name] for name in observer.outputs], run)
+        for observer in observers
     ]
     for job in jobs:
         job.result()
@@ -345,10 +390,18 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
         case Channels(tensor, axis):
             outputs = (*probe.channels(tensor, axis), probe.shape(tensor))
             return _ChannelObserver(outputs, _tensor(stats, tensor), axis)
+        case Moments(tensor):
+            return _MomentObserver((probe.fetch(tensor),), _tensor(stats, tensor))
         case OutputError(site, _, _, label):
             first = site not in stats.sites
             error = stats.sites.setdefault(site, SiteError())
             return _ErrorObserver(probe.output_error(request), error, label, first)
+
+
+def _kept(sample: Sample, shape: tuple[int, ...]) -> Any:
+    """An index that leaves padded positions out; everything where there is no mask of this shape."""
+    mask = sample.feeds.get(_MASK)
+    return ... if mask is None or mask.shape != shape[:-1] else mask.astype(bool)
 
 
 def _tensor(stats: Stats, tensor: str) -> TensorStats:

@@ -39,6 +39,20 @@ class Channels:
     axis: int
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The Gram matrix and mean magnitudes of an activation's tokens; padding is left out.
+
+    Every fifth sample is held out from what is fitted to; of fewer than five samples the last fifth
+    of each one's tokens.
+
+    Attributes:
+        tensor: The tensor; its last axis counts channels, all others tokens.
+    """
+
+    tensor: str
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class QuantizedInput:
     """One input of a site as it would be after quantizing.
@@ -73,4 +87,4 @@ class OutputError:
     label: str
 
 
-Request = Extrema | Distribution | Channels | OutputError
+Request = Extrema | Distribution | Channels | Moments | OutputError

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxq.numerics.moments import SplitMoments
+
 SCHEMA_VERSION = 1
 
 # A damaged description has values of any type anywhere.
@@ -64,6 +66,7 @@ class TensorStats:
         nan: How many were NaN.
         histogram: Of every ordinary value; None if only extrema were asked for.
         channels: Per-channel statistics by axis.
+        moments: Gram matrices; they are large, and neither saved nor merged.
     """
 
     elements: int = 0
@@ -73,6 +76,7 @@ class TensorStats:
     nan: int = 0
     histogram: FloatHistogram | None = None
     channels: dict[int, ChannelStats] = field(default_factory=dict)
+    moments: SplitMoments | None = None
 
     @property
     def low(self) -> float:
