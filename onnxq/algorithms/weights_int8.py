@@ -18,9 +18,15 @@ from onnxq.algorithms.selection import Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import OutputError, QuantizedInput
 from onnxq.errors import listed
-from onnxq.graph.edit import all_nodes_by_name, constant_array, node_by_name, value_by_name
+from onnxq.graph.edit import (
+    all_nodes_by_name,
+    constant_array,
+    node_by_name,
+    static_shape,
+    value_by_name,
+)
 from onnxq.numerics.affine import qparams_from_range, weight_range
-from onnxq.numerics.schemes import PerAxis, QParams
+from onnxq.numerics.schemes import PerAxis, PerBlock, QParams
 from onnxq.plan import BlockEntry, Reader, WeightEntry
 
 if TYPE_CHECKING:
@@ -97,6 +103,7 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
             weight=nodes[site.name].inputs.index(values[name]),
             initializer=name,
             bits=BITS,
+            symmetric=True,
             axis=site.weight_axis or 0,
             block_size=form.block_size,
             accuracy_level=form.accuracy_level,
@@ -105,8 +112,10 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
         key = f"block/{name}/scale"
         if key not in arrays:
             weight = np.asarray(constant_array(values[name]), np.float32)
-            low, high = weight_range(weight, entry.scheme.granularity)
-            arrays[key] = qparams_from_range(low, high, entry.scheme).scale
+            matrix = entry.layout(weight.shape).matrix(weight)
+            scheme = entry.scheme(PerBlock(entry.block_size, 1))
+            low, high = weight_range(matrix, scheme.granularity)
+            arrays[key] = qparams_from_range(low, high, scheme).scale
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
     return {
         "blocks": tuple(entries),
@@ -114,6 +123,24 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
         "arrays": {**arrays, **rows},
         "warnings": _rules_not_kept(config),
     }
+
+
+def block_params(
+    entry: BlockEntry, shape: tuple[int, ...], arrays: Mapping[str, np.ndarray]
+) -> QParams:
+    """Scales and zero points of a weight in blocks, along its own axes.
+
+    Args:
+        entry: A weight of which one axis is summed over.
+        shape: The weight's shape.
+        arrays: Those of the plan.
+    """
+    layout, key = entry.layout(shape), f"block/{entry.initializer}"
+    scale = layout.restore(arrays[f"{key}/scale"])
+    zero_point = np.full(scale.shape, entry.middle, np.uint8)
+    if not entry.symmetric:
+        zero_point = layout.restore(arrays[f"{key}/zero_point"])
+    return QParams(scale, zero_point, entry.scheme(PerBlock(entry.block_size, layout.sums[0])))
 
 
 def _rules_not_kept(config: Int8Config) -> tuple[str, ...]:
@@ -178,8 +205,8 @@ def alone_requests(
     sites = {site.name: site for site in config.selection.chosen}
     found: list[tuple[str, QuantizedInput]] = []
     for entry in fields.get("blocks", ()):
-        scale = fields["arrays"][f"block/{entry.initializer}/scale"]
-        params = QParams(scale, np.zeros(scale.shape, entry.scheme.dtype), entry.scheme)
+        shape = static_shape(model.graph.initializers[entry.initializer]) or ()
+        params = block_params(entry, shape, fields["arrays"])
         found.append((entry.node, QuantizedInput(entry.weight, entry.initializer, params)))
     for entry in fields.get("weights", ()):
         scale = fields["arrays"][f"weight/{entry.initializer}/scale"]
