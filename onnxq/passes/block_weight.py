@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,15 +97,15 @@ class BlockWeight:
         shape = packed_shape(blocks, self.bits, self.block_size)
         return _lazy(self._packed, ir.DataType.UINT8, shape, f"{self.name}_packed")
 
-    def stored(self, *, own_layout: bool) -> ir.LazyTensor:
+    def stored(self, shape: tuple[int, ...], *, own_layout: bool) -> ir.LazyTensor:
         """The integers as a tensor of :attr:`dtype`, made when it is read.
 
         Args:
-            own_layout: Whether in the weight's own layout; else ``[N, K]``.
+            shape: The tensor's; if it holds more than the weight, the last block is filled up.
+            own_layout: Whether the axes are those of the weight, one of them perhaps in two; else
+                those of ``[N, K]``.
         """
-        matrix = (self.layout.channels, self.layout.length)
-        shape = self.layout.shape if own_layout else matrix
-        make = partial(self._stored, own_layout=own_layout)
+        make = partial(self._stored, shape, own_layout=own_layout)
         return _lazy(make, self.dtype, shape, f"{self.name}_quantized")
 
     def typed(self, integers: NDArray[np.uint8]) -> ir.TensorProtocol:
@@ -119,9 +120,13 @@ class BlockWeight:
             return ir.Tensor(self.chosen)
         return ir.Tensor(pack_blocks(self.integers(), self.bits, self.block_size))
 
-    def _stored(self, *, own_layout: bool) -> ir.TensorProtocol:
+    def _stored(self, shape: tuple[int, ...], *, own_layout: bool) -> ir.TensorProtocol:
         integers = self.integers()
-        return self.typed(self.layout.restore(integers) if own_layout else integers)
+        rest = math.prod(shape) // self.layout.channels - self.layout.length
+        if rest:
+            integers = np.pad(integers, ((0, 0), (0, rest)))
+        placed = self.layout.restore(integers) if own_layout else integers
+        return self.typed(placed.reshape(shape))
 
 
 def read_weight(

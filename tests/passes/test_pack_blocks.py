@@ -67,7 +67,7 @@ def op_types(model: ir.Model) -> list[str]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("length", "channels", "size"),
-    [(32, 8, 16), (40, 6, 32), (71, 5, 16), (160, 12, 32), (576, 9, 128), (12, 4, 16)],
+    [(32, 8, 16), (40, 6, 32), (71, 5, 16), (160, 12, 32), (576, 9, 128), (12, 6, 16)],
 )
 @pytest.mark.parametrize("text", [MATMUL, GEMM, GEMM_T, LEFT])
 def test_numbers(
@@ -185,7 +185,7 @@ def test_conv(
         assert not COMPUTED_WHEN_LOADED & set(op_types(quantized))
 
 
-ONE_COPY = {"kernel": (6, 2, 16), "dq": (40, 6), "folded": (6, 40)}
+ONE_COPY = {"kernel": (6, 2, 16), "dq": (40, 6), "folded": (2, 32, 6)}
 READERS = {"kernel": 2, "dq": 1, "folded": 1}
 
 
