@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.graph.sites import Site
-    from onnxq.targets import BlockRules, Target
+    from onnxq.targets import BlockWidth, Target
 
 BITS = 8
 _NAMED = 3
@@ -230,15 +230,15 @@ def _label(weight: QuantizedInput) -> str:
     return f"{params.scheme.label} of {params.scale.shape} scales {total:.9g}"
 
 
-def forms(rules: BlockRules, block_size: int | None, level: int) -> tuple[BlockForm, ...]:
+def forms(width: BlockWidth, block_size: int | None, level: int) -> tuple[BlockForm, ...]:
     """The forms to measure, the fastest first.
 
     Args:
-        rules: What the target has.
+        width: What the target does with integers of this width.
         block_size: The only block size wanted; None for all of the target's.
         level: The accuracy level.
     """
-    sizes = rules.block_sizes if block_size is None else (block_size,)
+    sizes = width.block_sizes if block_size is None else (block_size,)
     return tuple(BlockForm(size, level) for size in sizes)
 
 
