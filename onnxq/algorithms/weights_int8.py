@@ -97,10 +97,11 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
     arrays: dict[str, np.ndarray] = {}
     for site in _products(config):
         name = site.weight or ""
+        place = nodes[site.name].inputs.index(values[name])
         entry = BlockEntry(
             node=site.name,
-            activation=0,
-            weight=nodes[site.name].inputs.index(values[name]),
+            activation=1 - place,
+            weight=place,
             initializer=name,
             bits=BITS,
             symmetric=True,
@@ -249,11 +250,21 @@ def _why_not_in_blocks(site: Site, node: ir.Node, target: Target) -> str:
             f"{target.provider} has no kernel for {site.op} with integer weights and float "
             "activations; a DequantizeLinear in front of it would run at every inference"
         )
-    source = node.inputs[0]
-    rank = None if source is None or source.shape is None else source.shape.rank()
-    if rank is not None and rank < 2:
-        return f"its input has {rank} dimension; {rules.kernel} wants 2 or more"
+    left = bool(node.inputs) and node.inputs[0] is not None and node.inputs[0].name == site.weight
+    weight, activation = (_rank(node.inputs[index]) for index in ((0, 1) if left else (1, 0)))
+    if weight != 2:
+        return f"its weight has {weight} dimensions; {rules.kernel} multiplies by a matrix"
+    if activation is not None and activation < 2:
+        return f"its input has {activation} dimension; {rules.kernel} wants 2 or more"
+    if left and activation is None:
+        return (
+            f"its input, on the right of its weight, has an unknown rank; {rules.kernel} wants it"
+        )
     return ""
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
 
 
 def _products(config: Int8Config) -> list[Site]:

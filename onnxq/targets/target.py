@@ -92,8 +92,8 @@ class BlockWidth:
             int8 in blocks, 1 keeps them float32.
         slow_levels: Those of them that take several times as long as float, for few rows at least:
             only where nothing else is accurate enough.
-        block_sizes: The sizes for which the first level has a kernel, the fastest first. Others
-            are computed in float, however slow.
+        block_sizes: The sizes to measure, the fastest first; the first level has a kernel for each.
+            A size without one is computed in float, however slow.
         note: What else there is to know.
     """
 
