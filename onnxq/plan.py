@@ -21,11 +21,11 @@ from safetensors.numpy import load_file, save_file
 
 from onnxq.errors import PlanError, UsageError
 from onnxq.files import open_regular, read_regular
+from onnxq.numerics.channel_major import ChannelMajor
 from onnxq.numerics.schemes import (
     WEIGHT_INT8,
     Granularity,
     PerAxis,
-    PerBlock,
     PerTensor,
     QParams,
     Scheme,
@@ -46,6 +46,15 @@ _MOST_BYTES = 256 << 20
 Bits = Annotated[int, Field(ge=2, le=16)]
 WeightBits = Annotated[int, Field(ge=2, le=8)]
 """Width of integers."""
+
+BLOCK_BITS = (2, 4, 8)
+"""Widths of weights in blocks."""
+
+_ACCURACY_LEVELS = (0, 1, 4)
+_LEAST_BLOCK = 16
+_OPSET_OF_BLOCKS = 21
+_OPSET_OF_BITS = {4: 21, 2: 25}
+"""From which opset on DequantizeLinear and Cast take blocks, and integers of these widths."""
 
 Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
 """``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time,
@@ -250,34 +259,115 @@ class DynamicRecurrentEntry(_Entry):
         return replace(WEIGHT_INT8, bits=self.bits, granularity=PerAxis(0), pairs=pairs)
 
 
-class BlockEntry(_Entry):
-    """A product with float activations whose weight is stored in blocks (MatMulNBits).
+class InBlocks(_Entry):
+    """A node whose weight is stored as unsigned integers 0 to ``2^bits - 1`` in blocks.
 
     Attributes:
-        node: A MatMul or Gemm, in whatever graph.
-        activation: The input that carries activations.
-        weight: The input that carries the weight.
+        node: The node, in whatever graph.
         initializer: The weight's name.
-        bits: Width of its integers; symmetric, a scale for each block.
-        axis: The weight's axis that counts output channels.
-        block_size: So many consecutive input channels share a scale.
-        accuracy_level: How MatMulNBits may compute: 4 with int8 activations, 1 with float32 ones.
+        bits: Width of the integers: 2, 4 or 8.
+        symmetric: Whether all zero points are ``2^(bits - 1)``; else the arrays hold them.
+        block_size: So many consecutive input channels of an output channel share a scale.
     """
 
     node: str
-    activation: int
-    weight: int
     initializer: str
-    bits: WeightBits
-    axis: int
-    block_size: int
-    accuracy_level: int
+    bits: int
+    symmetric: bool = True
+    block_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _has_whole_bytes(self) -> InBlocks:
+        if self.bits not in BLOCK_BITS:
+            msg = f"{self.bits} bits; weights in blocks have 2, 4 or 8"
+            raise ValueError(msg)
+        return self
 
     @property
-    def scheme(self) -> Scheme:
-        """Symmetric signed integers, per block of input channels."""
-        blocks = PerBlock(self.block_size, 1 - self.axis)
-        return replace(WEIGHT_INT8, bits=self.bits, granularity=blocks)
+    def fits_kernels(self) -> bool:
+        """Whether ONNX Runtime's operators on packed blocks take this size."""
+        return self.block_size >= _LEAST_BLOCK and self.block_size.bit_count() == 1
+
+    @property
+    def middle(self) -> int:
+        """The zero point of a symmetric weight."""
+        return 1 << (self.bits - 1)
+
+    def scheme(self, granularity: Granularity) -> Scheme:
+        """The integers; blocks lie along another axis in ``[N, K]`` than in the weight itself."""
+        return Scheme(self.bits, symmetric=self.symmetric, granularity=granularity)
+
+
+class BlockEntry(InBlocks):
+    """A MatMul, Gemm or Conv with float activations whose weight is stored in blocks.
+
+    Attributes:
+        activation: The input that carries activations.
+        weight: The input that carries the weight.
+        axis: The weight's axis that counts output channels.
+        sums: The weight's axes that products are summed over; empty for all but ``axis``.
+        accuracy_level: How MatMulNBits may compute: 4 with int8 activations, 0 and 1 with float32.
+        form: ``kernel``: MatMulNBits multiplies the packed integers. ``dq``: DequantizeLinear in
+            front of the node. ``folded``: multiplied out when the model is loaded.
+    """
+
+    activation: int
+    weight: int
+    axis: int
+    sums: tuple[int, ...] = ()
+    accuracy_level: int = 0
+    form: Literal["kernel", "dq", "folded"] = "kernel"
+
+    @model_validator(mode="after")
+    def _has_a_kernel(self) -> BlockEntry:
+        if self.accuracy_level not in _ACCURACY_LEVELS:
+            msg = f"accuracy level {self.accuracy_level}; MatMulNBits has 0, 1 and 4"
+            raise ValueError(msg)
+        if self.form == "kernel" and not self.fits_kernels:
+            msg = f"block size {self.block_size}; MatMulNBits takes 16, 32, 64, 128, ..."
+            raise ValueError(msg)
+        return self
+
+    @property
+    def minimum_opset(self) -> int:
+        """The opset in which ONNX has its operators; 1 where any will do."""
+        if self.form == "kernel":
+            return 1
+        if self.bits < 8:
+            return _OPSET_OF_BITS[self.bits]
+        return _OPSET_OF_BLOCKS if self.form == "dq" else 1
+
+    def layout(self, shape: tuple[int, ...]) -> ChannelMajor:
+        """The way from the weight, of this shape, to ``[N, K]``.
+
+        Raises:
+            PlanError: The weight has no such axes.
+        """
+        rank = len(shape)
+        sums = self.sums or tuple(axis for axis in range(rank) if axis != self.axis)
+        fits = set(sums) < set(range(rank)) and self.axis in set(range(rank)) - set(sums)
+        if not fits or sums != tuple(sorted(set(sums))):
+            code, text = "plan.axis", f"the plan names axes of {self.initializer!r} that it lacks"
+            raise PlanError(code, text, where=self.node, remedy="make a plan for this model")
+        return ChannelMajor(shape, sums)
+
+
+class BlockEmbeddingEntry(InBlocks):
+    """A Gather along axis 0 whose table ``[rows, K]`` is stored in blocks along its rows.
+
+    Attributes:
+        stored: Whose ``block/NAME/...`` arrays and integers it reads: its own table's, or those of
+            the product that multiplies by the transposed table and shares one copy with it.
+    """
+
+    stored: str
+
+    @model_validator(mode="after")
+    def _has_a_kernel(self) -> BlockEmbeddingEntry:
+        if not self.fits_kernels:
+            msg = f"block size {self.block_size}; GatherBlockQuantized takes 16, 32, 64, 128, ..."
+            raise ValueError(msg)
+        return self
 
 
 class AbsorbedEntry(_Entry):
@@ -303,7 +393,11 @@ class Plan(_Entry):
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
             ``bias/NODE/integers``, ``constant/NODE/integers``, ``embedding/NAME/scale``,
-            ``scaling/TENSOR/factor``, ``block/NAME/scale``.
+            ``scaling/TENSOR/factor``. Of weights in blocks, as a matrix of N output by K input
+            channels whatever the weight's layout: ``block/NAME/scale``, float32 ``[N, blocks]``;
+            ``block/NAME/zero_point``, uint8 ``[N, blocks]``, only where not symmetric;
+            ``block/NAME/packed``, uint8 ``[N, blocks, ceil(block_size · bits / 8)]``, only where an
+            algorithm chose the integers (``numerics/packing.py`` has their layout).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -327,6 +421,7 @@ class Plan(_Entry):
     dynamic: tuple[DynamicEntry, ...] = ()
     recurrent: tuple[DynamicRecurrentEntry, ...] = ()
     blocks: tuple[BlockEntry, ...] = ()
+    block_embeddings: tuple[BlockEmbeddingEntry, ...] = ()
     absorbed: tuple[AbsorbedEntry, ...] = ()
     kept_apart: tuple[KeptApartEntry, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -46,6 +46,8 @@ def select_dynamic(
     values, nodes = value_by_name(model.graph), all_nodes_by_name(model)
 
     def why_not(site: Site) -> str:
+        if site.weight_only:
+            return site.weight_only
         if site.op in target.dynamic.declined:
             return target.dynamic.declined[site.op]
         if site.op not in target.dynamic.kernels:

@@ -175,7 +175,7 @@ class _Selector:
 
     def _decide(self, site: Site, kept: str) -> Decision:
         rule = self.target.rule(site.op)
-        reason = kept if site.candidate else site.reason
+        reason = (kept or site.weight_only) if site.candidate else site.reason
         lookup = site.activation is None
         if not reason and site.place:
             reason = f"it is inside {site.place}: its activations are not calibrated there"

@@ -18,9 +18,15 @@ from onnxq.algorithms.selection import Selection, decide_beside_float
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import OutputError, QuantizedInput
 from onnxq.errors import listed
-from onnxq.graph.edit import all_nodes_by_name, constant_array, node_by_name, value_by_name
+from onnxq.graph.edit import (
+    all_nodes_by_name,
+    constant_array,
+    node_by_name,
+    static_shape,
+    value_by_name,
+)
 from onnxq.numerics.affine import qparams_from_range, weight_range
-from onnxq.numerics.schemes import PerAxis, QParams
+from onnxq.numerics.schemes import PerAxis, PerBlock, QParams
 from onnxq.plan import BlockEntry, Reader, WeightEntry
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 
     from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.graph.sites import Site
-    from onnxq.targets import BlockRules, Target
+    from onnxq.targets import BlockWidth, Target
 
 BITS = 8
 _NAMED = 3
@@ -91,12 +97,14 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
     arrays: dict[str, np.ndarray] = {}
     for site in _products(config):
         name = site.weight or ""
+        place = nodes[site.name].inputs.index(values[name])
         entry = BlockEntry(
             node=site.name,
-            activation=0,
-            weight=nodes[site.name].inputs.index(values[name]),
+            activation=1 - place,
+            weight=place,
             initializer=name,
             bits=BITS,
+            symmetric=True,
             axis=site.weight_axis or 0,
             block_size=form.block_size,
             accuracy_level=form.accuracy_level,
@@ -105,8 +113,10 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
         key = f"block/{name}/scale"
         if key not in arrays:
             weight = np.asarray(constant_array(values[name]), np.float32)
-            low, high = weight_range(weight, entry.scheme.granularity)
-            arrays[key] = qparams_from_range(low, high, entry.scheme).scale
+            matrix = entry.layout(weight.shape).matrix(weight)
+            scheme = entry.scheme(PerBlock(entry.block_size, 1))
+            low, high = weight_range(matrix, scheme.granularity)
+            arrays[key] = qparams_from_range(low, high, scheme).scale
     tables, rows = embeddings(config.selection.chosen, values, config.weight)
     return {
         "blocks": tuple(entries),
@@ -114,6 +124,24 @@ def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[
         "arrays": {**arrays, **rows},
         "warnings": _rules_not_kept(config),
     }
+
+
+def block_params(
+    entry: BlockEntry, shape: tuple[int, ...], arrays: Mapping[str, np.ndarray]
+) -> QParams:
+    """Scales and zero points of a weight in blocks, along its own axes.
+
+    Args:
+        entry: A weight of which one axis is summed over.
+        shape: The weight's shape.
+        arrays: Those of the plan.
+    """
+    layout, key = entry.layout(shape), f"block/{entry.initializer}"
+    scale = layout.restore(arrays[f"{key}/scale"])
+    zero_point = np.full(scale.shape, entry.middle, np.uint8)
+    if not entry.symmetric:
+        zero_point = layout.restore(arrays[f"{key}/zero_point"])
+    return QParams(scale, zero_point, entry.scheme(PerBlock(entry.block_size, layout.sums[0])))
 
 
 def _rules_not_kept(config: Int8Config) -> tuple[str, ...]:
@@ -178,8 +206,8 @@ def alone_requests(
     sites = {site.name: site for site in config.selection.chosen}
     found: list[tuple[str, QuantizedInput]] = []
     for entry in fields.get("blocks", ()):
-        scale = fields["arrays"][f"block/{entry.initializer}/scale"]
-        params = QParams(scale, np.zeros(scale.shape, entry.scheme.dtype), entry.scheme)
+        shape = static_shape(model.graph.initializers[entry.initializer]) or ()
+        params = block_params(entry, shape, fields["arrays"])
         found.append((entry.node, QuantizedInput(entry.weight, entry.initializer, params)))
     for entry in fields.get("weights", ()):
         scale = fields["arrays"][f"weight/{entry.initializer}/scale"]
@@ -203,15 +231,15 @@ def _label(weight: QuantizedInput) -> str:
     return f"{params.scheme.label} of {params.scale.shape} scales {total:.9g}"
 
 
-def forms(rules: BlockRules, block_size: int | None, level: int) -> tuple[BlockForm, ...]:
+def forms(width: BlockWidth, block_size: int | None, level: int) -> tuple[BlockForm, ...]:
     """The forms to measure, the fastest first.
 
     Args:
-        rules: What the target has.
+        width: What the target does with integers of this width.
         block_size: The only block size wanted; None for all of the target's.
         level: The accuracy level.
     """
-    sizes = rules.block_sizes if block_size is None else (block_size,)
+    sizes = width.block_sizes if block_size is None else (block_size,)
     return tuple(BlockForm(size, level) for size in sizes)
 
 
@@ -222,11 +250,21 @@ def _why_not_in_blocks(site: Site, node: ir.Node, target: Target) -> str:
             f"{target.provider} has no kernel for {site.op} with integer weights and float "
             "activations; a DequantizeLinear in front of it would run at every inference"
         )
-    source = node.inputs[0]
-    rank = None if source is None or source.shape is None else source.shape.rank()
-    if rank is not None and rank < 2:
-        return f"its input has {rank} dimension; {rules.kernel} wants 2 or more"
+    left = bool(node.inputs) and node.inputs[0] is not None and node.inputs[0].name == site.weight
+    weight, activation = (_rank(node.inputs[index]) for index in ((0, 1) if left else (1, 0)))
+    if weight != 2:
+        return f"its weight has {weight} dimensions; {rules.kernel} multiplies by a matrix"
+    if activation is not None and activation < 2:
+        return f"its input has {activation} dimension; {rules.kernel} wants 2 or more"
+    if left and activation is None:
+        return (
+            f"its input, on the right of its weight, has an unknown rank; {rules.kernel} wants it"
+        )
     return ""
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
 
 
 def _products(config: Int8Config) -> list[Site]:

@@ -58,6 +58,8 @@ class Site:
         sums: The axes of its weights that products are summed over, in the order of integer kernels
             (:class:`~onnxq.graph.weighted.Form`).
         finite: Whether its constants hold no NaN and no Inf, as far as they were looked at.
+        weight_only: Why a candidate's weight alone can be quantized, and not its activations too;
+            empty if both can.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Site:
     reason: str
     sums: tuple[int, ...] = ()
     finite: bool = True
+    weight_only: str = ""
 
 
 def find_sites(model: ir.Model) -> tuple[Site, ...]:
@@ -161,6 +164,7 @@ def _site(node: ir.Node, form: Form, place: str, constants: _Constants) -> Site:
         reason=reason,
         sums=form.sums,
         finite=constants.finite(node, form),
+        weight_only=form.weight_only,
     )
 
 
@@ -226,12 +230,15 @@ def _decline_half_shared(sites: list[Site]) -> list[Site]:
 
 def _fault(group: dict[str, Site]) -> str:
     """The reader because of which a weight has to stay in float, and why; empty if none is."""
-    readers = next(iter(group.values())).readers
+    first = next(iter(group.values()))
+    readers, weight_only = first.readers, bool(first.weight_only)
     for name in readers:
         if name not in group:
             return f"{name!r}, which does not multiply by it"
         if not group[name].candidate:
             return f"{name!r}, which cannot be quantized"
+        if bool(group[name].weight_only) != weight_only:
+            return f"{name!r}, and one of them cannot be quantized with its activations"
     return ""
 
 

@@ -1,7 +1,9 @@
 """What each operator's weight is: which input, which axis counts output channels, and what bars it.
 
 One function an operator, from a node to a :class:`Form`. Cases that onnxq quantizes:
-    - MatMul: constant of rank 2 on the right, ``[K, N]``, output channels on axis 1;
+    - MatMul: constant of rank 2 on the right, ``[K, N]``, output channels on axis 1; beside float
+      activations also one on the left, ``[N, K]``, and one of rank 3 on the right, ``[E, K, N]``,
+      such as a matrix for each expert;
     - Gemm: constant B of rank 2, ``transA = 0``, ``alpha = beta = 1``, C left out or constant of
       rank 1; output channels on axis 0 if ``transB`` else 1;
     - Conv: constant weight ``[M, C/group, ...]`` of 1 to 3 spatial dimensions, axis 0;
@@ -48,6 +50,17 @@ _MOVING = _REARRANGING | frozenset(
     }
 )
 _CHANNEL_AXIS_OF_OTHERS = {"ConvTranspose": 1}
+_FUSED = {
+    "Attention": "which holds the projections of query, key and value in one weight",
+    "DecoderAttention": "which holds the projections of query, key and value",
+    "DecoderMaskedSelfAttention": "which holds the projections of query, key and value",
+    "EmbedLayerNormalization": "which holds embedding tables and a normalization",
+    "LongformerAttention": "which holds the projections of query, key and value",
+    "MoE": "which holds a router and the weights of all experts",
+    "PackedAttention": "which holds the projections of query, key and value in one weight",
+}
+"""What ONNX Runtime's optimizers make of several operators with weights."""
+
 _MULTIPLYING = frozenset({"ConvTranspose", "Einsum", "DeformConv", "Attention"})
 
 
@@ -64,6 +77,8 @@ class Form:
         more: Indices of the inputs that carry further weights.
         sums: The axes of its weights that products are summed over, in the order in which integer
             kernels add them; empty where they add no two products at once.
+        weight_only: Why only its weight can be quantized, and not its activations too; empty if
+            both can.
     """
 
     activation: int | None
@@ -73,6 +88,7 @@ class Form:
     reason: str = ""
     more: tuple[int, ...] = ()
     sums: tuple[int, ...] = ()
+    weight_only: str = ""
 
 
 def form_of(node: ir.Node) -> Form | None:
@@ -102,17 +118,27 @@ def plain_constant(node: ir.Node, index: int, model: ir.Model) -> ir.Value | Non
 def _matmul(node: ir.Node) -> Form | None:
     if weight_tensor(node, 1) is None:
         if weight_tensor(node, 0) is not None:
-            reason = "its constant stands on the left; onnxq quantizes weights on the right"
-            return Form(1, 0, 0, reason=reason)
+            return _left(node)
         if not _computes_in_float(node):
             return None
         reason = _why_no_constant(node, 1) or "it multiplies two activations; there is no weight"
         return Form(0, None, reason=reason)
     rank = _rank(node, 1)
+    if rank == 2:
+        return Form(0, 1, 1, sums=(0,))
+    text = f"its weight has {_dimensions(rank)}; onnxq quantizes matrices"
+    if rank == 3:
+        return Form(0, 1, 2, sums=(1,), weight_only=f"{text} beside integer activations")
+    return Form(0, 1, rank - 1 if rank > 1 else None, reason=text)
+
+
+def _left(node: ir.Node) -> Form:
+    rank = _rank(node, 0)
     if rank != 2:
-        reason = f"its weight has {_dimensions(rank)}; onnxq quantizes matrices"
-        return Form(0, 1, rank - 1 if rank > 1 else None, reason=reason)
-    return Form(0, 1, 1, sums=(0,))
+        text = f"its constant stands on the left and has {_dimensions(rank)}"
+        return Form(1, 0, rank - 2 if rank > 1 else None, reason=f"{text}; onnxq quantizes 2 there")
+    text = "its constant stands on the left; integer kernels take weights on the right"
+    return Form(1, 0, 0, sums=(1,), weight_only=text)
 
 
 def _gemm(node: ir.Node) -> Form | None:
@@ -197,6 +223,7 @@ def _other(node: ir.Node) -> Form | None:
     if not node.domain and node.op_type in _MOVING:
         return None
     name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    fused = _FUSED.get(node.op_type) if node.domain == "com.microsoft" else None
     sizes = [_large(node, index) for index in range(len(node.inputs))]
     if not any(sizes):
         return None
@@ -205,6 +232,8 @@ def _other(node: ir.Node) -> Form | None:
     activation = next((i for i, size in enumerate(sizes) if not size), None)
     equation = "" if node.domain else node.attributes.get_string("equation", "")
     reason = f"onnxq does not quantize {name}"
+    if fused:
+        reason = f"{reason}, {fused}: quantize the model as it was before it was optimized"
     if node.op_type == "Einsum" and equation:
         reason = f"its equation {equation!r} is no product with a matrix"
     return Form(activation, index, axis, reason=reason)

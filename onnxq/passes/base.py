@@ -17,6 +17,7 @@ from onnxq.graph.edit import (
     remove_if_unread,
     value_by_name,
 )
+from onnxq.graph.opset import MICROSOFT
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.schemes import PerAxis
 
@@ -153,6 +154,19 @@ class Editor:
         for name in dict.fromkeys(names):
             if name in self._values and remove_if_unread(self._values[name]):
                 del self._values[name]
+
+
+def contributed(
+    editor: Editor,
+    op: str,
+    inputs: Sequence[ir.Value | None],
+    output: str,
+    attributes: Mapping[str, int],
+) -> ir.Node:
+    """A new node of ONNX Runtime's own operators, with a float output called ``output``."""
+    value = ir.val(editor.fresh(output), ir.DataType.FLOAT)
+    name = editor.fresh(f"{output}/{op}")
+    return ir.node(op, inputs, attributes, domain=MICROSOFT, outputs=[value], name=name)
 
 
 def check_axes(scheme: Scheme, rank: int, name: str) -> None:

@@ -39,7 +39,7 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         (plan.embeddings, QuantizeEmbeddings(plan)),
         (plan.dynamic, QuantizeDynamic(plan)),
         (plan.recurrent, QuantizeRecurrent(plan)),
-        (plan.blocks, PackBlocks(plan)),
+        ((*plan.blocks, *plan.block_embeddings), PackBlocks(plan)),
         (plan.biases, QuantizeBiases(plan)),
         (plan.constants, QuantizeConstants(plan)),
         (plan.weights, QuantizeWeights(plan)),

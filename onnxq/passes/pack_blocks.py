@@ -1,105 +1,90 @@
-"""Store weights in blocks beside float activations: ``com.microsoft.MatMulNBits``.
+"""Store weights in blocks: products, lookups of rows, and weights that become float again.
 
-Cases, for ``W`` constant ``[K, N]`` (a Gemm with ``transB``: ``[N, K]``)::
-
-    MatMul(x, W)  ->  MatMulNBits(x, W_packed, W_scale)
-    Gemm(x, W, b) ->  MatMulNBits(x, W_packed, W_scale, bias = b)
-
-``W_packed`` is uint8 ``[N, blocks, block_size]``: the integers of each output channel with 128
-added, the last block filled up with zeros; ``W_scale`` is ``[N, blocks]``.
-
-Source: ONNX Runtime, contributed operators, MatMulNBits.
+The forms are those of ``block_product.py`` (MatMulNBits), ``block_lookup.py``
+(GatherBlockQuantized) and ``block_float.py`` (DequantizeLinear, or folded when the model is
+loaded). A table and the product that is tied to it share one copy of the integers.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
+from onnxq.errors import PlanError
+from onnxq.graph.derived import Transposed, origin_of
 from onnxq.graph.opset import MICROSOFT
-from onnxq.numerics.affine import quantize
-from onnxq.numerics.schemes import QParams
+from onnxq.numerics.channel_major import ChannelMajor
 from onnxq.passes.base import Editor, PlanPass
+from onnxq.passes.block_float import FloatWeights
+from onnxq.passes.block_lookup import Lookups
+from onnxq.passes.block_product import Products
+from onnxq.passes.block_weight import BlockWeight, read_weight
 
 if TYPE_CHECKING:
-    from onnxq.plan import BlockEntry
-
-_BIAS = 5
+    from onnxq.plan import BlockEmbeddingEntry, InBlocks, Plan
 
 
 class PackBlocks(PlanPass):
-    """Rewrite the products of ``plan.blocks``."""
+    """Rewrite the nodes of ``plan.blocks`` and ``plan.block_embeddings``."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite each product; nodes that share a weight share its integers."""
-        editor = Editor(model)
-        packed: dict[str, tuple[ir.Value, ir.Value]] = {}
-        for entry in self.plan.blocks:
-            node = editor.node(entry.node)
-            if entry.initializer not in packed:
-                packed[entry.initializer] = self._packed(editor, entry)
-            tensor = editor.weight(entry.initializer)
-            _rewrite(editor, node, entry, packed[entry.initializer], tensor)
-        editor.drop_if_unread(packed)
-        if self.plan.blocks:
+        """Rewrite each node; those that share a weight share its integers."""
+        plan, editor = self.plan, Editor(model)
+        weights = _Weights(plan, editor)
+        products, floats = Products(editor), FloatWeights(editor)
+        lookups = Lookups(editor, products)
+        for entry in plan.blocks:
+            name = entry.initializer
+            layout = entry.layout(tuple(editor.weight(name).shape.numpy()))
+            write = products if entry.form == "kernel" else floats
+            write(entry, weights(name, layout, entry))
+        for lookup in plan.block_embeddings:
+            layout = _layout_of_table(editor, lookup)
+            lookups(lookup, weights(lookup.stored, layout, lookup))
+        entries = (*plan.blocks, *plan.block_embeddings)
+        editor.drop_if_unread(entry.initializer for entry in entries)
+        if plan.block_embeddings or any(entry.form == "kernel" for entry in plan.blocks):
             model.opset_imports.setdefault(MICROSOFT, 1)
-        return ir.passes.PassResult(model, modified=bool(self.plan.blocks))
-
-    def _packed(self, editor: Editor, entry: BlockEntry) -> tuple[ir.Value, ir.Value]:
-        name, tensor = entry.initializer, editor.weight(entry.initializer)
-        scale = np.asarray(self.plan.array("block", name, "scale"), np.float32)
-        params = QParams(scale, np.zeros(scale.shape, np.int8), entry.scheme)
-        by_channel = scale if entry.axis == 0 else scale.T
-        lazy = ir.LazyTensor(
-            partial(_pack, tensor, params, entry.axis, entry.block_size),
-            dtype=ir.DataType.UINT8,
-            shape=ir.Shape((*by_channel.shape, entry.block_size)),
-            name=f"{name}_packed",
-        )
-        coded = editor.constant(f"{name}_packed", lazy)
-        return coded, editor.constant(f"{name}_scale", np.ascontiguousarray(by_channel))
+        return ir.passes.PassResult(model, modified=bool(entries))
 
 
-def _pack(
-    tensor: ir.TensorProtocol, params: QParams, axis: int, block_size: int
-) -> ir.TensorProtocol:
-    integers = np.moveaxis(quantize(tensor.numpy(), params), axis, 0)
-    channels, length = integers.shape
-    blocks = -(-length // block_size)
-    coded = np.full((channels, blocks * block_size), 128, np.uint8)
-    coded[:, :length] = (integers.astype(np.int16) + 128).astype(np.uint8)
-    return ir.tensor(coded.reshape(channels, blocks, block_size))
+class _Weights:
+    """The weights of a plan, each read once."""
+
+    def __init__(self, plan: Plan, editor: Editor) -> None:
+        self._plan = plan
+        self._editor = editor
+        self._known: dict[str, BlockWeight] = {}
+
+    def __call__(self, name: str, layout: ChannelMajor, entry: InBlocks) -> BlockWeight:
+        if name not in self._known:
+            tensor = self._editor.weight(name)
+            self._known[name] = read_weight(self._plan, name, tensor, layout, entry)
+        found = self._known[name]
+        stored = found.layout, found.bits, found.symmetric, found.block_size
+        if stored != (layout, entry.bits, entry.symmetric, entry.block_size):
+            raise _refused(entry, f"the plan stores {name!r} in two ways")
+        return found
 
 
-def _rewrite(
-    editor: Editor,
-    node: ir.Node,
-    entry: BlockEntry,
-    packed: tuple[ir.Value, ir.Value],
-    tensor: ir.TensorProtocol,
-) -> None:
-    shape = tuple(tensor.shape.numpy())
-    inputs: list[ir.Value | None] = [node.inputs[entry.activation], *packed]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        inputs += [None] * (_BIAS - len(inputs)) + [bias]
-    made = ir.node(
-        "MatMulNBits",
-        inputs,
-        {
-            "K": shape[1 - entry.axis],
-            "N": shape[entry.axis],
-            "bits": entry.bits,
-            "block_size": entry.block_size,
-            "accuracy_level": entry.accuracy_level,
-        },
-        domain=MICROSOFT,
-        outputs=[ir.val(editor.fresh(f"{node.name}_product"), ir.DataType.FLOAT)],
-        name=editor.fresh(f"{node.name}/MatMulNBits"),
-    )
-    name = node.name
-    editor.replace(node, [made])
-    made.name = name
+def _layout_of_table(editor: Editor, entry: BlockEmbeddingEntry) -> ChannelMajor:
+    """Of the weight whose integers a lookup reads, which has to be the table or its transpose.
+
+    Raises:
+        PlanError: It is another one.
+    """
+    table, stored = editor.value(entry.initializer), editor.value(entry.stored)
+    shape = tuple(editor.weight(entry.stored).shape.numpy())
+    if stored is table and len(shape) == 2:
+        return ChannelMajor(shape, (1,))
+    origin = origin_of(stored)
+    tied = origin is not None and origin.tensor is table.const_value
+    if origin is None or not tied or origin.steps != (Transposed((1, 0)),):
+        text = f"{entry.stored!r}, whose integers it is to read, is not its table transposed"
+        raise _refused(entry, text)
+    return ChannelMajor(shape, (0,))
+
+
+def _refused(entry: InBlocks, text: str) -> PlanError:
+    return PlanError("plan.blocks", text, where=entry.node, remedy="make the plan again")

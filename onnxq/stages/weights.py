@@ -18,6 +18,7 @@ from onnxq.algorithms.guard import (
 )
 from onnxq.algorithms.scheme_choice import choose_form
 from onnxq.algorithms.weights_int8 import (
+    BITS,
     alone_requests,
     decide_blocks,
     decide_per_channel,
@@ -117,8 +118,9 @@ def _forms(prepared: Prepared) -> dict[str, _Form]:
         raise UsageError(code, text, where="weights.form", remedy='Write form = "folded".')
     found = {}
     if wanted != "folded" and rules is not None:
-        level = settings.accuracy_level or rules.accuracy_levels[0]
-        found = _block_forms(prepared, forms(rules, settings.block_size, level))
+        width = rules.widths[BITS]
+        level = settings.accuracy_level or width.accuracy_levels[0]
+        found = _block_forms(prepared, forms(width, settings.block_size, level))
     if wanted == "folded" or (wanted == "auto" and settings.block_size is None):
         decide = partial(decide_per_channel, model, folded=True)
         found["int8-weights, folded"] = _Form(blocks=False, decide=decide)
@@ -132,7 +134,8 @@ def _exact_options(task: Task) -> dict[str, Decided]:
     open_form = settings.form in ("auto", "blocks") and settings.accuracy_level is None
     if rules is None or not open_form:
         return {}
-    wanted = forms(rules, settings.block_size, rules.accuracy_levels[-1])
+    width = rules.widths[BITS]
+    wanted = forms(width, settings.block_size, width.accuracy_levels[-1])
     return _all_decided(task, _block_forms(prepared, wanted))
 
 

@@ -84,24 +84,44 @@ class DynamicRules:
 
 
 @dataclass(frozen=True)
-class BlockRules:
-    """The kernel for weights in blocks beside float activations.
+class BlockWidth:
+    """What the kernel for weights in blocks does with integers of one width.
 
     Attributes:
-        kernel: Its name.
+        accuracy_levels: The levels that are worth it, the fastest first. 4 rounds activations to
+            int8 in blocks, 1 keeps them float32.
+        slow_levels: Those of them that take several times as long as float, for few rows at least:
+            only where nothing else is accurate enough.
+        block_sizes: The sizes to measure, the fastest first; the first level has a kernel for each.
+            A size without one is computed in float, however slow.
+        note: What else there is to know.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    accuracy_levels: tuple[int, ...]
+    block_sizes: tuple[int, ...]
+    slow_levels: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BlockRules:
+    """The kernels for weights in blocks beside float activations.
+
+    Attributes:
+        kernel: The name of the one that multiplies.
         ops: The operators that can be written with it.
-        bits: The widths of its integers that are worth it.
-        block_sizes: The sizes to measure, the fastest first.
-        accuracy_levels: The levels there are, the fastest first.
+        lookup: The name of the one that looks rows up; empty if there is none.
+        widths: What the first does, by the width of the integers.
     """
 
     __pydantic_config__ = _STRICT
 
     kernel: str
     ops: tuple[str, ...]
-    bits: tuple[int, ...]
-    block_sizes: tuple[int, ...]
-    accuracy_levels: tuple[int, ...]
+    lookup: str
+    widths: Mapping[int, BlockWidth]
 
 
 FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")

@@ -35,7 +35,7 @@ def settings(work: Workload) -> Mapping[str, dict[str, Any]]:
     """What onnxq is asked for, by the name of the row."""
     data = str(work.calibration)
     blocks = load_target("cpu").blocks
-    sizes = () if blocks is None else sorted({*blocks.block_sizes, 32, 64, 128, 256})
+    sizes = () if blocks is None else sorted({*blocks.widths[8].block_sizes, 256})
     return {
         ONNXQ: {"scheme": "int8-dynamic", "data": data},
         "onnxq dynamic, no data": {"scheme": "int8-dynamic", "data": None},

@@ -10,6 +10,7 @@ import pytest
 
 from onnxq.runtime.timing import Ratio, TimingSettings
 from tests.benchmarks import (
+    block_kernels,
     calibration_cost,
     common,
     fashion,
@@ -172,3 +173,12 @@ def test_a_spread_reads_as_median_and_range() -> None:
     assert common.times(Ratio(2.0, 1.0, 3.0), 1) == "2.0 (1.0 to 3.0)"
     assert common.number(None) == "-"
     assert common.megabytes(2e6) == "2"
+
+
+def test_block_kernels_times_products_and_lookups() -> None:
+    products = block_kernels.products(32, 8)
+    assert len(products) == 1 + 3 * 2 * 5
+    few = dict(list(products.items())[:2])
+    floating, blocks = block_kernels.compare(few, normal(0, 2, 32), TIMING)
+    assert floating.faster.median == 1
+    assert blocks.microseconds > 0

@@ -168,6 +168,25 @@ def _batched(b: Build) -> ir.Value:
     return b.node("MatMul", b.input("x", [5, 4, 16]), b.weight("w", 5, 16, 3))
 
 
+def _left_batched(b: Build) -> ir.Value:
+    return b.node("MatMul", b.weight("w", 2, 4, 16), b.input("x", [16, 3]))
+
+
+def _twice_batched(b: Build) -> ir.Value:
+    return b.node("MatMul", b.input("x", [2, 5, 4, 16]), b.weight("w", 2, 5, 16, 3))
+
+
+def _attention(b: Build) -> ir.Value:
+    x = b.input("x", [1, 4, 64])
+    bias = b.weight("b", 192)
+    return b.node("Attention", x, b.weight("w", 64, 192), bias, domain="com.microsoft", num_heads=4)
+
+
+def _left_and_right(b: Build) -> ir.Value:
+    weight = b.weight("w", 16, 16)
+    return b.node("MatMul", weight, b.node("Gemm", b.input("x", [16, 16]), weight, transB=1))
+
+
 def _half(b: Build) -> ir.Value:
     x = b.input("x", [4, 16], ir.DataType.FLOAT16)
     return b.node("MatMul", x, b.weight("w", 16, 8, dtype=np.float16))
@@ -233,9 +252,11 @@ def _quantized(b: Build) -> ir.Value:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (_left, "on the left"),
+        (_left_batched, "on the left and has 3 dimensions"),
         (_two_activations, "two activations"),
-        (_batched, "3 dimensions"),
+        (_twice_batched, "4 dimensions"),
+        (_attention, "which holds the projections of query, key and value in one weight"),
+        (_left_and_right, "one of them cannot be quantized with its activations"),
         (_half, "FLOAT16"),
         (_overridable, "also an input of the model"),
         (_weight_is_output, "also an output of the model"),
@@ -255,6 +276,21 @@ def test_reasons(build: Callable[[Build], ir.Value], words: str) -> None:
     site = b.sites(build(b))[0]
     assert not site.candidate
     assert words in site.reason
+
+
+@pytest.mark.parametrize(
+    ("build", "axis", "sums", "words"),
+    [(_left, 0, (1,), "on the left"), (_batched, 2, (1,), "3 dimensions")],
+)
+def test_weights_that_are_quantized_beside_float_activations_alone(
+    build: Callable[[Build], ir.Value], axis: int, sums: tuple[int, ...], words: str
+) -> None:
+    b = Build()
+    (site,) = b.sites(build(b))
+    assert site.candidate
+    assert (site.weight, site.activation) == ("w", "x")
+    assert (site.weight_axis, site.sums) == (axis, sums)
+    assert words in site.weight_only
 
 
 def test_what_is_no_site(parse: Parse) -> None:

@@ -24,7 +24,7 @@ from onnxq.passes.execute import execute
 from onnxq.recipe import RuleOutcome, WeightOverride
 from onnxq.runtime.kernels import executed
 from onnxq.targets import load_target
-from tests.given_stats import LABELS, run_time_config
+from tests.given_stats import LABELS, plan_for, run_time_config
 from tests.rounded import rounded_to
 from tests.small_models import graph_text, normal, normalized, run
 
@@ -88,7 +88,7 @@ def per_channel(plan: Plan, name: str, w: NDArray[np.float32], axis: int) -> NDA
 
 def in_blocks(plan: Plan, name: str, w: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     """``[K, N]`` through blocks of ``size`` along K, block by block."""
-    scale = plan.arrays[f"block/{name}/scale"].astype(float)
+    scale = plan.arrays[f"block/{name}/scale"].astype(float).T
     result = np.empty(w.shape)
     for start in range(0, w.shape[0], size):
         part = w[start : start + size].astype(float)
@@ -231,13 +231,7 @@ def test_blocks_of_float_activations(text: str, length: int) -> None:
     model = normalized(text.replace("K", str(length)), w=stored, **bias)
     plan = weights(model, "blocks", BlockForm(32, 1))
     x = normal(2, *((3, 5, length) if text is MATMUL else (7, length)))
-    if "transB" in text:
-        turned = plan.model_copy(
-            update={"arrays": {"block/w/scale": plan.arrays["block/w/scale"].T}}
-        )
-        rounded = in_blocks(turned, "w", w, 32)
-    else:
-        rounded = in_blocks(plan, "w", w, 32)
+    rounded = in_blocks(plan, "w", w, 32)
     expected = x.astype(float) @ rounded + (0 if text is MATMUL else b)
     quantized = execute(plan, model)
     for level in ("none", "all"):
@@ -257,6 +251,45 @@ def test_an_input_of_one_dimension_is_declined() -> None:
     (site,) = weights(normalized(text, w=normal(0, 16, 6)), "blocks").sites
     assert site.decision == "float"
     assert "1 dimension" in site.reason
+
+
+LEFT = "g (float[N, 32, L] x) => (float[N, 6, L] y) { y = MatMul(w, x) }"
+EXPERTS = "g (float[2, L, 32] x) => (float[2, L, 6] y) { y = MatMul(x, w) }"
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "words"),
+    [(LEFT, (6, 32), "stands on the left"), (EXPERTS, (2, 32, 6), "3 dimensions")],
+)
+def test_weights_on_the_left_and_of_experts_are_quantized_alone(
+    text: str, shape: tuple[int, ...], words: str
+) -> None:
+    model = normalized(text, w=normal(0, *shape))
+    for plan in (dynamic(model), plan_for(model, {})):
+        (site,) = plan.sites
+        assert site.decision == "float"
+        assert words in site.reason
+    x = normal(1, 2, 32, 5) if text is LEFT else normal(1, 2, 5, 32)
+    for form in ("blocks", "dq", "folded"):
+        plan = weights(model, form, BlockForm(16, 1))
+        (site,) = plan.sites
+        if form == "blocks" and text is EXPERTS:
+            assert "multiplies by a matrix" in site.reason
+            continue
+        assert site.decision == "int8-weights"
+        quantized = execute(plan, model)
+        close(run(quantized, {"x": x}, "all")[0], run(model, {"x": x})[0], 0.02)
+        assert ("MatMulNBits" in ops(quantized)) == (form == "blocks")
+
+
+def test_a_weight_on_the_left_of_something_of_unknown_rank_has_no_kernel() -> None:
+    model = normalized(
+        LEFT.replace("MatMul(w, x)", "MatMul(w, n)").replace("{", "{ n = Neg(x)"),
+        w=normal(0, 6, 32),
+    )
+    model.graph[0].outputs[0].shape = None
+    (site,) = weights(model, "blocks").sites
+    assert "unknown rank" in site.reason
 
 
 @pytest.mark.parametrize("form", ["dq", "folded"])
