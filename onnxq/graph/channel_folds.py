@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxq.graph.arithmetic_moves import ARITHMETIC
 from onnxq.graph.attention_moves import ATTENTION
 from onnxq.graph.channel_moves import MOVES, Made
 from onnxq.graph.channels import NONE, Classes, NoFoldError, channel_axis
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from onnxq.graph.channels import Labels
 
-_MOVES = {**MOVES, **ATTENTION}
+_MOVES = {**MOVES, **ARITHMETIC, **ATTENTION}
 _MOST_STEPS = 64
 """So many operators lie between an activation and the constants, at most."""
 

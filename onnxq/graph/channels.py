@@ -160,8 +160,9 @@ def before_reshape(labels: Labels, before: Dims | None, after: Dims | None) -> L
     """Labels of the input of a Reshape.
 
     Lengths are compared from the end: groups of known lengths with the same product, and equal
-    names. What is left in front must carry no labels. So a reshape of ``[B, S, 576]`` to
-    ``[B, S, 9, 64]`` or ``[N, 576]`` is followed whatever B, S and N are.
+    names; one unknown length on either side is the same, too, where all others are. What is left in
+    front must carry no labels. So a reshape of ``[B, S, 576]`` to ``[B, S, 9, 64]`` or ``[N, 576]``
+    is followed whatever B, S and N are.
 
     Args:
         labels: Of the output.
@@ -176,7 +177,8 @@ def before_reshape(labels: Labels, before: Dims | None, after: Dims | None) -> L
         raise NoFoldError(text)
     labels = padded(labels, len(after))
     # What labels depend on has their length, whether inference knew it or not.
-    after = tuple(own if own > 1 else dim for own, dim in zip(labels.shape, after, strict=True))
+    known = zip(labels.shape, after, strict=True)
+    before, after = _same_names(before, tuple(own if own > 1 else dim for own, dim in known))
     left, right = len(before), len(after)
     shape: list[int] = []
     while left and right:
@@ -195,6 +197,27 @@ def before_reshape(labels: Labels, before: Dims | None, after: Dims | None) -> L
         text = f"{_text(before)} to {_text(after)} cannot be followed exactly"
         raise NoFoldError(text)
     return labels.reshape((1,) * left + tuple(shape))
+
+
+def _same_names(before: Dims, after: Dims) -> tuple[Dims, Dims]:
+    """The lengths, with one name for what must be equal because a reshape keeps all elements."""
+    pairs = []
+    for own, other in ((before, after), (after, before)):
+        unknown = [
+            place
+            for place, length in enumerate(own)
+            if not isinstance(length, int) and (length is None or length not in other)
+        ]
+        product = math.prod(length for length in own if isinstance(length, int))
+        names = sorted(length for length in own if isinstance(length, str) and length in other)
+        pairs.append((unknown, product, names))
+    (left, *rest), (right, *others) = pairs
+    if len(left) != 1 or len(right) != 1 or rest != others:
+        return before, after
+    return (
+        (*before[: left[0]], "=", *before[left[0] + 1 :]),
+        (*after[: right[0]], "=", *after[right[0] + 1 :]),
+    )
 
 
 def _matched(before: Dims, left: int, after: Dims, right: int) -> tuple[int, int]:

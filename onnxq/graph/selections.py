@@ -127,7 +127,7 @@ def _region(node: ir.Node, output: int) -> _Region:
 
 
 def _sliced(node: ir.Node, lengths: list[int | None]) -> dict[int, NDArray[np.int64] | None]:
-    starts, ends, axes, steps = (_integers(node, index) for index in range(1, 5))
+    starts, ends, axes, steps = (integers(node, index) for index in range(1, 5))
     if axes is None and len(node.inputs) > 3 and node.inputs[3] is not None:
         text = f"the axes of Slice {node.name!r} are not constant"
         raise NoFoldError(text)
@@ -148,7 +148,7 @@ def _sliced(node: ir.Node, lengths: list[int | None]) -> dict[int, NDArray[np.in
 
 
 def _gathered(node: ir.Node, length: int | None) -> NDArray[np.int64] | None:
-    index = _integers(node, 1)
+    index = integers(node, 1)
     if _index_rank(node) not in {0, 1}:
         text = f"Gather {node.name!r} looks up an index of several axes"
         raise NoFoldError(text)
@@ -162,7 +162,7 @@ def _index_rank(node: ir.Node) -> int | None:
 
 
 def _split(node: ir.Node, output: int, length: int | None) -> NDArray[np.int64] | None:
-    sizes = _integers(node, 1)
+    sizes = integers(node, 1)
     if sizes is None:
         if length is None or (len(node.inputs) > 1 and node.inputs[1] is not None):
             return None
@@ -173,8 +173,8 @@ def _split(node: ir.Node, output: int, length: int | None) -> NDArray[np.int64] 
     return np.arange(start, stop if length is None else min(stop, length))
 
 
-def _integers(node: ir.Node, index: int) -> NDArray[np.int64] | None:
-    """A constant vector that no caller can replace."""
+def integers(node: ir.Node, index: int) -> NDArray[np.int64] | None:
+    """A constant vector at one input of a node, which no caller can replace; None without one."""
     value = node.inputs[index] if index < len(node.inputs) else None
     array = None if value is None or value.is_graph_input() else constant_array(value)
     return None if array is None else np.asarray(array, np.int64).reshape(-1)
