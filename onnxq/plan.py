@@ -189,20 +189,41 @@ class ConstantEntry(_Entry):
     zero_point: int
 
 
+class FoldedEntry(_Entry):
+    """A constant that takes the division of an activation's channels.
+
+    Attributes:
+        node: The node that reads it; other readers keep what they read.
+        input: At which input.
+        axis: Its axis along which it is divided, counted from the end.
+        source: Number of the array ``scaling/TENSOR/source/NUMBER``, which names for each position
+            along the axis the activation's channel whose factor divides it, -1 for none; None where
+            the channels are the activation's own, in their order.
+    """
+
+    node: str
+    input: int
+    axis: int = Field(lt=0)
+    source: int | None = None
+
+
 class ScalingEntry(_Entry):
     """Channels of an activation that are divided by a factor, and the weights multiplied by it.
 
     Attributes:
         tensor: The activation.
-        fold: Name of the normalization node whose scale and bias take the division; empty where a
-            Mul is inserted instead.
+        axis: Its axis that counts channels, from the end.
+        folds: The constants that take the division; empty where a Mul is inserted instead.
+        between: Values between these constants and the activation, which are divided as well.
         readers: The sites' activation inputs.
         weights: The sites' weight inputs.
         axes: For each of ``weights`` the axis of the weight that counts input channels.
     """
 
     tensor: str
-    fold: str
+    axis: int = Field(default=-1, lt=0)
+    folds: tuple[FoldedEntry, ...] = ()
+    between: tuple[str, ...] = ()
     readers: tuple[Reader, ...]
     weights: tuple[Reader, ...]
     axes: tuple[int, ...]
@@ -393,11 +414,12 @@ class Plan(_Entry):
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
             ``bias/NODE/integers``, ``constant/NODE/integers``, ``embedding/NAME/scale``,
-            ``scaling/TENSOR/factor``. Of weights in blocks, as a matrix of N output by K input
-            channels whatever the weight's layout: ``block/NAME/scale``, float32 ``[N, blocks]``;
-            ``block/NAME/zero_point``, uint8 ``[N, blocks]``, only where not symmetric;
-            ``block/NAME/packed``, uint8 ``[N, blocks, ceil(block_size · bits / 8)]``, only where an
-            algorithm chose the integers (``numerics/packing.py`` has their layout).
+            ``scaling/TENSOR/factor``, ``scaling/TENSOR/source/NUMBER``. Of weights in blocks, as a
+            matrix of N output by K input channels whatever the weight's layout:
+            ``block/NAME/scale``, float32 ``[N, blocks]``; ``block/NAME/zero_point``, uint8
+            ``[N, blocks]``, only where not symmetric; ``block/NAME/packed``, uint8
+            ``[N, blocks, ceil(block_size · bits / 8)]``, only where an algorithm chose the integers
+            (``numerics/packing.py`` has their layout).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

@@ -14,6 +14,7 @@ from onnxq.plan import (
     ActivationEntry,
     BiasEntry,
     EmbeddingEntry,
+    FoldedEntry,
     KeptApartEntry,
     Plan,
     Reader,
@@ -41,7 +42,15 @@ def full() -> Plan:
         independent=True,
         sites=(SiteEntry(name="a", op="MatMul", decision="float", reason="é", macs=None),),
         scalings=(
-            ScalingEntry(tensor="t", fold="", readers=(READER,), weights=(READER,), axes=(0,)),
+            ScalingEntry(
+                tensor="t",
+                axis=-3,
+                folds=(FoldedEntry(node="a/MatMul", input=1, axis=-1, source=0),),
+                between=("s",),
+                readers=(READER,),
+                weights=(READER,),
+                axes=(0,),
+            ),
         ),
         activations=(
             ActivationEntry(

@@ -6,9 +6,10 @@ For the MatMul and Gemm sites that read one activation ``x`` jointly::
 
 with the exponent ``a`` chosen for each activation by the error of its sites' outputs on the
 calibration data, activation and weight both quantized. Not scaling at all is always a candidate.
-The division is folded into the normalization in front where nobody else reads it. Else one Mul is
-inserted, which costs time, and so only where it pays: it takes away a fifth of the sites' error,
-and a share of the error of all groups of at least half its share of all groups' elements.
+The division is folded into constants in front (:mod:`.scaling_groups`), unless it would change a
+tensor on the way that is quantized itself. Else one Mul is inserted, which costs time, and so only
+where it pays: it takes away a fifth of the sites' error, and a share of the error of all groups of
+at least half its share of all groups' elements.
 
 Source: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
 Language Models", ICML 2023; the joint search after Lin et al. (AWQ), MLSys 2024.
@@ -22,23 +23,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxq.algorithms.scaling_groups import GroupFinder
 from onnxq.algorithms.weight_rounding import rounded_params
 from onnxq.calibration.requests import Channels, OutputError, QuantizedInput
-from onnxq.graph.edit import constant_array, consumers, node_by_name, value_by_name
-from onnxq.graph.protected import protected_values
+from onnxq.graph.edit import constant_array
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.classes import class_maximum
 from onnxq.numerics.histogram import MASK_MAGNITUDE
-from onnxq.plan import Reader, ScalingEntry
+from onnxq.numerics.schemes import PerAxis
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from onnxq.algorithms.scaling_groups import ScalingGroup
     from onnxq.algorithms.selection import QuantizedTensor
     from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.calibration.stats import Stats
     from onnxq.graph.sites import Site
     from onnxq.numerics.schemes import QParams, Scheme
+    from onnxq.plan import ScalingEntry
 
 EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Exponents tried beside not scaling."""
@@ -46,7 +50,6 @@ EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _WORTH_A_MUL = 0.2
 _TINY = 1e-30
 _SCALED_OPS = ("MatMul", "Gemm")
-_NORMALIZATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,13 @@ class Group:
     Attributes:
         tensor: The activation.
         sites: They all are MatMul or Gemm, and their weights are read by them alone.
-        fold: The normalization that can take the division; empty if there is none.
+        scaling: What they read and where the division goes.
         label: Tells its sites from those of another group on the same activation.
     """
 
     tensor: QuantizedTensor
     sites: tuple[Site, ...]
-    fold: str
+    scaling: ScalingGroup
     label: str
 
 
@@ -72,8 +75,8 @@ class ChannelScaling:
     def __init__(self, model: ir.Model, config: Int8Config) -> None:
         """Find the groups."""
         self.config = config
-        self.values, self.nodes = value_by_name(model.graph), node_by_name(model.graph)
-        self.protected = protected_values(model)
+        self.finder = GroupFinder(model)
+        self.quantized = {tensor.name for tensor in config.selection.tensors}
         self.sites = {site.name: site for site in config.selection.chosen}
         self._weight_peaks: dict[str, NDArray[np.float64]] = {}
         groups = (self._group(tensor) for tensor in config.selection.tensors)
@@ -99,7 +102,8 @@ class ChannelScaling:
         before = {g.tensor.name: self._error(g, None, stats) for g in usable}
         elements = {g.tensor.name: _elements(g, stats) for g in usable}
         all_elements, all_error = max(sum(elements.values()), 1), sum(before.values())
-        entries, arrays = [], {}
+        entries: list[ScalingEntry] = []
+        arrays: dict[str, np.ndarray] = {}
         for group in usable:
             name = group.tensor.name
             errors = {exponent: self._error(group, exponent, stats) for exponent in EXPONENTS}
@@ -107,9 +111,9 @@ class ChannelScaling:
             gain = before[name] - errors[best]
             share = elements[name] / all_elements
             pays = gain >= max(_WORTH_A_MUL * before[name], share / 2 * all_error)
-            if gain > 0 and (group.fold or pays):
-                entries.append(self._entry(group))
-                arrays[f"scaling/{name}/factor"] = self._factor(group, best, stats)
+            if gain > 0 and (group.scaling.fold.parameters or pays):
+                entries.append(group.scaling.entry())
+                arrays |= group.scaling.arrays(self._factor(group, best, stats))
         return tuple(entries), arrays
 
     def _group(self, tensor: QuantizedTensor) -> Group | None:
@@ -125,22 +129,20 @@ class ChannelScaling:
             return None
         members = hashlib.sha256("\0".join(site.name for site in sites).encode()).hexdigest()
         label = f"among {len(sites)} sites {members[:16]}"
-        return Group(tensor, sites, self._fold(tensor, names), label)
+        scaling = self.finder.group(sites)
+        if self._disturbs(scaling):
+            scaling = scaling.unfolded("what is quantized on the way would change")
+        return Group(tensor, sites, scaling, label)
 
-    def _fold(self, tensor: QuantizedTensor, sites: set[str]) -> str:
-        """The normalization in front, if only the group reads it and its scale is its own."""
-        value = self.values[tensor.name]
-        node = value.producer()
-        if node is None or node.op_type not in _NORMALIZATIONS or tensor.name in self.protected:
-            return ""
-        if any(reader.name not in sites for reader, _ in consumers(value)):
-            return ""
-        for constant in node.inputs[1:]:
-            if constant is not None and (
-                constant_array(constant) is None or constant.is_graph_input()
-            ):
-                return ""
-        return node.name or ""
+    def _disturbs(self, scaling: ScalingGroup) -> bool:
+        """Whether folding makes channels unequal that share one scale."""
+        if self.quantized.intersection(scaling.fold.between):
+            return True
+        folded = {self.sites.get(parameter.node) for parameter in scaling.fold.parameters}
+        granularities = [
+            self.config.weight_scheme_for(site).granularity for site in folded if site is not None
+        ]
+        return any(not isinstance(granularity, PerAxis) for granularity in granularities)
 
     def _error_requests(
         self, group: Group, exponent: float | None, stats: Stats
@@ -191,7 +193,9 @@ class ChannelScaling:
         peaks = np.maximum(np.abs(channels.low), np.abs(channels.high)).astype(np.float64)
         if exponent is None:
             return np.ones(peaks.size, np.float32)
-        weights = self._peaks(group)
+        # Channels that have to be divided by the same have their peaks in common.
+        classes = group.scaling.fold.classes
+        peaks, weights = class_maximum(peaks, classes), class_maximum(self._peaks(group), classes)
         ratio = peaks**exponent / np.maximum(weights, _TINY) ** (1 - exponent)
         # A channel that is always zero, or that no weight reads, has nothing to even out.
         usable = (peaks > 0) & (weights > 0)
@@ -213,22 +217,10 @@ class ChannelScaling:
         return peaks
 
     def _weight(self, site: Site) -> NDArray[np.float32]:
-        return np.asarray(constant_array(self.values[site.weight or ""]), np.float32)
-
-    def _entry(self, group: Group) -> ScalingEntry:
-        tensor = group.tensor.name
-        return ScalingEntry(
-            tensor=tensor,
-            fold=group.fold,
-            readers=tuple(Reader(node=s.name, input=self._index(s, tensor)) for s in group.sites),
-            weights=tuple(
-                Reader(node=s.name, input=self._index(s, s.weight or "")) for s in group.sites
-            ),
-            axes=tuple(_input_axis(site) for site in group.sites),
-        )
+        return np.asarray(constant_array(self.finder.values[site.weight or ""]), np.float32)
 
     def _index(self, site: Site, value: str) -> int:
-        return self.nodes[site.name].inputs.index(self.values[value])
+        return self.finder.nodes[site.name].inputs.index(self.finder.values[value])
 
 
 def _elements(group: Group, stats: Stats) -> int:

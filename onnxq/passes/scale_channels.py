@@ -1,15 +1,20 @@
 """Divide the channels of an activation by factors and multiply the weights behind it by the same.
 
 The product stays what it is, ``x W = (x / t) (t W)``, while the channels of ``x / t`` become alike,
-so that one scale serves them all. Cases:
+so that one scale serves them all, or those that matter become large. Cases:
 
-* the activation is the output of a normalization that only these sites read: its scale and bias
-  are divided, nothing is added to the graph;
+* constants in front take the division (``graph/channel_folds.py`` says which may): nothing is added
+  to the graph, and who else reads such a constant keeps reading the old one;
 * else: ``x -> readers`` becomes ``x -> Mul(1 / t) -> readers``; other readers keep reading ``x``.
+
+A constant may be multiplied for one activation and divided for another (a weight between two of
+them): it is written once, with all its factors, whatever the order of the entries is.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,13 +22,31 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import PlanError
-from onnxq.graph.edit import constant_array
+from onnxq.graph.edit import constant_tensor
 from onnxq.passes.base import Editor
+from onnxq.plan import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from onnxq.plan import ScalingEntry
+    from numpy.typing import NDArray
+
+    from onnxq.plan import FoldedEntry, ScalingEntry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One vector that a constant is multiplied by.
+
+    Attributes:
+        key: Equal for equal steps.
+        axis: The constant's axis, counted from the end.
+        vector: One factor for each position, or for each that the axis is to have.
+    """
+
+    key: tuple[str, int, int | None, bool]
+    axis: int
+    vector: NDArray[np.float32]
 
 
 class ScaleChannels(ir.passes.InPlacePass):
@@ -41,59 +64,102 @@ class ScaleChannels(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Scale each activation and its weights."""
         editor = Editor(model)
+        steps: defaultdict[Reader, list[_Step]] = defaultdict(list)
         for entry in self.entries:
-            key = f"scaling/{entry.tensor}/factor"
-            if key not in self.arrays:
-                code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
-                raise PlanError(code, text, remedy="make the plan again with --plan-out")
-            factor = np.asarray(self.arrays[key], np.float32)
-            self._scale_weights(editor, entry, factor)
-            if entry.fold:
-                _fold(editor, entry.fold, factor)
-            else:
+            factor = np.asarray(self._array(entry, "factor"), np.float32)
+            for reader, axis in zip(entry.weights, entry.axes, strict=True):
+                place = axis - len(_constant(editor, reader)[1].shape)
+                steps[reader].append(_Step((entry.tensor, place, None, True), place, factor))
+            for fold in entry.folds:
+                step = self._division(entry, fold, factor)
+                steps[Reader(node=fold.node, input=fold.input)].append(step)
+            if not entry.folds:
                 _multiply(editor, entry, factor)
+        _write(editor, steps)
         return ir.passes.PassResult(model, modified=bool(self.entries))
 
-    def _scale_weights(self, editor: Editor, entry: ScalingEntry, factor: np.ndarray) -> None:
-        scaled: dict[str, ir.Value] = {}
-        for reader, axis in zip(entry.weights, entry.axes, strict=True):
-            weight = editor.node(reader.node).inputs[reader.input]
-            name = "" if weight is None else weight.name or ""
-            if name not in scaled:
-                tensor = editor.weight(name)
-                lazy = ir.LazyTensor(
-                    partial(_times, tensor, factor, axis),
-                    dtype=ir.DataType.FLOAT,
-                    shape=ir.Shape(tuple(tensor.shape.numpy())),
-                    name=name,
-                )
-                scaled[name] = editor.constant(f"{name}_channel_scaled", lazy)
-            editor.rewire((reader,), scaled[name])
-        editor.drop_if_unread(scaled)
+    def _array(self, entry: ScalingEntry, what: str) -> np.ndarray:
+        key = f"scaling/{entry.tensor}/{what}"
+        if key not in self.arrays:
+            code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
+            raise PlanError(code, text, remedy="make the plan again with --plan-out")
+        return self.arrays[key]
+
+    def _division(
+        self, entry: ScalingEntry, fold: FoldedEntry, factor: NDArray[np.float32]
+    ) -> _Step:
+        divisor = factor
+        if fold.source is not None:
+            source = self._array(entry, f"source/{fold.source}")
+            if source.size and not (source.min() >= -1 and source.max() < factor.size):
+                raise _misfit(entry.tensor)
+            divisor = np.where(source < 0, np.float32(1), factor[source])
+        key = (entry.tensor, fold.axis, fold.source, False)
+        return _Step(key, fold.axis, (1 / divisor).astype(np.float32))
 
 
-def _times(tensor: ir.TensorProtocol, factor: np.ndarray, axis: int) -> ir.TensorProtocol:
-    column = [1] * len(tensor.shape)
-    column[axis] = -1
-    return ir.Tensor(tensor.numpy() * factor.reshape(column))
+def _write(editor: Editor, steps: Mapping[Reader, list[_Step]]) -> None:
+    """Replace each constant by one that is multiplied; equal ones are written once."""
+    made: dict[tuple[object, ...], ir.Value] = {}
+    for reader, own in steps.items():
+        ordered = sorted(own, key=lambda step: (step.axis, step.key[0], step.key[3]))
+        value, tensor = _constant(editor, reader)
+        key = (value.name, *(step.key for step in ordered))
+        if key not in made:
+            lazy = ir.LazyTensor(
+                partial(_times, tensor, ordered),
+                dtype=tensor.dtype,
+                shape=ir.Shape(_shape(tensor, ordered)),
+                name=value.name,
+            )
+            made[key] = editor.constant(f"{value.name}_channel_scaled", lazy)
+        editor.rewire((reader,), made[key])
+    editor.drop_if_unread(str(key[0]) for key in made)
 
 
-def _fold(editor: Editor, name: str, factor: np.ndarray) -> None:
-    node = editor.node(name)
-    for index in range(1, len(node.inputs)):
-        value = node.inputs[index]
-        array = constant_array(value)
-        if value is None or array is None:
-            continue
-        base = f"{value.name}_channel_scaled"
-        node.replace_input_with(index, editor.constant(base, (array / factor).astype(np.float32)))
-        editor.drop_if_unread((value.name or "",))
+def _constant(editor: Editor, reader: Reader) -> tuple[ir.Value, ir.TensorProtocol]:
+    node = editor.node(reader.node)
+    value = node.inputs[reader.input] if 0 <= reader.input < len(node.inputs) else None
+    name = "" if value is None else value.name or ""
+    tensor = None if value is None else constant_tensor(value)
+    if value is None or tensor is None:
+        code, text = "plan.unknown_name", f"input {reader.input} of {reader.node!r} is no constant"
+        raise PlanError(code, text, where=name, remedy="make a plan for this model")
+    return value, tensor
 
 
-def _multiply(editor: Editor, entry: ScalingEntry, factor: np.ndarray) -> None:
+def _shape(tensor: ir.TensorProtocol, steps: Iterable[_Step]) -> tuple[int, ...]:
+    """The result's shape: a scalar or a single element is broadcast to a vector."""
+    shape = list(tensor.shape.numpy())
+    for step in steps:
+        shape[:0] = [1] * (-step.axis - len(shape))
+        if shape[step.axis] == 1:
+            shape[step.axis] = step.vector.size
+        elif step.vector.size not in {1, shape[step.axis]}:
+            raise _misfit(tensor.name or "")
+    return tuple(shape)
+
+
+def _times(tensor: ir.TensorProtocol, steps: Iterable[_Step]) -> ir.TensorProtocol:
+    product = np.asarray(tensor.numpy())
+    kind = product.dtype
+    for step in steps:
+        column = step.vector.reshape(-1, *[1] * (-step.axis - 1))
+        product = product * (column if kind != np.float64 else column.astype(np.float64))
+    return ir.Tensor(product.astype(kind), dtype=tensor.dtype)
+
+
+def _multiply(editor: Editor, entry: ScalingEntry, factor: NDArray[np.float32]) -> None:
     value = editor.value(entry.tensor)
-    inverse = editor.constant(f"{entry.tensor}_channel_scale", (1 / factor).astype(np.float32))
-    product = editor.add("Mul", [value, inverse], f"{entry.tensor}_scaled", ir.DataType.FLOAT)
+    dtype = value.dtype or ir.DataType.FLOAT
+    column = (1 / factor).astype(dtype.numpy()).reshape(-1, *[1] * (-entry.axis - 1))
+    inverse = editor.constant(f"{entry.tensor}_channel_scale", column)
+    product = editor.add("Mul", [value, inverse], f"{entry.tensor}_scaled", dtype)
     product.outputs[0].shape = value.shape
     editor.put_behind(value, product)
     editor.rewire(entry.readers, product.outputs[0])
+
+
+def _misfit(name: str) -> PlanError:
+    code, text = "plan.axis", f"the factors for {name!r} do not fit it"
+    return PlanError(code, text, remedy="make a plan for this model")

@@ -320,7 +320,7 @@ def scaled(
     for name, factor in sorted(arrays.items()):
         key.update(name.encode() + factor.tobytes())
     stats = load_cached(f"sha256:{key.hexdigest()}", data_digest)
-    changed = {entry.tensor for entry in scalings}
+    changed = {name for entry in scalings for name in (entry.tensor, *entry.between)}
     for name, tensor in stage.stats.tensors.items():
         if name not in changed:
             stats.tensors.setdefault(name, tensor)

@@ -63,7 +63,7 @@ def test_readers_of_one_tensor_are_one_group() -> None:
     scaling = scaling_of(two_sites())
     (group,) = scaling.groups
     assert [site.output for site in group.sites] == ["y", "z"]
-    assert group.fold == ""
+    assert group.scaling.fold.parameters == ()
 
 
 def test_all_candidates_are_measured_and_labels_differ() -> None:
@@ -99,7 +99,7 @@ def test_the_factor_is_the_formula() -> None:
     scaling = scaling_of(model)
     stats = measured(scaling, channels("x"), {0.5: 0.1})
     (entry,), arrays = scaling.choose(stats)
-    assert (entry.tensor, entry.fold, entry.axes) == ("x", "", (0, 0))
+    assert (entry.tensor, entry.folds, entry.axes) == ("x", (), (0, 0))
     w = np.maximum(np.abs(normal(0, 8, 4)).max(axis=1), np.abs(normal(1, 8, 4)).max(axis=1))
     expected = np.sqrt(PEAKS.astype(float) / w)
     expected /= np.exp(np.log(expected).mean())
@@ -153,7 +153,8 @@ def test_a_mul_must_take_a_fifth_and_half_its_share_of_elements(
         z = MatMul(h, v)
     }"""
     scaling = scaling_of(normalized(text, w=normal(0, 8, 4), v=normal(1, 8, 4)))
-    assert [(group.tensor.name, group.fold) for group in scaling.groups] == [("x", ""), ("h", "")]
+    assert [group.tensor.name for group in scaling.groups] == ["x", "h"]
+    assert not any(group.scaling.fold.parameters for group in scaling.groups)
     stats = Stats("m", "d", 1)
     for tensor, count in zip(("x", "h"), rows, strict=True):
         stats.tensors[tensor] = channels(tensor).tensors[tensor]
@@ -178,9 +179,11 @@ FOLDED = """g (float[N, 8] x) => (float[N, 4] y) {
 def test_a_fold_costs_nothing_so_any_gain_counts() -> None:
     model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
     scaling = scaling_of(model)
-    assert scaling.groups[0].fold
     (entry,), _ = scaling.choose(measured(scaling, channels("h"), {0.4: 0.999}))
-    assert entry.fold == scaling.groups[0].fold
+    assert [(fold.input, fold.axis, fold.source) for fold in entry.folds] == [
+        (1, -1, None),
+        (2, -1, None),
+    ]
 
 
 @pytest.mark.parametrize("noise", [{}, {None: 0.999}])
@@ -200,7 +203,7 @@ def test_no_fold_where_somebody_else_reads(outputs: str, more: str) -> None:
     )
     model = normalized(text, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
     (group,) = scaling_of(model).groups
-    assert group.fold == ""
+    assert group.scaling.fold.parameters == ()
 
 
 def test_a_channel_that_is_always_zero_is_left_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from onnxq.graph.edit import node_by_name
 from onnxq.passes.scale_channels import ScaleChannels
-from onnxq.plan import Reader, ScalingEntry
+from onnxq.plan import FoldedEntry, Reader, ScalingEntry
 from tests.small_models import graph_text, normal, normalized, run
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FACTOR = np.geomspace(0.01, 100, 8, dtype=np.float32)
 
 
-def scaled(model: ir.Model, tensor: str, fold: str = "") -> ir.Model:
+def scaled(model: ir.Model, tensor: str, folds: tuple[FoldedEntry, ...] = ()) -> ir.Model:
     """``tensor`` divided by FACTOR for every MatMul and Gemm that reads it."""
     sites = [
         node
@@ -29,7 +29,7 @@ def scaled(model: ir.Model, tensor: str, fold: str = "") -> ir.Model:
     readers = tuple(Reader(node=node.name or "", input=0) for node in sites)
     weights = tuple(Reader(node=node.name or "", input=1) for node in sites)
     axes = tuple(node.attributes.get_int("transB", 0) for node in sites)
-    entry = ScalingEntry(tensor=tensor, fold=fold, readers=readers, weights=weights, axes=axes)
+    entry = ScalingEntry(tensor=tensor, folds=folds, readers=readers, weights=weights, axes=axes)
     before = graph_text(model)
     result = ScaleChannels((entry,), {f"scaling/{tensor}/factor": FACTOR})(model.clone()).model
     assert graph_text(model) == before
@@ -107,7 +107,8 @@ def test_a_fold_into_the_normalization(scale: str) -> None:
     first = next(
         name for name, node in node_by_name(model.graph).items() if "h" in str(node.outputs[0].name)
     )
-    result = scaled(model, "h", first)
+    folds = tuple(FoldedEntry(node=first, input=index, axis=-1) for index in (1, 2))
+    result = scaled(model, "h", folds)
     assert len(result.graph) == len(model.graph)
     assert graph_text(result).splitlines()[0] == (
         "LayerNormalization(x, g_channel_scaled, b_channel_scaled) -> h"
