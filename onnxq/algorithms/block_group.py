@@ -39,19 +39,32 @@ _UNTRIED = 0.1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class GroupTask:
-    """What is wanted for the weights that read one activation.
+class WeightTask:
+    """What is wanted of one weight.
 
     Attributes:
+        weight: ``[N, K]``.
         algorithms: Those to try; the best is taken.
         schemes: The integers to try, the first of which channels are scaled for.
+    """
+
+    weight: Matrix
+    algorithms: tuple[Algorithm, ...]
+    schemes: tuple[Scheme, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GroupTask:
+    """What is wanted of the weights that read one activation.
+
+    Attributes:
+        weights: Each by name.
         classes: ``[K]``: channels of one number get one factor; None where channels cannot be
             scaled.
         least_gain: The share of the error that scaling has to take away to be worth it.
     """
 
-    algorithms: tuple[Algorithm, ...]
-    schemes: tuple[Scheme, ...]
+    weights: Mapping[str, WeightTask]
     classes: NDArray[np.int64] | None = None
     least_gain: float = 0.0
 
@@ -90,22 +103,19 @@ class GroupResult:
     noises: Mapping[str, Mapping[str, float]]
 
 
-def solve_group(
-    weights: Mapping[str, Matrix], moments: SplitMoments, task: GroupTask
-) -> GroupResult:
+def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
     """Quantize each weight in the way that errs least.
 
     Args:
-        weights: ``[N, K]`` by name.
-        moments: Of the activation that they read; at least one finite token was seen.
         task: What is wanted.
+        moments: Of the activation that they read; at least one finite token was seen.
     """
-    tokens = _Tokens.of(moments)
-    scaling = _scaling(weights, moments, tokens, task)
+    tokens, weights = _Tokens.of(moments), task.weights
+    scaling = _scaling(task, moments, tokens)
     spaces = [_Space(tokens, None)]
     if scaling is not None:
         spaces.append(_Space(tokens, scaling.factor))
-    options = [_solve(weights, space, task) for space in spaces]
+    options = [_solve(weights, space) for space in spaces]
     noises: dict[str, dict[str, float]] = {name: {} for name in weights}
     for option in options:
         for name, candidates in option.tried.items():
@@ -118,7 +128,7 @@ def solve_group(
         factor=best.space.factor,
         exponent=0.0 if scaling is None or best.space.factor is None else scaling.exponent,
         weights={n: _fitted_to_all(weights[n], best.space, c) for n, c in best.chosen.items()},
-        signals={name: output_error(weight, tokens.judging) for name, weight in weights.items()},
+        signals={name: output_error(w.weight, tokens.judging) for name, w in weights.items()},
         noises=noises,
     )
 
@@ -202,37 +212,31 @@ class _Option:
         return sum(candidate.noise for candidate in self.chosen.values())
 
 
-def _scaling(
-    weights: Mapping[str, Matrix], moments: SplitMoments, tokens: _Tokens, task: GroupTask
-) -> Scaling | None:
+def _scaling(task: GroupTask, moments: SplitMoments, tokens: _Tokens) -> Scaling | None:
     """The best scaling of the input channels, where it is allowed and worth it."""
-    if task.classes is None or not any(algorithm.scaled for algorithm in task.algorithms):
+    wanted = all(any(a.scaled for a in weight.algorithms) for weight in task.weights.values())
+    if task.classes is None or not wanted:
         return None
     magnitude = class_mean(moments.magnitude, task.classes)
-    found = search_scaling(list(weights.values()), tokens.every, magnitude, task.schemes[0])
+    weights = [(weight.weight, weight.schemes[0]) for weight in task.weights.values()]
+    found = search_scaling(weights, tokens.every, magnitude)
     gain = found.plain_error - found.error
     return found if gain > task.least_gain * found.plain_error else None
 
 
-def _solve(weights: Mapping[str, Matrix], space: _Space, task: GroupTask) -> _Option:
+def _solve(weights: Mapping[str, WeightTask], space: _Space) -> _Option:
     every, judging = space.every, space.judging
-    tried = {
-        name: list(_candidates(space.weight(weight), space, (every, judging), task))
-        for name, weight in weights.items()
-    }
-    return _Option(space, tried)
+    return _Option(space, {n: list(_tried(w, space, every, judging)) for n, w in weights.items()})
 
 
-def _candidates(
-    weight: Matrix, space: _Space, grams: tuple[Matrix, Matrix], task: GroupTask
-) -> Iterator[_Candidate]:
-    every, judging = grams
+def _tried(task: WeightTask, space: _Space, every: Matrix, judging: Matrix) -> Iterator[_Candidate]:
+    weight = space.weight(task.weight)
     for scheme in task.schemes:
         for algorithm in task.algorithms:
             if space.factor is not None and not algorithm.scaled:
                 continue
             params = _no_worse_than_covering(weight, every, algorithm, scheme)
-            label = f"{algorithm.name} {scheme.label}"
+            label = f"{algorithm.name}, {scheme.label}"
             noise = output_error(dequantized(weight, params) - weight, judging)
             yield _Candidate(label, params, None, noise)
             for damping in _dampings(algorithm, space.tokens):
@@ -259,11 +263,11 @@ def _dampings(algorithm: Algorithm, tokens: _Tokens) -> tuple[float, ...]:
     return DAMPINGS if tokens.held_out else (_UNTRIED,)
 
 
-def _fitted_to_all(weight: Matrix, space: _Space, best: _Candidate) -> BlockResult:
+def _fitted_to_all(task: WeightTask, space: _Space, best: _Candidate) -> BlockResult:
     """The best candidate, GPTQ with all tokens where it is that."""
     if best.damping is None:
         return BlockResult(best.label, best.params, None)
-    weight, gram = space.weight(weight), space.every
+    weight, gram = space.weight(task.weight), space.every
     steps = gptq_steps(weight, best.params, space.compensation("every", best.damping))
     compensated = output_error(times_scales(steps.copy(), best.params) - weight, gram)
     nearest = output_error(dequantized(weight, best.params) - weight, gram)

@@ -54,25 +54,24 @@ class Scaling:
 
 
 def search_scaling(
-    weights: Sequence[Matrix],
+    weights: Sequence[tuple[Matrix, Scheme]],
     gram: Matrix,
     magnitude: NDArray[np.floating],
-    scheme: Scheme,
     exponents: Sequence[float] = EXPONENTS,
 ) -> Scaling:
     """Try every exponent.
 
     Args:
-        weights: All that read the activation, each ``[N, K]``.
+        weights: All that read the activation, each ``[N, K]`` with its integers; their ranges cover
+            each block.
         gram: ``X^T X``, ``[K, K]``.
         magnitude: Mean absolute value of each channel, ``[K]``. Channels of one magnitude get one
             factor.
-        scheme: The integers, with ranges that cover each block.
         exponents: What to try beside 0.
     """
 
     def cost(factor: Matrix) -> float:
-        return sum(output_error(residual(w, factor, scheme), gram) for w in weights)
+        return sum(output_error(residual(w, factor, scheme), gram) for w, scheme in weights)
 
     ones = channel_factor(magnitude, 0.0)
     plain = cost(ones)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO
-from onnxq.algorithms.block_group import GroupTask, solve_group
+from onnxq.algorithms.block_group import GroupTask, WeightTask, solve_group
 from onnxq.numerics.blockwise import (
     dequantized,
     minmax_params,
@@ -19,6 +21,9 @@ from onnxq.numerics.moments import SplitMoments
 from tests.numerics import references
 from tests.numerics.test_gptq import layer
 
+if TYPE_CHECKING:
+    from onnxq.numerics.schemes import Scheme
+
 SCHEME = references.scheme(4, 16)
 
 
@@ -28,6 +33,19 @@ def moments(activations: np.ndarray, *, held_out: bool = True) -> SplitMoments:
     found.add(activations[:end], held_out=False)
     found.add(activations[end:], held_out=True)
     return found
+
+
+def wanted(
+    weights: dict[str, np.ndarray],
+    names: tuple[str, ...],
+    classes: np.ndarray | None = None,
+    *,
+    schemes: tuple[Scheme, ...] = (SCHEME,),
+    least_gain: float = 0.0,
+) -> GroupTask:
+    algorithms = tuple(ALGORITHMS[name] for name in names)
+    tasks = {name: WeightTask(weight, algorithms, schemes) for name, weight in weights.items()}
+    return GroupTask(tasks, classes, least_gain)
 
 
 def error(weight: np.ndarray, result: object, factor: np.ndarray | None, gram: np.ndarray) -> float:
@@ -45,8 +63,8 @@ def test_none_errs_more_than_rounding_to_the_nearest(name: str, *, held_out: boo
     first, activations = layer(11, 24, 40, 300)
     second, _ = layer(12, 8, 40, 1)
     weights = {"first": first, "second": second}
-    task = GroupTask((ALGORITHMS[name],), (SCHEME,), np.arange(40))
-    found = solve_group(weights, moments(activations, held_out=held_out), task)
+    task = wanted(weights, (name,), np.arange(40))
+    found = solve_group(task, moments(activations, held_out=held_out))
     gram = activations.T @ activations
     ours = sum(error(w, found.weights[n], found.factor, gram) for n, w in weights.items())
     plain = sum(
@@ -71,8 +89,8 @@ def test_never_worse_on_the_calibration_tokens(
 ) -> None:
     weight, activations = layer(seed, 5, columns, tokens)
     scheme = references.scheme(bits, 16, symmetric=symmetric)
-    task = GroupTask((ALGORITHMS[name],), (scheme,), np.arange(columns))
-    found = solve_group({"w": weight}, moments(activations), task)
+    task = wanted({"w": weight}, (name,), np.arange(columns), schemes=(scheme,))
+    found = solve_group(task, moments(activations))
     gram = activations.T @ activations
     plain = output_error(dequantized(weight, minmax_params(weight, scheme)) - weight, gram)
     noise = 1e-5 * output_error(weight, gram)
@@ -83,21 +101,20 @@ def test_auto_is_as_good_on_held_out_tokens_as_each_algorithm_it_tries() -> None
     weight, activations = layer(13, 32, 64, 400)
     seen = moments(activations)
     schemes = (SCHEME, references.scheme(4, 16, symmetric=True))
-    both = GroupTask(tuple(ALGORITHMS[n] for n in AUTO), schemes, np.arange(64))
-    found = solve_group({"w": weight}, seen, both)
+    found = solve_group(wanted({"w": weight}, AUTO, np.arange(64), schemes=schemes), seen)
     noises = found.noises["w"]
     assert len(noises) == 2 * len(AUTO)
     assert noises[found.weights["w"].label] == min(noises.values())
     for name in AUTO:
-        alone = solve_group({"w": weight}, seen, GroupTask((ALGORITHMS[name],), schemes, np.arange(64)))
+        task = wanted({"w": weight}, (name,), np.arange(64), schemes=schemes)
+        alone = solve_group(task, seen)
         assert min(noises.values()) <= min(alone.noises["w"].values()) * (1 + 1e-6)
 
 
 def test_channels_of_one_class_get_one_factor() -> None:
     weight, activations = layer(14, 16, 48, 300)
     classes = np.arange(48) % 12
-    task = GroupTask((ALGORITHMS["awq"],), (SCHEME,), classes)
-    found = solve_group({"w": weight}, moments(activations), task)
+    found = solve_group(wanted({"w": weight}, ("awq",), classes), moments(activations))
     assert found.factor is not None
     for number in range(12):
         assert len(set(found.factor[classes == number])) == 1
@@ -105,10 +122,10 @@ def test_channels_of_one_class_get_one_factor() -> None:
 
 def test_channels_are_not_scaled_where_that_is_not_allowed_or_gains_little() -> None:
     weight, activations = layer(15, 16, 48, 300)
-    forbidden = GroupTask((ALGORITHMS["awq"],), (SCHEME,))
-    costly = GroupTask((ALGORITHMS["awq"],), (SCHEME,), np.arange(48), least_gain=0.99)
+    forbidden = wanted({"w": weight}, ("awq",))
+    costly = wanted({"w": weight}, ("awq",), np.arange(48), least_gain=0.99)
     for task in (forbidden, costly):
-        found = solve_group({"w": weight}, moments(activations), task)
+        found = solve_group(task, moments(activations))
         assert found.factor is None
         assert found.exponent == 0.0
 
@@ -120,7 +137,7 @@ def test_gptq_gives_way_where_it_fits_too_few_tokens() -> None:
     # The held-out tokens lie in other directions than the few that are fitted.
     seen.add(random.normal(size=(3, 64)).astype(np.float32) * 100, held_out=False)
     seen.add(random.normal(size=(400, 64)).astype(np.float32), held_out=True)
-    found = solve_group({"w": weight}, seen, GroupTask((ALGORITHMS["gptq"],), (SCHEME,)))
+    found = solve_group(wanted({"w": weight}, ("gptq",)), seen)
     nearest = output_error(
         dequantized(weight, minmax_params(weight, SCHEME)) - weight, seen.held_out.gram()
     )

@@ -26,7 +26,8 @@ def test_the_error_of_every_exponent_is_that_of_loops_in_float64(
     exponents = [0.0, 0.3, 0.7, 1.0]
     wide = [np.float64(array) for array in (first, second)]
     best, expected = references.awq_exponent(wide, np.float64(activations), bits, size, exponents)
-    found = awq.search_scaling([first, second], gram, magnitude, scheme, exponents)
+    both = [(first, scheme), (second, scheme)]
+    found = awq.search_scaling(both, gram, magnitude, exponents)
     for exponent, error in zip(exponents, expected, strict=True):
         factor = awq.channel_factor(magnitude, exponent)
         np.testing.assert_allclose(factor, references.awq_factor(magnitude, exponent), rtol=1e-5)

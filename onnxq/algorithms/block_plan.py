@@ -1,0 +1,272 @@
+"""The part of a plan that stores weights in blocks: what is quantized jointly, and what came of it.
+
+Products of the main graph that read one activation are quantized together, on its statistics. What
+no statistics fit is quantized by its weights alone: products inside of subgraphs, weights on the
+left, of experts and of Conv. Where a member of a group stays float, none of them is scaled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, ranges_of
+from onnxq.algorithms.block_group import BlockResult, GroupTask, WeightTask
+from onnxq.algorithms.scaling_groups import scaling_groups
+from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
+from onnxq.numerics.blockwise import block_size
+from onnxq.numerics.packing import pack_blocks
+from onnxq.numerics.schemes import PerBlock, QParams, Scheme
+from onnxq.plan import BlockEntry, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from onnxq.algorithms.block_group import GroupResult
+    from onnxq.algorithms.scaling_groups import ScalingGroup
+    from onnxq.graph.sites import Site
+    from onnxq.plan import ScalingEntry
+
+_WORTH_A_MUL = 0.1
+"""The share of a group's error that scaling must take away where it costs a Mul."""
+
+_WITHOUT_ACTIVATIONS = "hqq"
+"""What takes the place of an algorithm that needs activations where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """How the weight of one site is to be stored.
+
+    Attributes:
+        bits: Width of the integers.
+        block_size: Input channels that share a scale.
+        symmetric: Whether zero points are fixed; None leaves it to the error.
+        algorithm: Its name, or ``auto``.
+        form: What is written.
+        accuracy_level: How the kernel may compute.
+    """
+
+    bits: int
+    block_size: int
+    symmetric: bool | None
+    algorithm: str
+    form: Literal["kernel", "dq", "folded"] = "kernel"
+    accuracy_level: int = 0
+
+    @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """The integers to try."""
+        blocks = PerBlock(self.block_size, 1)
+        both = (False, True) if self.symmetric is None else (self.symmetric,)
+        return tuple(Scheme(self.bits, symmetric=each, granularity=blocks) for each in both)
+
+    def names(self, *, activations: bool) -> tuple[str, ...]:
+        """The algorithms to try, with activations known or not."""
+        wanted = AUTO if self.algorithm == "auto" else (self.algorithm,)
+        if activations:
+            return wanted
+        usable = tuple(name for name in wanted if not ALGORITHMS[name].needs_activations)
+        return usable or (_WITHOUT_ACTIVATIONS,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockGroup:
+    """Sites that are quantized jointly.
+
+    Attributes:
+        sites: The sites; one only where ``tensor`` is empty.
+        tensor: The activation that they read, on whose statistics they are quantized; empty where
+            no statistics fit them.
+        channels: How many channels it has.
+        scaling: How it can be scaled; None where it cannot.
+        reason: Why it is quantized without statistics, or is not scaled; empty if neither.
+    """
+
+    sites: tuple[Site, ...]
+    tensor: str
+    channels: int
+    scaling: ScalingGroup | None
+    reason: str
+
+    @property
+    def moment_bytes(self) -> int:
+        """What its statistics take at the most: two Gram matrices."""
+        return 2 * 4 * self.channels**2 if self.tensor else 0
+
+
+class BlockPlanner:
+    """Groups of one model's sites, and what a plan says of them."""
+
+    def __init__(
+        self, model: ir.Model, sites: Iterable[Site], specs: Mapping[str, BlockSpec]
+    ) -> None:
+        """Index the model.
+
+        Args:
+            model: A normalized model.
+            sites: All of its sites.
+            specs: How each site whose weight is to be stored in blocks is stored, by name.
+        """
+        self.model = model
+        self.specs = specs
+        self._values, self._nodes = value_by_name(model.graph), all_nodes_by_name(model)
+        self.groups = tuple(self._groups(tuple(sites)))
+
+    def _groups(self, sites: Sequence[Site]) -> Iterable[BlockGroup]:
+        grouped: set[str] = set()
+        for group in scaling_groups(self.model, sites):
+            members = tuple(site for site in group.sites if site.name in self.specs)
+            if not members or group.axis != -1 or not all(map(self._plain, members)):
+                continue
+            reason = group.reason
+            if len(members) < len(group.sites):
+                reason = "another product that reads its activation stays float"
+            scaling = None if reason else group
+            grouped.update(site.name for site in members)
+            yield BlockGroup(members, group.tensor, group.channels, scaling, reason)
+        for site in sites:
+            if site.name in self.specs and site.name not in grouped:
+                where = f" in {site.place}" if site.place else ""
+                reason = f"no statistics are collected for this {site.op}{where}"
+                yield BlockGroup((site,), "", 0, None, reason)
+
+    def _plain(self, site: Site) -> bool:
+        """Whether it multiplies rows of its activation by a matrix."""
+        return site.op in {"MatMul", "Gemm"} and not site.weight_only
+
+    def task(self, group: BlockGroup) -> GroupTask:
+        """What is wanted of a group with an activation."""
+        weights = {}
+        for site in group.sites:
+            spec = self.specs[site.name]
+            algorithms = tuple(ALGORITHMS[name] for name in spec.names(activations=True))
+            weights[site.weight or ""] = WeightTask(self.matrix(site), algorithms, spec.schemes)
+        if group.scaling is None:
+            return GroupTask(weights)
+        fold = group.scaling.fold
+        return GroupTask(weights, fold.classes, 0.0 if fold.parameters else _WORTH_A_MUL)
+
+    def by_weight_alone(self, group: BlockGroup) -> dict[str, BlockResult]:
+        """What becomes of a group without statistics, by weight."""
+        return {site.weight or "": self._by_weight_alone(site) for site in group.sites}
+
+    def _by_weight_alone(self, site: Site) -> BlockResult:
+        spec = self.specs[site.name]
+        name, scheme = spec.names(activations=False)[-1], spec.schemes[0]
+        params = ranges_of(self.matrix(site), None, ALGORITHMS[name].ranges, scheme)
+        return BlockResult(f"{name}, {scheme.label}", params, None)
+
+    def matrix(self, site: Site) -> NDArray[np.float32]:
+        """The weight as ``[N, K]``."""
+        value = self._values[site.weight or ""]
+        weight = np.asarray(constant_array(value), np.float32)
+        return np.ascontiguousarray(self._entry(site, value).layout(weight.shape).matrix(weight))
+
+    def scalings(
+        self, results: Mapping[BlockGroup, GroupResult]
+    ) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
+        """The entries of a plan that scale channels, and their arrays."""
+        entries: list[ScalingEntry] = []
+        arrays: dict[str, np.ndarray] = {}
+        for group, result in results.items():
+            if group.scaling is not None and result.factor is not None:
+                entries.append(group.scaling.entry())
+                arrays |= group.scaling.arrays(result.factor)
+        return tuple(entries), arrays
+
+    def blocks(
+        self,
+        results: Mapping[str, BlockResult],
+        scaled: ir.Model,
+        divisors: Mapping[Reader, NDArray[np.float32]],
+    ) -> tuple[tuple[BlockEntry, ...], dict[str, np.ndarray]]:
+        """The entries of a plan that store weights in blocks, and their arrays.
+
+        Args:
+            results: What became of each weight, by its name in this model.
+            scaled: The model with its channels scaled: nodes keep their names, weights do not.
+            divisors: What the rows of a weight were divided by for the activation behind it.
+        """
+        nodes = all_nodes_by_name(scaled)
+        entries = []
+        arrays: dict[str, np.ndarray] = {}
+        for group in self.groups:
+            for site in group.sites:
+                result = results[site.weight or ""]
+                place = self._place(site)
+                value = nodes[site.name].inputs[place]
+                if value is None:
+                    continue
+                entry = self._entry(site, value, symmetric=result.params.scheme.symmetric)
+                entries.append(entry)
+                divisor = divisors.get(Reader(node=site.name, input=place))
+                arrays |= _arrays(entry.initializer, result, divisor)
+        return tuple(entries), arrays
+
+    def _entry(self, site: Site, value: ir.Value, *, symmetric: bool = False) -> BlockEntry:
+        spec, place = self.specs[site.name], self._place(site)
+        return BlockEntry(
+            node=site.name,
+            activation=1 - place,
+            weight=place,
+            initializer=value.name or "",
+            bits=spec.bits,
+            symmetric=symmetric,
+            axis=site.weight_axis or 0,
+            sums=tuple(sorted(site.sums)) if site.weight_only else (),
+            block_size=spec.block_size,
+            accuracy_level=spec.accuracy_level,
+            form=spec.form,
+        )
+
+    def _place(self, site: Site) -> int:
+        return self._nodes[site.name].inputs.index(self._values[site.weight or ""])
+
+
+def row_divisors(
+    entries: Iterable[ScalingEntry], arrays: Mapping[str, np.ndarray]
+) -> dict[Reader, NDArray[np.float32]]:
+    """What output channels of weights are divided by, because the activation behind them is scaled.
+
+    Args:
+        entries: How channels are scaled.
+        arrays: The factors.
+    """
+    found: dict[Reader, NDArray[np.float32]] = {}
+    for entry in entries:
+        factor = np.asarray(arrays[f"scaling/{entry.tensor}/factor"], np.float32)
+        for fold in entry.folds:
+            divisor = factor
+            if fold.source is not None:
+                source = arrays[f"scaling/{entry.tensor}/source/{fold.source}"]
+                divisor = np.where(source < 0, np.float32(1), factor[source])
+            reader = Reader(node=fold.node, input=fold.input)
+            found[reader] = found.get(reader, np.float32(1)) * divisor
+    return found
+
+
+def _arrays(
+    name: str, result: BlockResult, divisor: NDArray[np.float32] | None
+) -> dict[str, np.ndarray]:
+    """Of one weight. Rows that are divided keep their integers: their scales are divided."""
+    params, key = result.params, f"block/{name}"
+    scale = params.scale if divisor is None else params.scale / divisor[:, np.newaxis]
+    arrays: dict[str, np.ndarray] = {f"{key}/scale": np.asarray(scale, np.float32)}
+    if not params.scheme.symmetric:
+        arrays[f"{key}/zero_point"] = params.zero_point.astype(np.uint8)
+    if result.steps is not None:
+        arrays[f"{key}/packed"] = _packed(result.steps, params)
+    return arrays
+
+
+def _packed(steps: NDArray[np.float32], params: QParams) -> NDArray[np.uint8]:
+    size = block_size(params.scheme)
+    zero = np.repeat(params.zero_point, size, axis=1)[:, : steps.shape[1]]
+    integers = (steps + zero).astype(np.uint8)
+    return pack_blocks(integers, params.scheme.bits, size)
