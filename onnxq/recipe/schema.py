@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse", "auto"]
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
-Scheme = Literal["auto", "int8", "int8-dynamic", "int8-weights"]
-"""What the result is; ``auto`` measures the others and takes the best."""
+Scheme = Literal["auto", "int8", "int8-dynamic", "int8-weights", "float16", "bfloat16"]
+"""What the result is; ``auto`` measures those of INT8 and takes the best."""
 
 _UNITS = {"b": 1} | {
     f"{letter}{middle}b": base**power
@@ -101,6 +101,18 @@ class WeightSettings(_Frozen):
     form: Literal["auto", "blocks", "folded", "dq"] = "auto"
     block_size: Literal[16, 32, 64, 128, 256] | None = None
     accuracy_level: Literal[1, 4] | None = None
+
+
+class HalfSettings(_Frozen):
+    """What ``float16`` and ``bfloat16`` are.
+
+    Attributes:
+        form: ``weights`` stores weights in 16 bits behind a Cast to float32, which ONNX Runtime
+            computes once when it loads the model; ``compute`` converts the nodes that 16 bits suit,
+            for providers that have kernels for them. ``auto`` takes what the target gains from.
+    """
+
+    form: Literal["auto", "weights", "compute"] = "auto"
 
 
 class ActivationOverride(_Frozen):
@@ -189,6 +201,7 @@ class Recipe(_Frozen):
         activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.
+        half: What float16 and bfloat16 are.
         rules: What is different for some sites; a later rule wins.
     """
 
@@ -202,6 +215,7 @@ class Recipe(_Frozen):
     activation: ActivationOverride = ActivationOverride()
     calibration: CalibrationSettings = CalibrationSettings()
     weights: WeightSettings = WeightSettings()
+    half: HalfSettings = HalfSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:
