@@ -146,18 +146,24 @@ class HalfPlanner:
 
     def _why_not(self, site: Site, steering: frozenset[ir.Value]) -> str:
         node = self._nodes[site.name]
-        kernels = None if self.rules is None else self.rules.kernels
-        if site.name in self.kept:
-            return self.kept[site.name]
-        if self._slots[site.name].reason:
-            return self._slots[site.name].reason
-        if kernels is not None and node.op_type not in kernels:
-            return f"the target has no {self.half.name} kernel for {node.op_type}"
-        if not node.domain and node.op_type in RANGE_SENSITIVE:
-            return RANGE_SENSITIVE[node.op_type]
-        if any(value in steering for value in node.outputs):
+        stated = (
+            self.kept.get(site.name, ""),
+            self._slots[site.name].reason,
+            self._why_no_kernel(node),
+            RANGE_SENSITIVE.get(node.op_type, "") if not node.domain else "",
+        )
+        if any(stated):
+            return next(filter(None, stated))
+        if any(node.outputs[index] in steering for index in self._slots[site.name].outputs):
             return "it computes a length, an index or a condition, which must not be rounded"
         if site.place and self.observes:
             return f"it is in {site.place}, where nothing is observed"
         constants = (value for value in self._half_values(site.name) if value.is_initializer())
         return next(filter(None, map(self._fits.why_not, constants)), "")
+
+    def _why_no_kernel(self, node: ir.Node) -> str:
+        if self.rules is None or node.domain:
+            return ""
+        if self.rules.kernels is not None and node.op_type not in self.rules.kernels:
+            return f"the target has no {self.half.name} kernel for {node.op_type}"
+        return self.rules.declined.get(node.op_type, "")

@@ -12,8 +12,8 @@ from onnxq.graph.sites import Site, find_sites, nodes_with_place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STORED_ELEMENTS = 256
-"""A constant of fewer elements is not worth a Cast of its own."""
+STORED_ELEMENTS = 64
+"""A constant of fewer elements is not worth a Cast: that and its names take about 100 bytes."""
 
 _FLOAT = ir.DataType.FLOAT
 

@@ -171,7 +171,7 @@ def _refuse_narrow(prepared: Prepared) -> None:
     kinds = {value.dtype for node in all_nodes(prepared.model) for value in node.outputs}
     kinds |= {value.dtype for value in prepared.model.graph.initializers.values()}
     narrow = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16} & kinds
-    if prepared.sites or not narrow:
+    if ir.DataType.FLOAT in kinds or not narrow:
         return
     named = " and ".join(sorted(kind.name.lower() for kind in narrow if kind is not None))
     code, text = "model.is_half", f"the model is {named} already and holds nothing in float32"

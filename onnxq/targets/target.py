@@ -114,6 +114,7 @@ class HalfRules:
             in float32, ``compute`` computes in it.
         kernels: The operators that have a kernel for it, or that the provider runs all the same;
             None for all.
+        declined: Operators that must not have it here, with the reason.
         note: What it costs to compute in it.
     """
 
@@ -121,6 +122,7 @@ class HalfRules:
 
     form: Literal["weights", "compute"]
     kernels: tuple[str, ...] | None = None
+    declined: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
 
