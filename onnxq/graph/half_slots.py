@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FLOAT = ir.DataType.FLOAT
+_NARROW: Final = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _BODIES: Final = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
@@ -78,6 +79,8 @@ def half_slots(node: ir.Node, versions: dict[str, int], name: str) -> HalfSlots:
 def _of_cast(node: ir.Node, exact: tuple[int, ...]) -> HalfSlots:
     if node.attributes.get_int("to", 0) != _FLOAT:
         return HalfSlots(exact=exact, reason="what is cast to another type must not be rounded")
+    if node.inputs[0] is not None and node.inputs[0].dtype in _NARROW:
+        return HalfSlots(exact=exact, reason="what it casts has 16 bits already")
     return HalfSlots(inputs=exact, outputs=(0,))
 
 

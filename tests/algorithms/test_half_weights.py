@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxq.algorithms.half_weights import Fits, decide_half_weights
 from onnxq.graph.float_nodes import find_readers_of_weights
 from onnxq.numerics.half import HALF_TYPES
@@ -14,6 +12,7 @@ from tests.small_models import normal, normalized
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import onnx_ir as ir
 
 TEXT = """g (float[N, 32] x) => (float[N, 32] y, float[32, 32] out) {
@@ -65,7 +64,9 @@ def test_what_a_rule_keeps_stays() -> None:
 
 
 def test_any_operator_that_reads_a_large_constant() -> None:
-    text = """g (float[1, 3, 8] x) => (float[1, 1, 3, 8] y) { y, h = LSTM<hidden_size = 8>(x, w, r) }"""
+    text = """g (float[1, 3, 8] x) => (float[1, 1, 3, 8] y) {
+        y, h = LSTM<hidden_size = 8>(x, w, r)
+    }"""
     model = normalized(text, w=normal(0, 1, 32, 8), r=normal(1, 1, 32, 8))
     stored, told = decide(model, {})
     assert stored == {"w", "r"}

@@ -8,6 +8,22 @@ import pytest
 from onnxq.graph.half_slots import HalfSlots, half_slots
 from tests.small_models import normal, normalized
 
+NORMALIZED = """g (float[N, 4] x) => (float[N, 4] y, float[N, 1] m) {
+    y, m = LayerNormalization(x, v)
+}"""
+GREATEST = """g (float[N, 4] x) => (float[N, 2] y, int64[N, 2] i) {
+    t = Constant<value = int64[1] {2}>() y, i = TopK(x, t)
+}"""
+BOXES = """g (float[1, 2, 4] b, float[1, 1, 2] s) => (int64[M, 3] y) {
+    y = NonMaxSuppression(b, s)
+}"""
+BRANCHES = """g (float[N] x, bool c) => (float[N] y) {
+    y = If (c) <
+        then_branch = t () => (float[N] o) { o = Neg(x) },
+        else_branch = e () => (float[N] p) { p = Abs(x) }
+    >
+}"""
+
 
 def slots_of(text: str, op: str, name: str = "float16") -> HalfSlots:
     model = normalized(text, w=normal(0, 4, 4), v=normal(1, 4), k=normal(2, 4))
@@ -26,8 +42,7 @@ def slots_of(text: str, op: str, name: str = "float16") -> HalfSlots:
         ),
         # Mean and InvStdDev have a type of their own.
         (
-            "g (float[N, 4] x) => (float[N, 4] y, float[N, 1] m) "
-            "{ y, m = LayerNormalization(x, v) }",
+            NORMALIZED,
             "LayerNormalization", (0, 1), (0,), (),
         ),
         ("g (int64[N] x) => (float[N] y) { y = Cast<to = 1>(x) }", "Cast", (), (0,), ()),
@@ -36,8 +51,7 @@ def slots_of(text: str, op: str, name: str = "float16") -> HalfSlots:
             "Where", (1, 2), (0,), (),
         ),
         (
-            "g (float[N, 4] x) => (float[N, 2] y, int64[N, 2] i) "
-            "{ t = Constant<value = int64[1] {2}>() y, i = TopK(x, t) }",
+            GREATEST,
             "TopK", (0,), (0,), (),
         ),
         ("g (float[N, 4] x) => (int64[2] y) { y = Shape(x) }", "Shape", (0,), (), ()),
@@ -57,8 +71,11 @@ def test_types_of_operators(
             "Cast", "what is cast to another type must not be rounded",
         ),
         (
-            "g (float[1, 2, 4] b, float[1, 1, 2] s) => (int64[M, 3] y) "
-            "{ y = NonMaxSuppression(b, s) }",
+            "g (float16[N] x) => (float[N] y) { y = Cast<to = 1>(x) }",
+            "Cast", "what it casts has 16 bits already",
+        ),
+        (
+            BOXES,
             "NonMaxSuppression", "NonMaxSuppression takes no float16",
         ),
         (
@@ -70,9 +87,7 @@ def test_types_of_operators(
             "SequenceConstruct", "'y' is a sequence or an optional",
         ),
         (
-            "g (float[N] x, bool c) => (float[N] y) { y = If (c) < "
-            "then_branch = t () => (float[N] o) { o = Neg(x) }, "
-            "else_branch = e () => (float[N] p) { p = Abs(x) }> }",
+            BRANCHES,
             "If", "what If hands to its body and back stays float32",
         ),
     ],

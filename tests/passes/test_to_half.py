@@ -49,7 +49,7 @@ FEEDS: dict[str, tuple[str, Feeds]] = {
     "loop": (LOOP, {"x": normal(9, 2, 8), "n": np.array(3)}),
     "scan": (SCAN, {"s": normal(8, 2, 8), "x": normal(9, 3, 2, 8)}),
 }
-W = {"w": normal(0, 8, 8) / 4, "v": normal(1, 8, 8) / 4, "k": normal(2, 8)}
+W: Feeds = {"w": normal(0, 8, 8) / 4, "v": normal(1, 8, 8) / 4, "k": normal(2, 8)}
 
 
 def converted(model: ir.Model, name: str = "float16", **changed: Any) -> ir.Model:
