@@ -16,23 +16,25 @@ from onnxq.algorithms.scheme_choice import left_out
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
 from onnxq.data import DataLike, check_all, limit, open_data
+from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, signature, summary
+from onnxq.numerics.half import HALF_TYPES
 from onnxq.passes.execute import execute
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
-from onnxq.stages.calibrate import CalibrationRun, measure_sites, observed_macs
+from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.stages.samples import open_samples
-from onnxq.stages.schemes import decide_plan, guarded_selection, selection_for
+from onnxq.stages.schemes import decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
@@ -124,7 +126,8 @@ class InspectedSite:
     Attributes:
         name: The node's name.
         op: Its operator.
-        decision: ``int8``, ``int8-dynamic``, ``int8-weights`` or ``float``.
+        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``float16``, ``bfloat16`` or
+            ``float``.
         reason: Why it stays float; empty if it does not.
         macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.
@@ -251,7 +254,15 @@ def calibrate(
         OnnxqError: As :func:`quantize`.
     """
     check_output(output, model=model)
-    prepared = prepare(Path(model), _with_target(recipe, target))
+    recipe = _with_target(recipe, target)
+    if recipe.scheme in HALF_TYPES:
+        code, text = (
+            "usage.scheme",
+            f"statistics are of INT8; {recipe.scheme} looks at data when it converts",
+        )
+        remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
+        raise UsageError(code, text, where="scheme", remedy=remedy)
+    prepared = prepare(Path(model), recipe)
     check_output(output, model=model, files=prepared.files)
     source = open_data(data, signature(prepared.model))
     source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
@@ -277,8 +288,8 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     loaded = load(model)
     check_output(output, model=model, files=external_files(loaded))
     check_digest(decided, digest(loaded), str(model))
-    widens = load_target(decided.target).widens
-    normalized = normalized_for(loaded, decided.minimum_opset, widens).model
+    target = load_target(decided.target)
+    normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
     with staging(Path(output)) as staged:
         save(execute(decided, normalized), staged)
         check_structure(staged, Path(model))
@@ -319,9 +330,7 @@ def inspect(
         check_all(source)
         prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
-        measured = measure_sites(prepared, source, report)
-        selection, decision = guarded_selection(prepared, source, measured.selection, report)
-        errors = measured.sqnr_db
+        selection, decision, errors = measured_selection(prepared, source, report)
         counts = observed_macs(prepared, source)
     sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)
     return Inspection(summary(loaded), form, prepared.notes_for(decision), sites)

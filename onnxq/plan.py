@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from onnxq.errors import PlanError, UsageError
 from onnxq.files import open_regular, read_regular
 from onnxq.numerics.channel_major import ChannelMajor
+from onnxq.numerics.half import HalfName
 from onnxq.numerics.schemes import (
     WEIGHT_INT8,
     Granularity,
@@ -56,9 +57,12 @@ _OPSET_OF_BLOCKS = 21
 _OPSET_OF_BITS = {4: 21, 2: 25}
 """From which opset on DequantizeLinear and Cast take blocks, and integers of these widths."""
 
-Decision = Literal["int8", "int8-dynamic", "int8-weights", "float"]
-"""``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time,
-``int8-weights`` reads float activations and stores its weight as integers."""
+Decision = Literal[
+    "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16", "float"
+]
+"""``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time;
+``int8-weights``, ``int2``, ``int4`` and ``uint4`` read float activations and store their weight as
+integers; ``float16`` and ``bfloat16`` compute in that type, or store their weights in it."""
 
 Format = Literal["qdq", "qoperator"]
 """How integers are written: float operators between Q/DQ pairs, or operators on integers."""
@@ -391,6 +395,36 @@ class BlockEmbeddingEntry(InBlocks):
         return self
 
 
+class MaskEntry(_Entry):
+    """A constant that masks, and is bounded to a magnitude that 16 bits hold."""
+
+    initializer: str
+    magnitude: float = Field(gt=0, allow_inf_nan=False)
+
+
+class HalfWeightEntry(_Entry):
+    """A float32 constant that is stored in 16 bits; who reads float32 reads it through a Cast."""
+
+    initializer: str
+    type: HalfName
+
+
+class HalfNodeEntry(_Entry):
+    """A node that computes in 16 bits.
+
+    Attributes:
+        node: A node, in whatever graph; a Cast then casts to ``type``.
+        type: The type.
+        inputs: The inputs that it reads in that type.
+        outputs: The outputs that it makes in that type.
+    """
+
+    node: str
+    type: HalfName
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
 class AbsorbedEntry(_Entry):
     """A Relu or Clip that the quantizer behind it already performs, and that is taken out."""
 
@@ -444,6 +478,9 @@ class Plan(_Entry):
     recurrent: tuple[DynamicRecurrentEntry, ...] = ()
     blocks: tuple[BlockEntry, ...] = ()
     block_embeddings: tuple[BlockEmbeddingEntry, ...] = ()
+    masks: tuple[MaskEntry, ...] = ()
+    half_weights: tuple[HalfWeightEntry, ...] = ()
+    half_nodes: tuple[HalfNodeEntry, ...] = ()
     absorbed: tuple[AbsorbedEntry, ...] = ()
     kept_apart: tuple[KeptApartEntry, ...] = ()
     warnings: tuple[str, ...] = ()

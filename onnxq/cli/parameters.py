@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
 """``onnxq.recipe.CalibrationMethod``, not imported from there because ``--help`` shall be quick."""
 
-SCHEMES = ("auto", "int8", "int8-dynamic", "int8-weights")
+SCHEMES = (
+    "auto",
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "int4",
+    "uint4",
+    "int2",
+    "float16",
+    "bfloat16",
+)
 """``onnxq.recipe.Scheme``, not imported from there either."""
 
 BLOCK_SIZES = ("16", "32", "64", "128", "256")
@@ -55,7 +65,7 @@ LABELS = click.Option(
 SCHEME = click.Option(
     ["--scheme"],
     type=click.Choice(SCHEMES),
-    help="What to make; auto measures the others, and says what it picked and why.  "
+    help="What to make; auto measures those of INT8, and says what it picked and why.  "
     "[default: auto]",
 )
 BLOCK_SIZE = click.Option(

@@ -150,7 +150,7 @@ def _kernels(found: KernelReport) -> str:
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
     parts = []
-    if found.planned or not (found.planned_blocks or found.planned_folded):
+    if found.planned or not (found.planned_blocks or found.planned_folded or found.planned_half):
         parts.append(
             f"{found.integer} of {found.planned} planned sites run in integer kernels{share}"
         )
@@ -159,6 +159,8 @@ def _kernels(found: KernelReport) -> str:
     if found.planned_folded:
         counts = f"{found.folded} of {found.planned_folded}"
         parts.append(f"{counts} weights become float when the model is loaded")
+    if found.planned_half:
+        parts.append(f"{found.planned_half} nodes compute in 16 bits")
     text = "; ".join(parts)
     return f"{text} ({ops})." if ops else f"{text}."
 

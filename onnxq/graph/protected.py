@@ -102,11 +102,12 @@ def protected_values(model: ir.Model) -> frozenset[str]:
     names = {value.name for value in model.graph.outputs}
     for captured in analyze_implicit_usage(model.graph).values():
         names.update(value.name for value in captured if value.graph is model.graph)
-    names.update(value.name for value in _steering_values(model))
+    names.update(value.name for value in steering_values(model))
     return frozenset(name for name in names if name)
 
 
-def _steering_values(model: ir.Model) -> set[ir.Value]:
+def steering_values(model: ir.Model) -> frozenset[ir.Value]:
+    """The values that end in a shape, an index or a condition, in whatever graph."""
     todo = list(_steering_inputs(model))
     seen: set[ir.Value] = set()
     while todo:
@@ -118,7 +119,7 @@ def _steering_values(model: ir.Model) -> set[ir.Value]:
         # Shape and Size read no elements, so nothing before them steers anything.
         if producer is not None and not producer.domain and producer.op_type in _ARITHMETIC:
             todo.extend(source for source in producer.inputs if source is not None)
-    return seen
+    return frozenset(seen)
 
 
 def _steering_inputs(model: ir.Model) -> Iterator[ir.Value]:

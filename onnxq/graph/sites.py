@@ -88,7 +88,7 @@ def find_sites(model: ir.Model) -> tuple[Site, ...]:
     constants = _Constants(model)
     sites = [
         _site(node, form, place, constants)
-        for node, place in _nodes_with_place(model)
+        for node, place in nodes_with_place(model)
         if (form := form_of(node)) is not None
     ]
     return tuple(_decline_half_shared(sites))
@@ -120,7 +120,7 @@ class _Constants:
         return self._faults[value]
 
 
-def _nodes_with_place(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
+def nodes_with_place(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
     """Every node, with what it is inside of; empty for the main graph."""
     yield from _walk(model.graph, "")
     for function in model.functions.values():

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxq.errors import OnnxqError
 from onnxq.garbage import paced_collection
 from onnxq.passes.absorb_activations import AbsorbActivations
+from onnxq.passes.bound_masks import BoundMasks
 from onnxq.passes.insert_qdq import InsertQDQ
 from onnxq.passes.keep_apart import KeepApart
 from onnxq.passes.pack_blocks import PackBlocks
@@ -21,6 +22,7 @@ from onnxq.passes.quantize_weights import QuantizeWeights
 from onnxq.passes.restore_layout import RestoreLayout
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.passes.stamp import Stamp
+from onnxq.passes.to_half import ToHalf
 from onnxq.passes.to_qoperator import ToQOperator
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def execute(plan: Plan, model: ir.Model) -> ir.Model:
         (plan.weights, QuantizeWeights(plan)),
         (plan.activations, InsertQDQ(plan)),
         (plan.kept_apart, KeepApart(plan)),
+        (plan.masks, BoundMasks(plan.masks)),
+        (plan.half_nodes or plan.half_weights, ToHalf(plan)),
         (True, RestoreLayout()),
         (plan.format == "qoperator", ToQOperator(plan)),
         (True, Stamp(plan)),

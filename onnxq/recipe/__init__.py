@@ -4,7 +4,7 @@ Everything but ``version`` may be left out; the values shown here are the defaul
 rules, of which there are none::
 
     version = 1
-    scheme = "auto"               # int8, int8-dynamic, int8-weights
+    scheme = "auto"               # int8, int8-dynamic, int8-weights, float16, bfloat16
     format = "qdq"                # or "qoperator": operators on integers instead of Q/DQ pairs
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split
@@ -26,6 +26,9 @@ rules, of which there are none::
     form = "auto"                 # blocks (MatMulNBits), folded (at load), dq (at each inference)
     block_size = 128              # 16 to 256; left out: measured
     accuracy_level = 4            # 4 int8, 1 float32 activations; left out: by the bound
+
+    [half]                        # of float16 and bfloat16
+    form = "auto"                 # weights (float32 at load), compute (nodes too); by the target
 
     [[rules]]                     # rules go by what a site is; a later rule wins
     match = "op:Conv"             # an operator type
@@ -51,6 +54,7 @@ from onnxq.recipe.schema import (
     ActivationOverride,
     CalibrationMethod,
     CalibrationSettings,
+    HalfSettings,
     Recipe,
     Rule,
     Scheme,
@@ -63,6 +67,7 @@ __all__ = [
     "ActivationOverride",
     "CalibrationMethod",
     "CalibrationSettings",
+    "HalfSettings",
     "Recipe",
     "Rule",
     "RuleOutcome",

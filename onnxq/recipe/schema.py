@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse", "auto"]
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
-Scheme = Literal["auto", "int8", "int8-dynamic", "int8-weights"]
-"""What the result is; ``auto`` measures the others and takes the best."""
+Scheme = Literal[
+    "auto", "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16"
+]
+"""What the result is; ``auto`` measures those of INT8 and takes the best."""
+
+BlockAlgorithm = Literal[
+    "auto", "rtn", "mse", "hqq", "awq", "gptq", "mse+gptq", "hqq+gptq", "awq+gptq"
+]
+"""How the integers of weights in blocks are chosen."""
 
 _UNITS = {"b": 1} | {
     f"{letter}{middle}b": base**power
@@ -85,22 +92,44 @@ class CalibrationSettings(_Frozen):
 
 
 class WeightSettings(_Frozen):
-    """How ``int8-weights`` stores weights.
+    """How ``int8-weights``, ``int4``, ``uint4`` and ``int2`` store weights.
 
     Attributes:
         form: ``blocks`` is the target's kernel for weights in blocks (MatMulNBits); ``folded`` a
-            Cast and a Mul per channel, which ONNX Runtime computes once when it loads the model:
-            small in the file, float in memory; ``dq`` a DequantizeLinear per channel, which every
-            tool knows and which runs at each inference. ``auto`` takes blocks where the target has
-            a kernel that is not slower than float, else ``folded``.
+            Cast and a Mul, which ONNX Runtime computes once when it loads the model: small in the
+            file, float in memory; ``dq`` a DequantizeLinear, which every tool knows and which runs
+            at each inference. ``auto`` takes blocks where the target has a kernel that is not
+            slower than float, else ``folded``.
+        algorithm: How integers are chosen (``algorithms/block_algorithm.py``), or ``auto`` for the
+            best at each site. None is ``awq`` with data and ``hqq`` without; of ``int8-weights``
+            rounding to the nearest.
+        symmetric: Whether zero points are fixed in the middle; None leaves it to the error of each
+            weight with ``auto``, else they are free.
         block_size: Input channels that share a scale; None measures the target's sizes.
         accuracy_level: 4 lets the kernel round activations to int8, 1 keeps them float32; None
-            takes 4 unless a bound on the accuracy asks for more.
+            measures, and takes 1 where a bound on the accuracy asks for it.
+        sequential: Whether the statistics of a layer come from a model whose earlier layers are
+            quantized already.
     """
 
     form: Literal["auto", "blocks", "folded", "dq"] = "auto"
+    algorithm: BlockAlgorithm | None = None
+    symmetric: bool | None = None
     block_size: Literal[16, 32, 64, 128, 256] | None = None
     accuracy_level: Literal[1, 4] | None = None
+    sequential: bool = False
+
+
+class HalfSettings(_Frozen):
+    """What ``float16`` and ``bfloat16`` are.
+
+    Attributes:
+        form: ``weights`` stores weights in 16 bits behind a Cast to float32, which ONNX Runtime
+            computes once when it loads the model; ``compute`` converts the nodes that 16 bits suit,
+            for providers that have kernels for them. ``auto`` takes what the target gains from.
+    """
+
+    form: Literal["auto", "weights", "compute"] = "auto"
 
 
 class ActivationOverride(_Frozen):
@@ -116,16 +145,22 @@ class ActivationOverride(_Frozen):
 
 
 class WeightOverride(_Frozen):
-    """Another scheme for the weight of a site; None keeps the target's.
+    """Another scheme for the weight of a site; None keeps what is said more generally.
 
     Attributes:
-        granularity: One scale for the tensor, or one for each output channel.
+        granularity: One scale for the tensor, or one for each output channel; not of blocks.
         bits: 7 leaves room for the sum of two products in 16 bits on CPUs without VNNI, whatever
-            CPU the model is quantized on.
+            CPU the model is quantized on; 2 and 4 are for weights in blocks.
+        block_size: Of weights in blocks, input channels that share a scale.
+        symmetric: Of weights in blocks, whether zero points are fixed in the middle.
+        algorithm: Of weights in blocks, how integers are chosen.
     """
 
     granularity: Literal["tensor", "channel"] | None = None
-    bits: Literal[7, 8] | None = None
+    bits: Literal[2, 4, 7, 8] | None = None
+    block_size: Literal[16, 32, 64, 128, 256] | None = None
+    symmetric: bool | None = None
+    algorithm: BlockAlgorithm | None = None
 
 
 class Rule(_Frozen):
@@ -189,6 +224,7 @@ class Recipe(_Frozen):
         activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.
+        half: What float16 and bfloat16 are.
         rules: What is different for some sites; a later rule wins.
     """
 
@@ -202,6 +238,7 @@ class Recipe(_Frozen):
     activation: ActivationOverride = ActivationOverride()
     calibration: CalibrationSettings = CalibrationSettings()
     weights: WeightSettings = WeightSettings()
+    half: HalfSettings = HalfSettings()
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:

@@ -113,6 +113,8 @@ def _why_slow(kernels: KernelReport, ratio: float) -> str:
         return f"{text}, though all {kernels.blocks} planned sites run on weights in blocks"
     if kernels.planned_folded:
         return f"{text}, though its weights are float once it is loaded: measure again"
+    if kernels.planned_half:
+        return f"{text}: at these shapes the provider gains nothing from 16 bits"
     if not kernels.planned:
         return f"{text}; its weights are dequantized at each inference, which buys only size"
     text = f"{text}, though all {kernels.integer} planned sites run in integer kernels"

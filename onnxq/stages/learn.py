@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from onnxq.calibration.collect import observed_dtypes, observed_shapes
 from onnxq.graph.edit import value_by_name
-from onnxq.graph.sites import find_sites
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.stages.prepare import sites_of
 
 if TYPE_CHECKING:
     from onnxq.data import DataSource
@@ -50,4 +50,5 @@ def learn_types(prepared: Prepared, data: DataSource | None) -> Prepared:
     for name, dtype in tensors.items():
         values[name].dtype = ir.DataType.from_numpy(dtype)
         values[name].shape = ir.Shape([None] * len(shapes[name]))
-    return replace(prepared, model=model, sites=find_sites(model))
+    sites = sites_of(model, prepared.recipe, prepared.target)
+    return replace(prepared, model=model, sites=sites)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.guard import too_small
@@ -12,11 +12,13 @@ from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import Int8Config, with_override
 from onnxq.errors import ModelError
 from onnxq.graph.external import external_files
+from onnxq.graph.float_nodes import find_float_nodes, find_readers_of_weights
 from onnxq.graph.io import digest, load
 from onnxq.graph.normalize import NormalizeResult, normalize
 from onnxq.graph.opset import opset_version, raise_opset
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
+from onnxq.numerics.half import HALF_TYPES
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.providers import runtime_version
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
@@ -166,9 +168,9 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
 def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     target = load_target(recipe.target)
-    normalized = normalized_for(loaded, target.min_opset, target.widens)
+    normalized = normalized_for(loaded, target, target.min_opset, recipe.scheme)
     remark = _other_runtime(target)
-    sites = find_sites(normalized.model)
+    sites = sites_of(normalized.model, recipe, target)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
         source=source,
@@ -204,8 +206,29 @@ def _other_runtime(target: Target) -> str:
     )
 
 
+def sites_of(model: ir.Model, recipe: Recipe, target: Target) -> tuple[Site, ...]:
+    """What the recipe's scheme decides on: nodes with weights, or all that compute in float32."""
+    if recipe.scheme not in HALF_TYPES:
+        return find_sites(model)
+    if half_form(recipe, target) == "compute":
+        return find_float_nodes(model)
+    return find_readers_of_weights(model)
+
+
+def half_form(recipe: Recipe, target: Target) -> Literal["weights", "compute"]:
+    """What float16 or bfloat16 is: as the recipe says, else as the target gains most from it."""
+    wanted = recipe.half.form
+    if wanted != "auto":
+        return wanted
+    return next((r.form for name, r in target.half.items() if name == recipe.scheme), "compute")
+
+
 def normalized_for(
-    loaded: ir.Model, minimum_opset: int, widens: tuple[str, ...]
+    loaded: ir.Model, target: Target, minimum_opset: int, scheme: str
 ) -> NormalizeResult:
-    """The model of at least this opset, normalized: the form that a plan's names refer to."""
+    """The model of at least this opset, normalized: the form that a plan's names refer to.
+
+    Where 16 bits are what is asked for, what has them is not made float32 first.
+    """
+    widens = () if scheme in HALF_TYPES else target.widens
     return normalize(raise_opset(loaded, minimum_opset), widens=widens)

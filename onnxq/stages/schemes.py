@@ -1,7 +1,7 @@
 """From a model and a recipe to a plan: each scheme by itself, and the choice among them.
 
-``auto`` makes a plan of each scheme that model and data allow, measures them against each other and
-against float on samples that may be used for choosing, and takes the best, or none.
+``auto`` makes a plan of each scheme of INT8 that model and data allow, measures them against each
+other and against float on samples that may be used for choosing, and takes the best, or none.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.scheme_choice import choose_scheme
 from onnxq.errors import UsageError
 from onnxq.garbage import paced_collection
-from onnxq.stages.calibrate import calibrate
+from onnxq.stages.calibrate import calibrate, measure_sites
 from onnxq.stages.contest import compete
 from onnxq.stages.dynamic import dynamic, select_dynamic_of
 from onnxq.stages.dynamic import select_guarded as select_dynamic_guarded
+from onnxq.stages.half import half, select_half
 from onnxq.stages.task import Decided
 from onnxq.stages.weights import select_guarded as select_weights_guarded
 from onnxq.stages.weights import select_weights_of, weight_options, weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnxq.algorithms.selection import Selection
     from onnxq.data import DataSource
     from onnxq.plan import Decision as SiteDecision
@@ -39,7 +42,14 @@ def decide_plan(task: Task) -> Decided:
     Raises:
         UsageError: The scheme needs data and there is none, or the target cannot run it.
     """
-    schemes = {"int8": static, "int8-dynamic": dynamic, "int8-weights": weights, "auto": auto}
+    schemes = {
+        "auto": auto,
+        "bfloat16": half,
+        "float16": half,
+        "int8": static,
+        "int8-dynamic": dynamic,
+        "int8-weights": weights,
+    }
     with paced_collection(len(task.prepared.model.graph)):
         return schemes[task.prepared.recipe.scheme](task)
 
@@ -54,28 +64,43 @@ def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
             return select_dynamic_of(prepared), "int8-dynamic"
         case "int8-weights":
             return select_weights_of(prepared), "int8-weights"
+        case "float16" | "bfloat16" as scheme:
+            return select_half(prepared, None, _silent), scheme
         case _:
             return prepared.select({}), "int8"
 
 
-def guarded_selection(
-    prepared: Prepared, data: DataSource, static: Selection, report: Report
-) -> tuple[Selection, SiteDecision]:
+def measured_selection(
+    prepared: Prepared, data: DataSource, report: Report
+) -> tuple[Selection, SiteDecision, Mapping[str, float]]:
     """As :func:`selection_for`, less what the data shows that quantizing would ruin.
 
     Args:
         prepared: The model.
         data: Calibration samples.
-        static: What static INT8 quantizes after calibration on them.
         report: Told of progress.
+
+    Returns:
+        The selection, what it is called, and the SQNR in decibels of the sites that were measured
+        in integers; of 16 bits nothing is.
     """
-    match prepared.recipe.scheme:
+    scheme = prepared.recipe.scheme
+    if scheme == "float16" or scheme == "bfloat16":
+        return select_half(prepared, data, report), scheme, {}
+    measured = measure_sites(prepared, data, report)
+    match scheme:
         case "int8-dynamic":
-            return select_dynamic_guarded(prepared, data, report), "int8-dynamic"
+            selection = select_dynamic_guarded(prepared, data, report)
+            return selection, "int8-dynamic", measured.sqnr_db
         case "int8-weights":
-            return select_weights_guarded(prepared, data, report), "int8-weights"
+            selection = select_weights_guarded(prepared, data, report)
+            return selection, "int8-weights", measured.sqnr_db
         case _:
-            return static, "int8"
+            return measured.selection, "int8", measured.sqnr_db
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Report nothing: without data there is nothing to wait for."""
 
 
 def static(task: Task) -> Decided:
@@ -86,7 +111,7 @@ def static(task: Task) -> Decided:
     """
     if task.data is None:
         code, text = "usage.no_data", "static INT8 needs calibration data"
-        remedy = "give --data; --scheme int8-dynamic and int8-weights do without"
+        remedy = "give --data; --scheme int8-dynamic, int8-weights and float16 do without"
         raise UsageError(code, text, where=str(task.prepared.source), remedy=remedy)
     selection = task.prepared.select({})
     if not selection.chosen:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from onnxq.errors import InternalError, UsageError
+from onnxq.numerics.half import HalfName  # noqa: TC001 - pydantic reads it at run time
 from onnxq.numerics.schemes import Scheme  # noqa: TC001 - pydantic reads it at run time
 
 if TYPE_CHECKING:
@@ -124,6 +125,27 @@ class BlockRules:
     widths: Mapping[int, BlockWidth]
 
 
+@dataclass(frozen=True)
+class HalfRules:
+    """What a provider makes of a floating type of 16 bits.
+
+    Attributes:
+        form: What a conversion is by default: ``weights`` stores weights in the type and computes
+            in float32, ``compute`` computes in it.
+        kernels: The operators that have a kernel for it, or that the provider runs all the same;
+            None for all.
+        declined: Operators that must not have it here, with the reason.
+        note: What it costs to compute in it.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    form: Literal["weights", "compute"]
+    kernels: tuple[str, ...] | None = None
+    declined: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
 FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")
 """The rule for an operator that a target says nothing of."""
 
@@ -151,6 +173,7 @@ class Target:
         ops: The rule of each operator.
         dynamic: What runs in integers when activations are quantized at run time.
         blocks: The kernel for weights in blocks; None if there is none.
+        half: What becomes of float16 and bfloat16, by the type's name.
         widens: Types of values that the provider computes in float32 anyway.
         notes: What else there is to know, such as what costs latency.
     """
@@ -171,6 +194,7 @@ class Target:
     dynamic: DynamicRules = DynamicRules()
     blocks: BlockRules | None = None
     max_opset: int | None = None
+    half: Mapping[HalfName, HalfRules] = field(default_factory=dict)
     widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 

@@ -37,10 +37,12 @@ class KernelReport:
             are for.
         mac_share: Share of the multiply-accumulates of all sites that run in integer kernels; None
             where they are not known.
-        planned_folded: Weights that are integers in the file and made float when it is loaded.
+        planned_folded: Weights that are integers, or of 16 bits, in the file and made float32 when
+            it is loaded.
         folded: How many of them really are, and not at each inference.
         without_kernel: Sites whose activations have integers, such as uint16, that the provider has
             no kernel for: they are quantized, and run in float.
+        planned_half: Nodes that the plan lets compute in 16 bits.
     """
 
     planned: int
@@ -55,6 +57,7 @@ class KernelReport:
     planned_folded: int = 0
     folded: int = 0
     without_kernel: tuple[str, ...] = ()
+    planned_half: int = 0
 
 
 def report_kernels(
@@ -78,6 +81,8 @@ def report_kernels(
     in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
     missed = [name for name in weights if name not in found]
     stored = {f"{entry.initializer}_quantized" for entry in plan.weights if entry.folded}
+    if not plan.half_nodes:
+        stored |= {f"{entry.initializer}.{entry.type}" for entry in plan.half_weights}
     # What was computed at load is no node any more.
     computed = stored & {name for node in nodes for name in node.inputs}
     total = sum(macs.values())
@@ -94,6 +99,7 @@ def report_kernels(
         planned_folded=len(stored),
         folded=len(stored - computed),
         without_kernel=without_kernel,
+        planned_half=len(plan.half_nodes),
     )
 
 

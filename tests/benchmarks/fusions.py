@@ -83,8 +83,9 @@ class Result:
 def compare(work: Workload, timing: TimingSettings, folder: Path) -> tuple[Result, ...]:
     """Write the four models into ``folder`` and time them against each other."""
     plan = _plan(work, folder)
-    normalized = normalized_for(load(work.model), plan.minimum_opset, ()).model
-    entries = find_kept_apart(normalized, _NOTHING, load_target(plan.target))
+    target = load_target(plan.target)
+    normalized = normalized_for(load(work.model), target, plan.minimum_opset, plan.scheme).model
+    entries = find_kept_apart(normalized, _NOTHING, target)
     floating = KeepApart(plan.model_copy(update={"kept_apart": entries}))
     models: dict[str, ir.Model] = {
         "float fused": normalized,

@@ -15,6 +15,7 @@ from tests.benchmarks import (
     common,
     fashion,
     fusions,
+    half,
     methods,
     peer_settings,
     peers,
@@ -63,6 +64,15 @@ def test_peers_compares_times_and_lists_what_failed(
     document = json.loads(written.read_text())
     assert document["models"]["m"][0]["integer_kernels"] == 10
     assert {"machine", "versions", "benchmark"} <= set(document)
+
+
+def test_half_measures_each_form_and_the_peer(work: Workload, tmp_path: Path) -> None:
+    found = {result.form: result for result in half.compare(work, TIMING, tmp_path)}
+    assert found.keys() == {"float", "peer", *(" ".join(form) for form in half.FORMS)}
+    assert found["float16 weights"].casts == 0
+    assert 1.8 < found["float16 weights"].smaller < 2
+    assert (found["float16 weights"].sqnr_db or 0) > (found["bfloat16 weights"].sqnr_db or 0) > 20
+    assert all(len(half.row(result)) == len(half.COLUMNS) for result in found.values())
 
 
 def test_the_settings_follow_the_kind_of_model() -> None:

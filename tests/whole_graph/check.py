@@ -45,10 +45,14 @@ if TYPE_CHECKING:
 
     Feeds = Mapping[str, NDArray[Any]]
 
-SCHEMES: Final[tuple[str, ...]] = tuple(
-    scheme for scheme in get_args(Recipe.model_fields["scheme"].annotation) if scheme != "auto"
+COMPUTING: Final = "float16, computing"
+"""float16 in the form that no target of today takes of itself."""
+
+SCHEMES: Final[tuple[str, ...]] = (
+    *(s for s in get_args(Recipe.model_fields["scheme"].annotation) if s != "auto"),
+    COMPUTING,
 )
-"""Every scheme that a recipe can name."""
+"""Every scheme that a recipe can name, and :data:`COMPUTING`."""
 
 FLOOR_DB: Final = 10.0
 """Noise of a tenth of the signal's power; below it the user must be warned."""
@@ -131,7 +135,10 @@ def _check(
     subject: Subject, scheme: str, method: CalibrationMethod, paths: tuple[Path, Path]
 ) -> Outcome:
     source, output = paths
-    recipe = Recipe.model_validate({"scheme": scheme, "calibration": {"method": method}})
+    settings: dict[str, Any] = {"scheme": scheme, "calibration": {"method": method}}
+    if scheme == COMPUTING:
+        settings |= {"scheme": "float16", "half": {"form": "compute"}}
+    recipe = Recipe.model_validate(settings)
     options = RunOptions(eval_data=list(subject.evaluation), timing=None)
     try:
         result = quantize(source, list(subject.calibration), output, recipe=recipe, options=options)
