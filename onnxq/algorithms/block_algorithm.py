@@ -69,6 +69,10 @@ ALGORITHMS: Final = {
     )
 }
 
+WITH_DATA: Final = "awq"
+WITHOUT_DATA: Final = "hqq"
+"""What is taken where nothing is asked for."""
+
 AUTO: Final = ("rtn", "hqq", "awq", "gptq", "awq+gptq")
 """What ``auto`` chooses from; without activations from the first two."""
 

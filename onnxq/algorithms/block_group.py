@@ -15,9 +15,16 @@ import numpy as np
 
 from onnxq.algorithms.block_algorithm import ranges_of
 from onnxq.numerics.awq import search_scaling
-from onnxq.numerics.blockwise import dequantized, minmax_params, output_error, times_scales
+from onnxq.numerics.blockwise import (
+    block_size,
+    dequantized,
+    minmax_params,
+    output_error,
+    times_scales,
+)
 from onnxq.numerics.classes import class_mean
 from onnxq.numerics.gptq import compensation, gptq_steps
+from onnxq.numerics.packing import pack_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,12 +83,13 @@ class BlockResult:
     Attributes:
         label: The algorithm and the integers that gave the least error.
         params: Scales and zero points of the weight, its input channels scaled.
-        steps: ``q - z`` where they are not those of rounding to the nearest; else None.
+        packed: The integers as ``numerics/packing.py`` packs them, where they are not those of
+            rounding to the nearest; else None.
     """
 
     label: str
     params: QParams
-    steps: Matrix | None
+    packed: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -135,7 +143,7 @@ def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Tokens:
-    """Gram matrices ``[K, K]``: of all tokens, of those that are fitted, and of those that judge."""
+    """Gram matrices ``[K, K]``: of all tokens, of those that are fitted to, of those that judge."""
 
     every: Matrix
     fitted: Matrix
@@ -271,4 +279,11 @@ def _fitted_to_all(task: WeightTask, space: _Space, best: _Candidate) -> BlockRe
     steps = gptq_steps(weight, best.params, space.compensation("every", best.damping))
     compensated = output_error(times_scales(steps.copy(), best.params) - weight, gram)
     nearest = output_error(dequantized(weight, best.params) - weight, gram)
-    return BlockResult(best.label, best.params, steps if compensated <= nearest else None)
+    packed = _packed(steps, best.params) if compensated <= nearest else None
+    return BlockResult(best.label, best.params, packed)
+
+
+def _packed(steps: Matrix, params: QParams) -> NDArray[np.uint8]:
+    size = block_size(params.scheme)
+    zero = np.repeat(params.zero_point, size, axis=1)[:, : steps.shape[1]]
+    return pack_blocks((steps + zero).astype(np.uint8), params.scheme.bits, size)

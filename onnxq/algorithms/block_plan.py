@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, ranges_of
+from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, WITHOUT_DATA, ranges_of
 from onnxq.algorithms.block_group import BlockResult, GroupTask, WeightTask
 from onnxq.algorithms.scaling_groups import scaling_groups
 from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
-from onnxq.numerics.blockwise import block_size
-from onnxq.numerics.packing import pack_blocks
-from onnxq.numerics.schemes import PerBlock, QParams, Scheme
+from onnxq.numerics.schemes import PerBlock, Scheme
 from onnxq.plan import BlockEntry, Reader
 
 if TYPE_CHECKING:
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
 
 _WORTH_A_MUL = 0.1
 """The share of a group's error that scaling must take away where it costs a Mul."""
-
-_WITHOUT_ACTIVATIONS = "hqq"
-"""What takes the place of an algorithm that needs activations where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,7 @@ class BlockSpec:
         if activations:
             return wanted
         usable = tuple(name for name in wanted if not ALGORITHMS[name].needs_activations)
-        return usable or (_WITHOUT_ACTIVATIONS,)
+        return usable or (WITHOUT_DATA,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +99,7 @@ class BlockPlanner:
     """Groups of one model's sites, and what a plan says of them."""
 
     def __init__(
-        self, model: ir.Model, sites: Iterable[Site], specs: Mapping[str, BlockSpec]
+        self, model: ir.Model, sites: Sequence[Site], specs: Mapping[str, BlockSpec]
     ) -> None:
         """Index the model.
 
@@ -114,9 +109,13 @@ class BlockPlanner:
             specs: How each site whose weight is to be stored in blocks is stored, by name.
         """
         self.model = model
-        self.specs = specs
+        # Who shares a weight shares its integers.
+        first = {
+            site.weight: specs[site.name] for site in reversed(tuple(sites)) if site.name in specs
+        }
+        self.specs = {s.name: first[s.weight] for s in sites if s.name in specs}
         self._values, self._nodes = value_by_name(model.graph), all_nodes_by_name(model)
-        self.groups = tuple(self._groups(tuple(sites)))
+        self.groups = tuple(self._groups(sites))
 
     def _groups(self, sites: Sequence[Site]) -> Iterable[BlockGroup]:
         grouped: set[str] = set()
@@ -260,13 +259,6 @@ def _arrays(
     arrays: dict[str, np.ndarray] = {f"{key}/scale": np.asarray(scale, np.float32)}
     if not params.scheme.symmetric:
         arrays[f"{key}/zero_point"] = params.zero_point.astype(np.uint8)
-    if result.steps is not None:
-        arrays[f"{key}/packed"] = _packed(result.steps, params)
+    if result.packed is not None:
+        arrays[f"{key}/packed"] = result.packed
     return arrays
-
-
-def _packed(steps: NDArray[np.float32], params: QParams) -> NDArray[np.uint8]:
-    size = block_size(params.scheme)
-    zero = np.repeat(params.zero_point, size, axis=1)[:, : steps.shape[1]]
-    integers = (steps + zero).astype(np.uint8)
-    return pack_blocks(integers, params.scheme.bits, size)

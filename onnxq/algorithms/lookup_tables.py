@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxq.algorithms.weight_rounding import row_params
+from onnxq.graph.derived import Transposed, origin_of
 from onnxq.graph.edit import constant_array, constant_tensor
 from onnxq.numerics.schemes import PerAxis
-from onnxq.plan import EmbeddingEntry
+from onnxq.plan import BlockEmbeddingEntry, EmbeddingEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
     from onnxq.graph.sites import Site
     from onnxq.numerics.schemes import Scheme
+    from onnxq.plan import BlockEntry
+    from onnxq.targets import Target
 
 _SMALL_TABLE = 1 << 20
 """Tables of fewer bytes stay float."""
@@ -67,3 +70,48 @@ def embeddings(
             arrays[key] = row_params(np.asarray(table, np.float32), scheme).scale
         entries.append(EmbeddingEntry(node=site.name, initializer=name))
     return tuple(entries), arrays
+
+
+def tied_lookups(
+    sites: Iterable[Site],
+    values: Mapping[str, ir.Value],
+    blocks: Sequence[BlockEntry],
+    target: Target,
+) -> tuple[BlockEmbeddingEntry, ...]:
+    """Lookups of tables that a product in blocks multiplies by too: both read one copy.
+
+    Args:
+        sites: Sites of any kind; those without an activation are lookups.
+        values: The main graph's values by name.
+        blocks: The products in blocks.
+        target: Tells whether rows can be looked up in blocks.
+    """
+    if target.blocks is None or not target.blocks.lookup:
+        return ()
+    owners: dict[int, BlockEntry] = {}
+    for entry in blocks:
+        value = values[entry.initializer]
+        origin = origin_of(value)
+        if entry.form != "kernel":
+            continue
+        if origin is not None and origin.steps == (Transposed((1, 0)),) and entry.axis == 1:
+            owners[id(origin.tensor)] = entry
+        elif entry.axis == 0:
+            owners[id(value.const_value)] = entry
+    entries = []
+    for site in sites:
+        table = values.get(site.weight or "")
+        owner = None if table is None else owners.get(id(table.const_value))
+        if site.activation is not None or owner is None:
+            continue
+        entries.append(
+            BlockEmbeddingEntry(
+                node=site.name,
+                initializer=site.weight or "",
+                bits=owner.bits,
+                symmetric=owner.symmetric,
+                block_size=owner.block_size,
+                stored=owner.initializer,
+            )
+        )
+    return tuple(entries)

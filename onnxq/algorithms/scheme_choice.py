@@ -26,6 +26,9 @@ _AS_SMALL = 1.25
 
 _AGREES = 0.99
 
+_NEAR_FASTEST = 0.9
+"""Among results as fast as this beside the fastest the most accurate is taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -114,6 +117,20 @@ def choose_form(trials: Sequence[Trial], bound: float | None) -> Trial:
         small = [trial for trial in usable if trial.bytes <= _AS_SMALL * least]
         return max([t for t in small if not t.folded] or small, key=_accuracy)
     return max(accurate or trials, key=_speed if accurate else _accuracy)
+
+
+def choose_blocks(trials: Sequence[Trial], bound: float | None) -> Trial:
+    """The block size and accuracy level of weights of few bits: fast, then accurate.
+
+    Args:
+        trials: What was measured with weights rounded to the nearest.
+        bound: Least SQNR in decibels that the user asks for; a level that rounds activations too is
+            left for one that does not where it costs the bound.
+    """
+    works = [trial for trial in trials if not trial.failed] or list(trials)
+    accurate = [trial for trial in works if bound is not None and trial.accurate(bound)] or works
+    fastest = max(_speed(trial) for trial in accurate)
+    return max((t for t in accurate if _speed(t) >= _NEAR_FASTEST * fastest), key=_accuracy)
 
 
 def left_out(trials: Sequence[Trial]) -> tuple[str, ...]:

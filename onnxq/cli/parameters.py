@@ -28,6 +28,19 @@ SCHEMES = (
 )
 """``onnxq.recipe.Scheme``, not imported from there either."""
 
+ALGORITHMS = (
+    "auto",
+    "rtn",
+    "mse",
+    "hqq",
+    "awq",
+    "gptq",
+    "mse+gptq",
+    "hqq+gptq",
+    "awq+gptq",
+)
+"""``onnxq.recipe.BlockAlgorithm``, not imported from there either."""
+
 BLOCK_SIZES = ("16", "32", "64", "128", "256")
 
 FORMATS = ("qdq", "qoperator")
@@ -72,7 +85,14 @@ BLOCK_SIZE = click.Option(
     ["--block-size"],
     type=click.Choice(BLOCK_SIZES),
     metavar="N",
-    help="Input channels that share a scale in int8-weights: 16 to 256.  [default: measured]",
+    help="Input channels that share a scale where weights are stored in blocks: 16 to 256.  "
+    "[default: measured]",
+)
+ALGORITHM = click.Option(
+    ["--algorithm"],
+    type=click.Choice(ALGORITHMS),
+    help="How the integers of weights in blocks are chosen; auto takes the best for each layer on "
+    "tokens held out.  [default: awq with data, hqq without; rtn for int8-weights]",
 )
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."
@@ -131,6 +151,7 @@ class RecipeArguments(DataArguments):
     recipe: Path | None = None
     scheme: str | None = None
     block_size: str | None = None
+    algorithm: str | None = None
     format: str | None = None
     target: str | None = None
     calibration: str | None = None
@@ -153,9 +174,12 @@ def build_recipe(arguments: RecipeArguments) -> Recipe:
     top = {key: getattr(arguments, key) for key in ("scheme", "format", "target", "seed")}
     changed: dict[str, Any] = {key: value for key, value in top.items() if value is not None}
     changed["calibration"] = _calibration(arguments, recipe.calibration)
+    weights: dict[str, Any] = {}
     if arguments.block_size is not None:
-        size = {"block_size": int(arguments.block_size)}
-        changed["weights"] = recipe.weights.model_copy(update=size)
+        weights["block_size"] = int(arguments.block_size)
+    if arguments.algorithm is not None:
+        weights["algorithm"] = arguments.algorithm
+    changed["weights"] = recipe.weights.model_copy(update=weights)
     recipe = recipe.model_copy(update=changed)
     return recipe.narrowed(include=arguments.include, exclude=arguments.exclude)
 

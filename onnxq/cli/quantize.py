@@ -79,6 +79,7 @@ COMMAND = command(
         parameters.MODEL,
         parameters.OUTPUT,
         parameters.SCHEME,
+        parameters.ALGORITHM,
         parameters.BLOCK_SIZE,
         click.Option(
             ["--format"],

@@ -62,7 +62,7 @@ def _fit(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     zero: Matrix,
     size: int,
     top: np.float32,
-    symmetric: bool,  # noqa: FBT001
+    symmetric: bool,
     first: int,
     end: int,
 ) -> None:

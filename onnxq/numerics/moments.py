@@ -101,12 +101,16 @@ class SplitMoments:
         (self.held_out if held_out else self.fitted).add(rows)
 
     @property
+    def tokens(self) -> int:
+        """How many are in one of the two."""
+        return self.fitted.tokens + self.held_out.tokens
+
+    @property
     def magnitude(self) -> NDArray[np.float64]:
         """Mean absolute value of each channel over all tokens, ``[K]``."""
         parts = (self.fitted, self.held_out)
-        total = sum(part.tokens for part in parts)
         sums = [part.magnitude * part.tokens for part in parts]
-        return np.asarray(sum(sums) / max(total, 1))
+        return np.asarray(sum(sums) / max(self.tokens, 1))
 
     @property
     def nbytes(self) -> int:

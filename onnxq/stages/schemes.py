@@ -13,6 +13,7 @@ from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.scheme_choice import choose_scheme
 from onnxq.errors import UsageError
 from onnxq.garbage import paced_collection
+from onnxq.stages.blocks import blocks
 from onnxq.stages.calibrate import calibrate, measure_sites
 from onnxq.stages.contest import compete
 from onnxq.stages.dynamic import dynamic, select_dynamic_of
@@ -46,9 +47,12 @@ def decide_plan(task: Task) -> Decided:
         "auto": auto,
         "bfloat16": half,
         "float16": half,
+        "int2": blocks,
+        "int4": blocks,
         "int8": static,
         "int8-dynamic": dynamic,
-        "int8-weights": weights,
+        "int8-weights": weights if task.prepared.recipe.weights.algorithm is None else blocks,
+        "uint4": blocks,
     }
     with paced_collection(len(task.prepared.model.graph)):
         return schemes[task.prepared.recipe.scheme](task)

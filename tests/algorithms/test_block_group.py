@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO
 from onnxq.algorithms.block_group import GroupTask, WeightTask, solve_group
+from onnxq.numerics.affine import dequantize
 from onnxq.numerics.blockwise import (
     dequantized,
     minmax_params,
     output_error,
-    times_scales,
 )
 from onnxq.numerics.moments import SplitMoments
+from onnxq.numerics.packing import unpack_blocks
 from tests.numerics import references
 from tests.numerics.test_gptq import layer
 
@@ -52,8 +53,11 @@ def error(weight: np.ndarray, result: object, factor: np.ndarray | None, gram: n
     """Squared error of a quantized weight's product on the tokens of ``gram``."""
     scaled = weight if factor is None else weight * factor
     params = result.params  # type: ignore[attr-defined]
-    steps = result.steps  # type: ignore[attr-defined]
-    real = dequantized(scaled, params) if steps is None else times_scales(steps.copy(), params)
+    packed = result.packed  # type: ignore[attr-defined]
+    real = dequantized(scaled, params)
+    if packed is not None:
+        integers = unpack_blocks(packed, params.scheme.bits, 16, weight.shape[1])
+        real = dequantize(integers, params)
     return output_error((real if factor is None else real / factor) - weight, gram)
 
 

@@ -1,0 +1,152 @@
+"""Weights in blocks: what is fastest is measured, statistics stream, each group is quantized.
+
+Groups of weights are taken in chunks whose statistics fit into the memory budget together, one pass
+over the data for each chunk. What was found for a group is kept on disk until all is done.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
+from onnxq.algorithms.block_settings import block_settings, block_specs, too_short
+from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
+from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
+from onnxq.algorithms.scheme_choice import choose_blocks
+from onnxq.algorithms.weights_int8 import select_weights
+from onnxq.graph.edit import value_by_name
+from onnxq.passes.scale_channels import ScaleChannels
+from onnxq.runtime.machine import peak_rss_bytes
+from onnxq.stages.block_solver import solve
+from onnxq.stages.calibrate import CalibrationRun
+from onnxq.stages.contest import compete
+from onnxq.stages.task import Decided, decided
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxq.algorithms.block_settings import BlockSettings
+    from onnxq.algorithms.scheme_choice import Trial
+    from onnxq.algorithms.selection import Selection
+    from onnxq.stages.block_solver import Solved
+    from onnxq.stages.prepare import Prepared
+    from onnxq.stages.task import Task
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def blocks(task: Task) -> Decided:
+    """The plan of weights in blocks.
+
+    Raises:
+        UsageError: The target has no kernel for the width, the algorithm needs data, or no weight
+            is as long as a block.
+    """
+    prepared = task.prepared
+    settings = block_settings(prepared.recipe, prepared.target, data=task.data is not None)
+    size, level, trials = _measured(task, settings)
+    found = _quantized(task, settings, size, level)
+    if not found.selection.chosen:
+        return found
+    measured = ", ".join(trial.text for trial in trials)
+    reason = f"asked for; measured {measured}" if trials else "asked for"
+    return replace(found, reason=reason, trials=trials)
+
+
+def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Trial, ...]]:
+    """Block size and accuracy level: those asked for, else what is fast and then accurate.
+
+    Speed does not depend on the integers, and more accurate ones move all sizes alike, so that
+    weights rounded to the nearest stand for those of the algorithm.
+    """
+    sizes, levels = settings.block_sizes, settings.accuracy_levels
+    if (len(sizes) == len(levels) == 1) or task.samples is None:
+        return sizes[0], levels[0], ()
+    plain = replace(settings, algorithm="rtn", symmetric=bool(settings.symmetric))
+    trials: tuple[Trial, ...] = ()
+    pairs: dict[str, tuple[int, int]] = {}
+    size, level = sizes[0], levels[0]
+    # The levels are compared at the size that won, not at every one.
+    for stage in ([(s, levels[0]) for s in sizes], [(0, other) for other in levels[1:]]):
+        options = {}
+        for each, other in stage:
+            pair = (each or size, other)
+            name = f"{settings.scheme}, block {pair[0]}, accuracy level {pair[1]}"
+            option = _quantized(replace(task, data=None), plain, *pair)
+            if option.selection.chosen:
+                options[name], pairs[name] = option.plan, pair
+        if options:
+            trials += compete(task, options, task.samples)
+            size, level = pairs[choose_blocks(trials, task.min_sqnr).name]
+    return size, level, trials
+
+
+def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> Decided:
+    """The plan of one block size and level; sites that it would ruin stay float."""
+    start, prepared = time.perf_counter(), task.prepared
+    wanted = selection = _select(prepared, settings, size)
+    planner = _planner(prepared, selection, settings, size, level)
+    solved = solve(task, planner)
+    if solved.ruined:
+        kept = {name: why_ruined(db) for name, db in solved.ruined.items()}
+        selection = _select(prepared, settings, size, kept)
+        planner = _planner(prepared, selection, settings, size, level)
+        solved = solve(task, planner)
+    fields = _fields(prepared, planner, selection, solved)
+    fields["warnings"] = kept_float(wanted, selection)
+    result = decided(task, prepared, selection, settings.scheme, fields)
+    if task.data is None:
+        return result
+    run = CalibrationRun(
+        method=settings.algorithm,
+        chosen=solved.summary,
+        samples=len(task.data),
+        seconds=time.perf_counter() - start,
+        peak_rss_bytes=peak_rss_bytes(),
+        reused=solved.reused,
+    )
+    return replace(result, run=run)
+
+
+def _select(
+    prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
+) -> Selection:
+    model, sites, target = prepared.model, prepared.sites, prepared.target
+    kept = {**unseen_beside_damage(sites), **too_short(model, sites, size), **kept}
+    blocks_only = settings.form == "kernel"
+    return prepared.sound(
+        lambda both: select_weights(model, sites, target, both, blocks=blocks_only), kept
+    )
+
+
+def _planner(
+    prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
+) -> BlockPlanner:
+    specs = block_specs(selection.chosen, settings, prepared.outcomes, size, level)
+    return BlockPlanner(prepared.model, prepared.sites, specs)
+
+
+def _fields(
+    prepared: Prepared, planner: BlockPlanner, selection: Selection, solved: Solved
+) -> dict[str, Any]:
+    """The entries of a plan and ``arrays``."""
+    scalings, factors = planner.scalings(solved.groups)
+    scaled = prepared.model
+    if scalings:
+        scaled = ScaleChannels(scalings, factors)(prepared.model.clone()).model
+    entries, arrays = planner.blocks(solved.weights, scaled, row_divisors(scalings, factors))
+    values = value_by_name(scaled.graph)
+    tied = tied_lookups(selection.chosen, values, entries, prepared.target)
+    names = {entry.node for entry in tied}
+    others = [site for site in selection.chosen if site.name not in names]
+    tables, rows = embeddings(others, values, prepared.config(selection).weight)
+    return {
+        "scalings": scalings,
+        "blocks": entries,
+        "block_embeddings": tied,
+        "embeddings": tables,
+        "arrays": {**factors, **arrays, **rows},
+    }
