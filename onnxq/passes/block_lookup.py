@@ -40,7 +40,7 @@ class Lookups:
     def __call__(self, entry: BlockEmbeddingEntry, weight: BlockWeight) -> None:
         """Rewrite the node of ``entry``."""
         editor, gather = self._editor, self._editor.node(entry.node)
-        indices, name = gather.inputs[1], gather.outputs[0].name
+        indices, name = gather.inputs[1], f"{gather.outputs[0].name}"
         if indices is None:
             return
         coded, *others = self._table(weight)
@@ -61,7 +61,9 @@ class Lookups:
             ]
             base = f"{name}_row"
             chain.append(editor.add("Slice", [joined, *bounds], base, ir.DataType.FLOAT))
+        node_name = gather.name
         editor.replace(gather, chain)
+        rows.name = node_name
 
     def _table(self, weight: BlockWeight) -> list[ir.Value | None]:
         """Integers, scales and, unless symmetric, zero points, each of three axes."""

@@ -30,8 +30,8 @@ class KernelReport:
         integer: How many of them run in integer kernels.
         by_op: All integer kernels by operator, those without weights too.
         missed: Sites that were planned and run in float.
-        planned_blocks: Sites whose weight the plan puts into blocks.
-        blocks: How many of them run in the kernel for blocks.
+        planned_blocks: Sites, lookups too, whose weight the plan puts into blocks for a kernel.
+        blocks: How many of them run in a kernel for blocks.
         conversions: QuantizeLinear and DequantizeLinear nodes that are really executed.
         behind: Float operators that read what is dequantized, by operator: what the conversions
             are for.
@@ -77,10 +77,13 @@ def report_kernels(
     without_kernel = tuple(name for name in every if name in floating)
     weights = {site: name for site, name in every.items() if site not in floating}
     found = integer_sites(nodes, weights)
-    blocks = {entry.node for entry in plan.blocks}
+    blocks = {entry.node for entry in plan.blocks if entry.form == "kernel"}
+    blocks |= {entry.node for entry in plan.block_embeddings}
     in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
     missed = [name for name in weights if name not in found]
-    stored = {f"{entry.initializer}_quantized" for entry in plan.weights if entry.folded}
+    folded = [entry.initializer for entry in plan.weights if entry.folded]
+    folded += [entry.initializer for entry in plan.blocks if entry.form == "folded"]
+    stored = {f"{name}_quantized" for name in folded}
     if not plan.half_nodes:
         stored |= {f"{entry.initializer}.{entry.type}" for entry in plan.half_weights}
     # What was computed at load is no node any more.

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from onnxq.errors import PlanError
-from onnxq.graph.io import to_bytes
+from onnxq.graph.io import save, to_bytes
 from onnxq.graph.opset import raise_opset
 from onnxq.passes.execute import execute
 from onnxq.plan import BlockEmbeddingEntry, BlockEntry
@@ -19,6 +19,8 @@ from tests.passes.block_plans import Arrays, drawn, plan_of
 from tests.small_models import normal, normalized, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 COMPUTED_WHEN_LOADED = {"Cast", "Expand", "Mul", "Reshape", "Slice", "Sub", "Transpose"}
@@ -280,6 +282,24 @@ def test_lookups_and_products_of_a_body_read_the_main_graphs_integers() -> None:
         for choice, sign in ((True, 1), (False, -1)):
             feeds = {"x": x, "c": np.asarray(choice)}
             close(run(quantized, feeds)[0], sign * (x @ matrix.T))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("form", FORMS)
+def test_integers_of_every_width_lie_in_an_external_file(
+    form: Form, bits: int, tmp_path: Path, *, symmetric: bool
+) -> None:
+    """Odd counts of them too: the last byte of a tensor is not full."""
+    arrays, matrix = drawn("w", 67, 129, bits, 16, symmetric=symmetric)
+    text = "g (float[B, 129] x) => (float[B, 67] y) { y = Gemm<transB = 1>(x, w) }"
+    model = raise_opset(normalized(text, w=matrix.astype(np.float32)), 25)
+    (node,) = model.graph
+    wanted = entry(node, form, bits=bits, symmetric=symmetric)
+    save(execute(plan_of(arrays, [wanted]), model), tmp_path / "m.onnx", external_threshold=0)
+    assert (tmp_path / "m.onnx.data").stat().st_size >= 67 * 129 * bits // 8
+    x = normal(1, 3, 129)
+    close(run(tmp_path / "m.onnx", {"x": x})[0], x @ matrix.T)
 
 
 def product_model(opset: int = 17) -> tuple[ir.Model, Arrays, BlockEntry]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
 
 from onnxq.graph.io import save
+from onnxq.graph.normalize import normalize
+from onnxq.graph.opset import raise_opset
 from onnxq.graph.sites import find_sites
 from onnxq.passes.execute import execute
+from onnxq.plan import BlockEmbeddingEntry, BlockEntry
 from onnxq.runtime.kernels import executed
 from onnxq.verify.kernels import report_kernels
 from tests.given_stats import plan_for
-from tests.small_models import normal, normalized
+from tests.passes.block_plans import drawn, plan_of
+from tests.small_models import normal, normalized, proto
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import onnx_ir as ir
 
     from onnxq.plan import Plan
 
@@ -103,3 +108,32 @@ def test_a_float_model_converts_nothing(tmp_path: Path) -> None:
     found = report_kernels(tmp_path / "m.onnx", plan, {})
     assert (found.integer, found.conversions, found.behind) == (0, 0, {})
     assert len(found.missed) == found.planned == 2
+
+
+def test_products_and_lookups_in_blocks_and_folded_weights_are_counted(tmp_path: Path) -> None:
+    arrays, table = drawn("t.transpose", 30, 32, 4, 16, symmetric=False)
+    more, matrix = drawn("w", 32, 32, 4, 16, symmetric=False)
+    text = """g (int64[B] i) => (float[B, 30] y) {
+        e = Gather(t, i)
+        h = MatMul(e, w)
+        u = Transpose<perm = [1, 0]>(t)
+        y = MatMul(h, u)
+    }"""
+    constants = {"t": table.astype(np.float32), "w": matrix.T.astype(np.float32)}
+    model = normalize(raise_opset(ir.serde.deserialize_model(proto(text, **constants)), 21)).model
+    gather, hidden, head = (node.name or "" for node in model.graph)
+    alike: dict[str, Any] = {"bits": 4, "symmetric": False, "block_size": 16}
+    right: dict[str, Any] = alike | {"activation": 0, "weight": 1, "axis": 1}
+    blocks = (
+        BlockEntry(node=head, initializer="t.transpose", form="kernel", **right),
+        BlockEntry(node=hidden, initializer="w", form="folded", **right),
+    )
+    lookup = BlockEmbeddingEntry(node=gather, initializer="t", stored="t.transpose", **alike)
+    plan = plan_of(arrays | more, blocks, [lookup])
+    save(execute(plan, model), tmp_path / "m.onnx")
+    found = report_kernels(tmp_path / "m.onnx", plan, {})
+    assert (found.planned_blocks, found.blocks, found.missed) == (2, 2, ())
+    assert (found.planned_folded, found.folded) == (1, 1)
+    # A model in which nothing of this was done.
+    save(model, tmp_path / "f.onnx")
+    assert report_kernels(tmp_path / "f.onnx", plan, {}).missed == tuple(sorted((gather, head)))
