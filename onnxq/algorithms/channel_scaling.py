@@ -125,7 +125,7 @@ class ChannelScaling:
         alone = all(names.issuperset(readers) for readers in weights.values())
         scaled = all(site.op in _SCALED_OPS for site in sites)
         integer = tensor.name in self.config.selection.made
-        if len(sites) < len(readers) or not (alone and scaled) or integer:
+        if not sites or len(sites) < len(readers) or not (alone and scaled) or integer:
             return None
         members = hashlib.sha256("\0".join(site.name for site in sites).encode()).hexdigest()
         label = f"among {len(sites)} sites {members[:16]}"

@@ -186,10 +186,6 @@ class GroupFinder:
 
     def _why_not(self, sites: Sequence[Site]) -> str:
         """Why the weights of these sites cannot be scaled; empty if they can."""
-        # Each site reads its weight once: who multiplies a value by itself has no weight.
         counts = Counter(site.weight or "" for site in sites)
-        for site in sites:
-            why = why_shared(self.values[site.weight or ""], counts[site.weight or ""])
-            if why:
-                return why
-        return ""
+        reasons = (why_shared(self.values[name], count) for name, count in counts.items())
+        return next(filter(None, reasons), "")

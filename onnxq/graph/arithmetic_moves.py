@@ -1,7 +1,7 @@
 """How a division of channels moves through arithmetic, and which constants take it.
 
 As :mod:`.channel_moves`, from a node and the labels of its output to alternatives. Cases:
-    - Add, Sub, Sum: all operands; Mul: either one, a constant first; Div: the dividend;
+    - Add, Sub, Sum: all operands; Mul: either one, a vector first; Div: the dividend;
     - MatMul: the right operand for columns, the left one for rows; Gemm: B and C; Conv: W and B;
     - LayerNormalization, RMSNormalization and those alike: scale and bias, never what is
       normalized; of the Skip variants not the bias that is added before;
@@ -30,18 +30,29 @@ def _sum(made: Made, classes: Classes) -> list[list[Move]]:
 
 
 def _product(made: Made, classes: Classes) -> list[list[Move]]:
-    """Either operand; a constant comes first. No element is to be divided for several channels."""
+    """Either operand. No element is to be divided for several channels."""
     if is_gelu(made.node):
         text = f"{made.node.name!r} is part of a Gelu, which runs as one operator"
         raise NoFoldError(text)
-    order = sorted(range(2), key=lambda index: not made.is_constant(index))
     found: list[list[Move]] = []
-    for index in order:
+    for index in sorted(range(2), key=lambda index: _preference(made, index)):
         merged = Classes(classes.of.size)
-        labels = _operand(made, index, merged)
+        try:
+            labels = _operand(made, index, merged)
+        except NoFoldError:
+            continue
         if np.array_equal(merged.of, np.arange(classes.of.size)):
             found.append([(index, labels)])
     return found
+
+
+def _preference(made: Made, index: int) -> int:
+    """A constant of many elements first; a single number last, which the runtime may fuse."""
+    value = made.node.inputs[index]
+    tensor = None if value is None else constant_tensor(value)
+    if tensor is None:
+        return 1
+    return 0 if tensor.size > 1 else 2
 
 
 def _dividend(made: Made, classes: Classes) -> list[list[Move]]:

@@ -68,7 +68,10 @@ class ScaleChannels(ir.passes.InPlacePass):
         for entry in self.entries:
             factor = np.asarray(self._array(entry, "factor"), np.float32)
             for reader, axis in zip(entry.weights, entry.axes, strict=True):
-                place = axis - len(_constant(editor, reader)[1].shape)
+                shape = tuple(_constant(editor, reader)[1].shape.numpy())
+                if not 0 <= axis < len(shape) or shape[axis] != factor.size:
+                    raise _misfit(entry.tensor)
+                place = axis - len(shape)
                 steps[reader].append(_Step((entry.tensor, place, None, True), place, factor))
             for fold in entry.folds:
                 step = self._division(entry, fold, factor)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from onnxq.algorithms.channel_scaling import EXPONENTS, ChannelScaling
-from onnxq.algorithms.selection import select
+from onnxq.algorithms.selection import QuantizedTensor, select
 from onnxq.algorithms.static_int8 import Int8Config
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.graph.sites import find_sites
 from onnxq.numerics.schemes import WEIGHT_INT8
-from onnxq.recipe import CalibrationSettings
+from onnxq.recipe import CalibrationSettings, RuleOutcome
+from onnxq.recipe.schema import WeightOverride
 from onnxq.targets import load_target
 from tests.small_models import normal, normalized
 
@@ -234,3 +235,66 @@ def test_nan_and_infinite_channels_are_not_scaled() -> None:
         stats.tensors["x"].channels[-1].high[2] = bad
         assert scaling.error_requests(stats) == []
         assert scaling.choose(stats) == ((), {})
+
+
+BEHIND_A_PRODUCT = """g (float[N, 6] x) => (float[N, 4] y) {
+    a = MatMul(x, v)
+    h = Abs(a)
+    y = MatMul(h, w)
+}"""
+
+
+def folds_of(model: ir.Model, tensor: str, **changed: Any) -> tuple[tuple[int, int], ...]:
+    """Input and axis of each constant that takes the division, with another configuration."""
+    config = replace(scaling_of(model).config, **changed)
+    (group,) = [g for g in ChannelScaling(model, config).groups if g.tensor.name == tensor]
+    return tuple((p.input, p.axis) for p in group.scaling.fold.parameters)
+
+
+def test_a_division_goes_into_the_product_in_front() -> None:
+    model = normalized(BEHIND_A_PRODUCT, v=normal(0, 6, 8), w=normal(1, 8, 4))
+    assert folds_of(model, "h") == ((1, -1),)
+
+
+def test_not_where_all_its_columns_share_one_scale() -> None:
+    model = normalized(BEHIND_A_PRODUCT, v=normal(0, 6, 8), w=normal(1, 8, 4))
+    (first,) = [site.name for site in find_sites(model) if site.output == "a"]
+    outcome = RuleOutcome(weight=WeightOverride(granularity="tensor"))
+    assert folds_of(model, "h", outcomes={first: outcome}) == ()
+
+
+def test_not_where_a_tensor_on_the_way_is_quantized() -> None:
+    """Its channels, alike before, would share a scale when they are not any more."""
+    text = """g (float[N, 6] x, float[8, N] q) => (float[8, 4] y) {
+        a = MatMul(x, v)
+        h = MatMul(q, a)
+        y = MatMul(h, w)
+    }"""
+    model = normalized(text, v=normal(0, 6, 8), w=normal(1, 8, 4))
+    selection = scaling_of(model).config.selection
+    assert folds_of(model, "h") == ((1, -1),)
+    more = replace(selection, tensors=(*selection.tensors, QuantizedTensor("a", "a")))
+    assert folds_of(model, "h", selection=more) == ()
+
+
+def test_channels_that_are_divided_by_the_same_have_one_factor() -> None:
+    """Two heads of queries read one head of values."""
+    text = """g (float[B, S, 6] x, float[B, 2, S, S] p) => (float[B, S, 4] y) {
+        v0 = MatMul(x, v)
+        v1 = Reshape(v0, heads)
+        v2 = Transpose<perm = [0, 2, 1, 3]>(v1)
+        o = MatMul(p, v2)
+        t = Transpose<perm = [0, 2, 1, 3]>(o)
+        h = Reshape(t, joined)
+        y = MatMul(h, w)
+    }"""
+    shapes = {"heads": np.asarray([0, 0, 1, 4]), "joined": np.asarray([0, 0, 8])}
+    model = normalized(text, v=normal(0, 6, 4), w=normal(1, 8, 4), **shapes)
+    scaling = scaling_of(model)
+    (group,) = [g for g in scaling.groups if g.tensor.name == "h"]
+    assert group.scaling.fold.classes.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    factor = scaling._factor(group, 0.5, channels("h"))
+    np.testing.assert_array_equal(factor[:4], factor[4:])
+    w = np.abs(normal(1, 8, 4)).max(axis=1)
+    expected = np.sqrt(np.maximum(PEAKS[:4], PEAKS[4:]) / np.maximum(w[:4], w[4:]))
+    np.testing.assert_allclose(factor[:4] / factor[0], expected / expected[0], rtol=1e-5)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.foldable import assert_equal_when_scaled, folds, group_on, ints, modern, number
 from tests.small_models import normal
@@ -17,24 +19,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HEADS, GROUPS, WIDTH, MODEL = 9, 3, 8, 12
-REPEATED = [head // 3 * WIDTH + d for head in range(HEADS) for d in range(WIDTH)]
-WEIGHTS = {
-    "wq": normal(0, MODEL, HEADS * WIDTH),
-    "wk": normal(1, MODEL, GROUPS * WIDTH),
-    "wv": normal(2, MODEL, GROUPS * WIDTH),
-    "wo": normal(3, HEADS * WIDTH, MODEL),
-}
-SHAPES = {
-    "queries": ints(0, 0, HEADS, WIDTH),
-    "groups": ints(0, 0, GROUPS, WIDTH),
-    "joined": ints(0, 0, HEADS * WIDTH),
-    "two": ints(2),
-    "axis1": ints(1),
-    "times": ints(1, 1, HEADS // GROUPS, 1, 1),
-    "heads": ints(HEADS),
-    "width": ints(WIDTH),
-    "scale": number(0.5, np.float32),
-}
+
+
+def repeated(heads: int, groups: int, width: int) -> list[int]:
+    """The channel of the values that each channel behind attention comes from."""
+    return [head // (heads // groups) * width + d for head in range(heads) for d in range(width)]
+
+
+def constants(heads: int, groups: int, width: int) -> dict[str, NDArray[Any]]:
+    """Weights and shapes of :data:`DECOMPOSED`."""
+    return {
+        "wq": normal(0, MODEL, heads * width),
+        "wk": normal(1, MODEL, groups * width),
+        "wv": normal(2, MODEL, groups * width),
+        "wo": normal(3, heads * width, MODEL),
+        "queries": ints(0, 0, heads, width),
+        "groups": ints(0, 0, groups, width),
+        "joined": ints(0, 0, heads * width),
+        "two": ints(2),
+        "times": ints(1, 1, heads // groups, 1, 1),
+        "heads": ints(heads),
+        "width": ints(width),
+        "scale": number(0.5, np.float32),
+    }
+
+
+REPEATED = repeated(HEADS, GROUPS, WIDTH)
+KNOWN = constants(HEADS, GROUPS, WIDTH)
 FEEDS = {"x": normal(4, 2, 5, MODEL)}
 
 PROJECTIONS = "q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv)"
@@ -63,12 +74,34 @@ WITH_PAST = (
 
 
 def test_grouped_queries_share_the_factor_of_their_values() -> None:
-    model = modern(WITHOUT_PAST, **WEIGHTS, **SHAPES)
+    model = modern(WITHOUT_PAST, **KNOWN)
     assert folds(model, "h") == [("MatMul", 1)]
     fold = group_on(model, "h").fold
     assert fold.classes.tolist() == REPEATED
     assert {"v0", "o0"} <= set(fold.between)
     assert_equal_when_scaled(model, FEEDS)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    groups=st.integers(1, 3),
+    repeats=st.integers(1, 4),
+    width=st.integers(1, 5),
+    batch=st.integers(1, 3),
+    steps=st.integers(1, 6),
+    seed=st.integers(0, 2**16),
+)
+def test_any_number_of_heads(
+    groups: int, repeats: int, width: int, batch: int, steps: int, seed: int
+) -> None:
+    heads = groups * repeats
+    model = modern(WITHOUT_PAST, **constants(heads, groups, width))
+    fold = group_on(model, "h").fold
+    if groups * width == 1 < heads:
+        assert fold.reason == "all its channels would have to be divided by the same"
+    else:
+        assert fold.classes.tolist() == repeated(heads, groups, width)
+    assert_equal_when_scaled(model, {"x": normal(seed, batch, steps, MODEL)}, seed)
 
 
 def test_heads_that_are_repeated_by_broadcasting() -> None:
@@ -86,16 +119,16 @@ def test_heads_that_are_repeated_by_broadcasting() -> None:
     shapes = {
         "five": ints(0, 0, GROUPS, HEADS // GROUPS, WIDTH),
         "single": ints(0, 0, GROUPS, 1, WIDTH),
-        "joined": SHAPES["joined"],
+        "joined": KNOWN["joined"],
     }
-    weights = {name: WEIGHTS[name] for name in ("wq", "wv", "wo")}
+    weights = {name: KNOWN[name] for name in ("wq", "wv", "wo")}
     model = modern(text, **weights, **shapes)
     assert group_on(model, "h").fold.classes.tolist() == REPEATED
     assert_equal_when_scaled(model, FEEDS)
 
 
 def test_values_that_are_cached_stay_as_they_are() -> None:
-    model = modern(WITH_PAST, **WEIGHTS, **SHAPES)
+    model = modern(WITH_PAST, **KNOWN)
     group = group_on(model, "h")
     assert group.fold.reason == "'values' is an output of the model"
     past = {"pk": normal(5, 2, 3, 4, 8), "pv": normal(6, 2, 3, 4, 8)}
@@ -105,7 +138,7 @@ def test_values_that_are_cached_stay_as_they_are() -> None:
 def test_values_of_earlier_runs_stay_as_they_are() -> None:
     """Even where they are not handed out again."""
     text = WITH_PAST.replace(", float[B, 3, T, 8] keys, float[B, 3, T, 8] values)", ")")
-    model = modern(text, **WEIGHTS, **SHAPES)
+    model = modern(text, **KNOWN)
     assert group_on(model, "h").fold.reason == "'pv' is an input of the model"
 
 
@@ -160,11 +193,10 @@ MULTI_HEAD = fused(
 )
 FUSED = fused("h = com.microsoft.Attention<num_heads = 9>(x, wqkv9, bias)")
 CONSTANTS: dict[str, NDArray[Any]] = {
-    **WEIGHTS,
-    **SHAPES,
+    **KNOWN,
     "lengths": ints(4, 4).astype(np.int32),
     "total": number(5, np.int32),
-    "wqkv": np.concatenate([WEIGHTS["wq"], WEIGHTS["wk"], WEIGHTS["wv"]], axis=1),
+    "wqkv": np.concatenate([KNOWN["wq"], KNOWN["wk"], KNOWN["wv"]], axis=1),
     "wk9": normal(7, MODEL, 72),
     "wv9": normal(8, MODEL, 72),
     "wqkv9": normal(9, MODEL, 216),

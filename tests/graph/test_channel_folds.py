@@ -94,10 +94,20 @@ PATTERNS: dict[str, tuple[str, dict[str, NDArray[Any]], list[tuple[str, int]]]] 
         VECTOR,
         [("Mul", 1), ("Add", 1)],
     ),
-    "a number": (
+    "a number, where nothing else can": (
         last("a = MatMul(x, v)", "n = Tanh(a)", "h = Mul(n, c)"),
         {"c": number(3, np.float32)},
         [("Mul", 1)],
+    ),
+    "a constant beside a value of unknown shape": (
+        last("a = MatMul(x, v)", "n = com.microsoft.QuickGelu(a)", "h = Mul(n, g)"),
+        {"g": VECTOR["g"]},
+        [("Mul", 1)],
+    ),
+    "not a number, which the runtime may fuse, where a weight can": (
+        last("a = MatMul(x, v)", "h = Mul(a, c)"),
+        {"c": number(3, np.float32)},
+        [("MatMul", 1)],
     ),
     "a difference from a constant": (
         last("a = MatMul(x, v)", "h = Sub(b, a)"),

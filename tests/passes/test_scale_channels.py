@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from onnxq.errors import PlanError
 from onnxq.graph.edit import node_by_name
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import FoldedEntry, Reader, ScalingEntry
 from tests.small_models import graph_text, normal, normalized, run
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
 FACTOR = np.geomspace(0.01, 100, 8, dtype=np.float32)
@@ -115,3 +116,100 @@ def test_a_fold_into_the_normalization(scale: str) -> None:
     )
     assert "LayerNormalization(a, g, b) -> k" in graph_text(result)
     assert_same_outputs(model, result, {"x": normal(4, 5, 8)})
+
+
+CHAINED = """g (float[N, 6] x) => (float[N, 4] y) {
+    n = LayerNormalization(x, g)
+    a = MatMul(n, v)
+    h = Relu(a)
+    y = MatMul(h, w)
+}"""
+
+
+def chained() -> tuple[ir.Model, tuple[ScalingEntry, ...], dict[str, NDArray[Any]]]:
+    """A product between two activations that both are divided, the second in another order."""
+    model = normalized(CHAINED, g=normal(0, 6), v=normal(1, 6, 8), w=normal(2, 8, 4))
+    nodes = {node.outputs[0].name: node.name or "" for node in model.graph}
+
+    def entry(tensor: str, product: str, fold: FoldedEntry) -> ScalingEntry:
+        reader, weight = (Reader(node=nodes[product], input=i) for i in (0, 1))
+        return ScalingEntry(
+            tensor=tensor, folds=(fold,), readers=(reader,), weights=(weight,), axes=(0,)
+        )
+
+    entries = (
+        entry("n", "a", FoldedEntry(node=nodes["n"], input=1, axis=-1)),
+        entry("h", "y", FoldedEntry(node=nodes["a"], input=1, axis=-1, source=0)),
+    )
+    arrays = {
+        "scaling/n/factor": np.geomspace(0.5, 2, 6, dtype=np.float32),
+        "scaling/h/factor": FACTOR,
+        "scaling/h/source/0": np.arange(8, dtype=np.int32),
+    }
+    return model, entries, arrays
+
+
+def test_a_weight_between_two_activations_is_written_once_in_any_order() -> None:
+    model, entries, arrays = chained()
+    results = [
+        ScaleChannels(order, arrays)(model.clone()).model for order in (entries, entries[::-1])
+    ]
+    for result in results:
+        assert sorted(result.graph.initializers) == [
+            "g_channel_scaled",
+            "v_channel_scaled",
+            "w_channel_scaled",
+        ]
+        assert_same_outputs(model, result, {"x": normal(3, 5, 6)})
+    first, second = (result.graph.initializers["v_channel_scaled"] for result in results)
+    assert first.const_value is not None
+    assert second.const_value is not None
+    np.testing.assert_array_equal(first.const_value.numpy(), second.const_value.numpy())
+    exact = normal(1, 6, 8).astype(float)
+    exact *= np.geomspace(0.5, 2, 6)[:, None] / FACTOR.astype(float)
+    np.testing.assert_allclose(first.const_value.numpy(), exact, rtol=1e-6)
+
+
+def test_a_plan_that_does_not_fit_is_refused() -> None:
+    model, entries, arrays = chained()
+    wrong: list[tuple[str, dict[str, NDArray[Any]]]] = [
+        ("plan.incomplete", {k: a for k, a in arrays.items() if k != "scaling/n/factor"}),
+        ("plan.incomplete", {k: a for k, a in arrays.items() if k != "scaling/h/source/0"}),
+        ("plan.axis", {**arrays, "scaling/n/factor": FACTOR}),
+        ("plan.axis", {**arrays, "scaling/h/source/0": np.arange(1, 9, dtype=np.int32)}),
+        ("plan.axis", {**arrays, "scaling/h/source/0": np.arange(-2, 6, dtype=np.int32)}),
+        ("plan.axis", {**arrays, "scaling/h/source/0": np.arange(7, dtype=np.int32)}),
+    ]
+    for code, given in wrong:
+        with pytest.raises(ir.passes.PassError) as caught:
+            ir.passes.Sequential(ScaleChannels(entries, given))(model.clone())
+        cause = caught.value.__cause__
+        assert isinstance(cause, PlanError)
+        assert cause.code == code
+
+
+def test_a_fold_into_what_is_no_constant_is_refused() -> None:
+    model, entries, arrays = chained()
+    folds = (FoldedEntry(node=entries[0].folds[0].node, input=0, axis=-1),)
+    with pytest.raises(PlanError, match="is no constant"):
+        ScaleChannels((entries[0].model_copy(update={"folds": folds}),), arrays).call(model)
+
+
+def test_half_precision_stays_half_precision() -> None:
+    model = normalized(
+        """g (float16[N, 8] x) => (float16[N, 3] y) {
+            n = LayerNormalization(x, g)
+            y = MatMul(n, w)
+        }""",
+        g=normal(0, 8).astype(np.float16),
+        w=normal(1, 8, 3).astype(np.float16),
+    )
+    (first,) = [node.name or "" for node in model.graph if node.op_type == "LayerNormalization"]
+    folds = (FoldedEntry(node=first, input=1, axis=-1),)
+    for chosen in (folds, ()):
+        result = scaled(model, "n", chosen)
+        assert {v.dtype for v in result.graph.initializers.values()} == {ir.DataType.FLOAT16}
+        feeds = {"x": normal(2, 5, 8).astype(np.float16)}
+        before, after = run(model, feeds)[0], run(result, feeds)[0]
+        # Each of the three roundings is within 2^-11.
+        np.testing.assert_allclose(after, before, rtol=0.01, atol=0.01)

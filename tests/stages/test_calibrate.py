@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from onnxq.algorithms import range_choice
+from onnxq.algorithms.scaling_groups import scaling_groups
 from onnxq.calibration.cache import load_cached
+from onnxq.calibration.stats import Stats, TensorStats
 from onnxq.passes.execute import execute
 from onnxq.recipe import CalibrationMethod, CalibrationSettings, Recipe, Rule
 from onnxq.stages import calibrate as stage
@@ -249,3 +251,22 @@ def test_another_recipe_tries_only_what_is_new(
     digest = source(prepared.model, samples).digest()
     known = load_cached(prepared.digest, f"{digest} {digest}").trials
     assert before.items() < known.items()
+
+
+def test_statistics_of_all_values_that_scaling_divides_are_taken_anew(tmp_path: Path) -> None:
+    text = """g (float[N, 6] x) => (float[N, 4] y) {
+        a = MatMul(x, v)
+        h = Abs(a)
+        y = MatMul(h, w)
+    }"""
+    prepared = prepare(
+        write(tmp_path / "m.onnx", text, v=normal(0, 6, 8), w=normal(1, 8, 4)), Recipe()
+    )
+    found = {group.tensor: group for group in scaling_groups(prepared.model, prepared.sites)}
+    seen = Stats(prepared.digest, "data", 1)
+    for name in ("x", "a", "h", "y"):
+        seen.tensors[name] = TensorStats(1, [-1.0], [1.0])
+    entry, arrays = found["h"].entry(), found["h"].arrays(np.full(8, 2.0))
+    assert entry.folds
+    after = stage.scaled(stage.Stage(prepared, seen), (entry,), arrays, "data")
+    assert set(after.stats.tensors) == {"x", "y"}
