@@ -22,6 +22,9 @@ BLOCK_SIZES = ("16", "32", "64", "128", "256")
 
 FORMATS = ("qdq", "qoperator")
 
+METRICS = ("auto", "perplexity", "kl", "sqnr", "top1")
+"""``auto`` and ``onnxq.compare.metric.Metric``."""
+
 _PATH = click.Path(path_type=Path)
 DATA_FORMS = (
     "a folder of .npz files (one a sample) or of images; one .npz or .npy; .txt, .jsonl, .csv or "

@@ -18,7 +18,6 @@ from onnxq.data import (
 )
 from onnxq.data.made_up import made_up
 from onnxq.errors import DataError, ModelError
-from onnxq.graph.edit import constant_tensor, consumers
 from onnxq.graph.structure import signature
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.verify.verification import Evidence
@@ -123,7 +122,7 @@ def _made_up(prepared: Prepared) -> Samples:
     """Made-up samples, if the float model runs on them."""
     settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
     try:
-        data = made_up(signature(prepared.model), _bounds(prepared), prepared.recipe.seed)
+        data = made_up(signature(prepared.model), prepared.recipe.seed)
         session = open_session(prepared.source, settings)
         for sample in data:
             session.execute(sample.feeds)
@@ -131,17 +130,3 @@ def _made_up(prepared: Prepared) -> Samples:
         why = f"there is no data, and the model does not run on made-up inputs: {error.message}"
         return Samples(None, None, independent=False, why_none=why)
     return Samples(None, data, independent=False, made_up=True)
-
-
-def _bounds(prepared: Prepared) -> dict[str, int]:
-    """For each input that is looked up in tables, the rows of the smallest one."""
-    bounds: dict[str, int] = {}
-    for value in prepared.model.graph.inputs:
-        for node, index in consumers(value):
-            table = node.inputs[0] if node.op_type == "Gather" and index == 1 else None
-            tensor = None if table is None else constant_tensor(table)
-            if tensor is not None and len(tensor.shape):
-                axis = node.attributes.get_int("axis", 0)
-                rows = int(tensor.shape.numpy()[axis])
-                bounds[value.name or ""] = min(rows, bounds.get(value.name or "", rows))
-    return bounds
