@@ -19,6 +19,7 @@ from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.kernels import KernelCount, count_kernels
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.stages.with_past import with_past
 from onnxq.verify.fidelity import Fidelity, compare_outputs
 from onnxq.verify.verification import TIMED_SAMPLES
 
@@ -133,7 +134,7 @@ def compare(
         raise UsageError(code, text, remedy="name at least one model and one provider")
     loaded = [load(path) for path in paths]
     _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
-    source = open_data(data, signature(loaded[0]))
+    source = with_past(open_data(data, signature(loaded[0])), paths[0], names[0])
     check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)

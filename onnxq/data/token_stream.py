@@ -115,9 +115,14 @@ class TokenStream:
 
     def _check(self, signature: Signature) -> None:
         fixed, where = self._file.fixed, str(self._file.path)
+        longest = self._file.longest or self.window
         if fixed is not None and fixed != self.window:
             code, text = "data.window", f"windows of {self.window}, the model wants {fixed} tokens"
             raise DataError(code, text, where=where, remedy=f"Say [text] window = {fixed}.")
+        if self.window > longest:
+            code = "data.window"
+            text = f"windows of {self.window}, the model has positions for {longest} tokens"
+            raise DataError(code, text, where=where, remedy=f"Say [text] window = {longest}.")
         if not self.past:
             return
         if not _takes_past(signature):
@@ -144,7 +149,7 @@ def window_for(file: TokenizerFile, signature: Signature, steps: TextSteps) -> i
         return 0
     if file.fixed is not None:
         return file.fixed if file.fixed > 1 else 0
-    return min(WINDOW, file.model_max_length or WINDOW)
+    return min(WINDOW, file.model_max_length or WINDOW, file.longest or WINDOW)
 
 
 def _takes_past(signature: Signature) -> bool:

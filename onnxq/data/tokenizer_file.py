@@ -62,6 +62,12 @@ class TokenizerFile:
         return length if isinstance(length, int) else None
 
     @property
+    def longest(self) -> int | None:
+        """How many tokens the model has positions for; None where it does not say."""
+        positions = self.wanted.get("positions")
+        return None if positions is None else positions.rows
+
+    @property
     def model_max_length(self) -> int | None:
         """The most tokens that the configuration allows; None where it says nothing."""
         length = self.configured.get("model_max_length")

@@ -20,6 +20,7 @@ from onnxq.data.made_up import made_up
 from onnxq.errors import DataError, ModelError
 from onnxq.graph.structure import signature
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.stages.with_past import with_past
 from onnxq.verify.verification import Evidence
 
 if TYPE_CHECKING:
@@ -105,13 +106,30 @@ def open_samples(
         labelled, found = evaluation, load_labels(eval_data, labels)
     calibration = limit(calibration, recipe.calibration.samples, seed=recipe.seed)
     aligned = None if found is None else Labels.align(found, labelled)
+    calibration = with_past(calibration, prepared.source, recipe.target)
+    evaluation = with_past(evaluation, prepared.source, recipe.target)
     independent = shared_samples(calibration, evaluation) == 0
     return Samples(calibration, evaluation, independent=independent, labels=aligned)
+
+
+def open_calibration(prepared: Prepared, data: DataLike) -> DataSource:
+    """Open data of which calibration sees all, or as much as the recipe says.
+
+    Raises:
+        DataError: A sample does not fit the model.
+    """
+    recipe = prepared.recipe
+    source = open_data(data, signature(prepared.model))
+    source = limit(source, recipe.calibration.samples, seed=recipe.seed)
+    source = with_past(source, prepared.source, recipe.target)
+    check_all(source)
+    return source
 
 
 def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) -> Samples:
     """Samples to compare on, and none to calibrate with."""
     evaluation = open_data(eval_data, signature(prepared.model))
+    evaluation = with_past(evaluation, prepared.source, prepared.recipe.target)
     check_all(evaluation)
     found = load_labels(eval_data, labels)
     aligned = None if found is None else Labels.align(found, evaluation)

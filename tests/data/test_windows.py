@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
 
 from onnxq.data import (
     Reading,
@@ -28,6 +27,7 @@ from onnxq.data import (
 from onnxq.data.token_stream import WINDOW
 from onnxq.errors import DataError
 from onnxq.graph.structure import InputSpec
+from tests.word_tokenizer import END, WORDS, numbers, save_tokenizer, some_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 INT, FLOAT = np.dtype(np.int64), np.dtype(np.float32)
 ROWS = 100
-WORDS = [f"w{n}" for n in range(60)]
-END, UNKNOWN = 60, 61
 IDS = InputSpec("input_ids", INT, ("batch", "tokens"), required=True, rows=ROWS, scored=True)
 MASK = InputSpec("attention_mask", INT, ("batch", "all_tokens"), required=True)
 POSITIONS = InputSpec("position_ids", INT, ("batch", "tokens"), required=True)
@@ -46,30 +44,6 @@ CACHED = (
     *DECODER,
     InputSpec("past_key_values.0.key", FLOAT, ("batch", 2, "past", 8), required=True),
 )
-
-
-def vocabulary(*more: str) -> dict[str, int]:
-    words = [
-        *WORDS,
-        "<|endoftext|>",
-        "[UNK]",
-        *more,
-        *(f"unused{n}" for n in range(34 - len(more))),
-    ]
-    return {word: number for number, word in enumerate(words)}
-
-
-def saved(folder: Path, opening: str = "", ending: str = "", *more: str) -> Path:
-    """A tokenizer of whole words, and what it puts around a text."""
-    tokenizer = Tokenizer(WordLevel(vocabulary(*more), unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    if opening or ending:
-        special = [(word, tokenizer.token_to_id(word)) for word in {opening, ending} if word]
-        single = f"{opening} $A {ending}".strip()
-        tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=special)
-    file = folder / "tokenizer.json"
-    tokenizer.save(str(file))
-    return file
 
 
 def steps(folder: Path, **text: object) -> Path:
@@ -82,7 +56,7 @@ def steps(folder: Path, **text: object) -> Path:
 def opened(
     path: Path, signature: Signature = DECODER, tokenizer: Path | None = None, **text: object
 ) -> DataSource:
-    tokenizer = tokenizer or saved(path.parent)
+    tokenizer = tokenizer or save_tokenizer(path.parent)
     declared = steps(path.parent, **text) if text else None
     return open_data(Reading(path, declared, tokenizer), signature)
 
@@ -91,19 +65,8 @@ def ids(source: DataSource) -> list[list[int]]:
     return [sample.feeds["input_ids"][0].tolist() for sample in source]
 
 
-def numbers(text: str) -> list[int]:
-    return [int(word[1:]) for word in text.split()]
-
-
 def cut(tokens: list[int], window: int) -> list[list[int]]:
     return [tokens[n : n + window] for n in range(0, len(tokens) - window + 1, window)]
-
-
-def some_text(words: int, seed: int = 0) -> str:
-    """Words on lines of differing length, some of them empty."""
-    random = np.random.default_rng(seed)
-    ends = random.choice([" ", " ", " ", "\n", "\n\n"], words)
-    return "".join(f"w{n}{end}" for n, end in zip(random.integers(0, 60, words), ends, strict=True))
 
 
 def refused(path: Path, signature: Signature = DECODER, **text: object) -> DataError:
@@ -143,7 +106,7 @@ def test_windows_are_what_language_models_get(tmp_path: Path) -> None:
     assert len(opened(path, max_length=5)) == len(opened(path, window=0)) == lines
     fixed = InputSpec("input_ids", INT, (1, 16), required=True, rows=ROWS, scored=True)
     assert len(opened(path, (fixed,))) == 2 * WINDOW // 16
-    masked = saved(tmp_path, "", "", "[MASK]")
+    masked = save_tokenizer(tmp_path, "", "", "[MASK]")
     assert len(opened(path, tokenizer=masked)) == lines
     assert len(opened(path, tokenizer=masked, window=64)) == 8
     config = tmp_path / "tokenizer_config.json"
@@ -179,7 +142,7 @@ def test_documents_end_with_the_end_of_text(tmp_path: Path, suffix: str) -> None
 def test_what_stands_around_documents(
     tmp_path: Path, opening: str, ending: str, around: tuple[list[int], list[int]]
 ) -> None:
-    tokenizer = saved(tmp_path, opening, ending, "<s>", "</s>")
+    tokenizer = save_tokenizer(tmp_path, opening, ending, "<s>", "</s>")
     before, after = around
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "w1 w2"}\n{"text": "w3"}\n')
@@ -328,6 +291,17 @@ def test_what_does_not_suit_the_model(tmp_path: Path, text: dict[str, int], code
     assert refused(path, fixed, **text).code == code
 
 
+def test_a_model_with_few_positions(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(some_text(100))
+    places = InputSpec("position_ids", INT, ("batch", "tokens"), required=True, rows=30)
+    signature = (IDS, MASK, places)
+    assert [len(window) for window in ids(opened(path, signature))] == [30, 30, 30]
+    error = refused(path, signature, window=31)
+    assert error.code == "data.window"
+    assert "positions for 30 tokens" in error.message
+
+
 def test_a_past_that_fills_the_window(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text(some_text(100))
@@ -376,7 +350,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path, window: int) -> None:
 
 def test_an_added_token_behind_the_table(tmp_path: Path) -> None:
     """It is no fault of the tokenizer while no text has it."""
-    tokenizer = Tokenizer.from_file(str(saved(tmp_path)))
+    tokenizer = Tokenizer.from_file(str(save_tokenizer(tmp_path)))
     tokenizer.add_tokens(["<image>"])
     file = tmp_path / "added.json"
     tokenizer.save(str(file))
