@@ -32,6 +32,9 @@ MASK: Final = "attention_mask"
 _SAME: Final = 1e-3
 """Share of the logits' energy up to which a later token changed nothing but roundings."""
 
+_TRIED: Final = 16
+"""Positions before the last one at which that is looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
@@ -95,9 +98,10 @@ class NextTokenMeters:
         tokens = sample.feeds[sample.tokens].copy()
         tokens[0, last] = (int(tokens[0, last]) + 1) % logits.shape[2]
         (changed,) = self._reference.run({**sample.feeds, sample.tokens: tokens}, [self._output])
-        before = logits[0, places[:-1]].astype(np.float64)
+        nearest = places[:-1][-_TRIED:]
+        before = logits[0, nearest].astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            change = float(np.square(changed[0, places[:-1]] - before).sum())
+            change = float(np.square(changed[0, nearest] - before).sum())
             centered = before - before.mean(axis=-1, keepdims=True)
             return change > _SAME * float(np.square(centered).sum())
 
