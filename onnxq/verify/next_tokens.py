@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 MASK: Final = "attention_mask"
 
-_SAME: Final = 1e-3
-"""Share of the logits' energy up to which a later token changed nothing but roundings."""
+_SAME: Final = 1e-2
+"""Share of the logits' energy up to which later tokens changed nothing but roundings: all tokens of
+a run may have one scale where the reference is quantized itself."""
 
 _TRIED: Final = 16
-"""Positions before the last one at which that is looked for."""
+"""Positions before the changed tokens at which that is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +91,15 @@ class NextTokenMeters:
             self._agreement.add(a, b)
 
     def _try(self, sample: Sample, logits: NDArray[Any], kept: NDArray[np.bool_]) -> bool | None:
-        """Whether another last token changes the logits before it; None if none is before it."""
+        """Whether another second half changes the logits of the first; None if there are no two."""
         places = np.flatnonzero(kept[0])
         if len(places) < 2:
             return None
-        last = places[-1]
+        first, second = places[: len(places) // 2], places[len(places) // 2 :]
         tokens = sample.feeds[sample.tokens].copy()
-        tokens[0, last] = (int(tokens[0, last]) + 1) % logits.shape[2]
+        tokens[0, second] = (tokens[0, second].astype(np.int64) + 1) % logits.shape[2]
         (changed,) = self._reference.run({**sample.feeds, sample.tokens: tokens}, [self._output])
-        nearest = places[:-1][-_TRIED:]
+        nearest = first[-_TRIED:]
         before = logits[0, nearest].astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             change = float(np.square(changed[0, nearest] - before).sum())
