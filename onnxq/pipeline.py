@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.scheme_choice import left_out
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.data import DataLike, check_all, limit, open_data
 from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, load, publish, save, staging
 from onnxq.graph.quantized import find_already_quantized
-from onnxq.graph.structure import Summary, signature, summary
+from onnxq.graph.structure import Summary, summary
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.passes.execute import execute
 from onnxq.passes.to_qoperator import kept_in_pairs
@@ -33,7 +32,7 @@ from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
-from onnxq.stages.samples import open_samples
+from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Decision
+    from onnxq.data import DataLike
 
 
 __all__ = [
@@ -264,9 +264,7 @@ def calibrate(
         raise UsageError(code, text, where="scheme", remedy=remedy)
     prepared = prepare(Path(model), recipe)
     check_output(output, model=model, files=prepared.files)
-    source = open_data(data, signature(prepared.model))
-    source = limit(source, prepared.recipe.calibration.samples, seed=prepared.recipe.seed)
-    check_all(source)
+    source = open_calibration(prepared, data)
     found = run_calibration(learn_types(prepared, source), source, report)
     save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
     return replace(found.run, notes=source.notes)
@@ -325,9 +323,7 @@ def inspect(
     errors: Mapping[str, float] = {}
     counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
     if data is not None:
-        source = open_data(data, signature(prepared.model))
-        source = limit(source, recipe.calibration.samples, seed=recipe.seed)
-        check_all(source)
+        source = open_calibration(prepared, data)
         prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
         selection, decision, errors = measured_selection(prepared, source, report)

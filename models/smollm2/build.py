@@ -1,4 +1,4 @@
-"""Builds smollm2: the exported language model, and windows of 256 tokens of real text.
+"""Builds smollm2: the exported language model, its tokenizer, and windows of 256 tokens of text.
 
 Calibration and evaluation windows come from different speeches; ``evaluation_bbc/`` has windows of
 BBC news, text of another kind than was calibrated on.
@@ -48,8 +48,9 @@ def windows(texts: Sequence[str], count: int) -> Iterator[dict[str, NDArray[Any]
 
 
 def write(folder: Path) -> None:
-    """Export the model and write the windows."""
+    """Export the model, write its tokenizer beside it, and the windows."""
     export(factory, folder / "model.onnx")
+    tokenizer().backend_tokenizer.save(str(folder / "tokenizer.json"))
     speeches = sotu_speeches()
     half = len(speeches) // 2
     write_samples(folder / "calibration", windows(speeches[:half], CALIBRATION_SAMPLES))

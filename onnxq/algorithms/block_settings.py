@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.graph.sites import Site
+    from onnxq.plan import Decision
     from onnxq.recipe import Recipe, RuleOutcome
     from onnxq.targets import BlockWidth, Target
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.probe import ProbeResult
     from onnxq.runtime.timing import LatencyResult
     from onnxq.verify.fidelity import Fidelity
+    from onnxq.verify.next_tokens import NextTokens
     from onnxq.verify.verification import Latency, Verification
 
 SCHEMA_VERSION = 1
@@ -163,10 +164,19 @@ def _metrics(found: Fidelity) -> dict[str, object]:
         "max_error": found.max_error,
         "equal_share": found.equal_share,
         "top1_agreement": found.top1_agreement,
+        **_next_tokens(found.language),
         "left_out": found.left_out,
         "other_shape": found.other_shape,
         "task": task,
     }
+
+
+def _next_tokens(found: NextTokens | None) -> dict[str, object]:
+    """Null where the model is no language model."""
+    if found is None:
+        return {"kl_nats": None, "perplexity": None}
+    perplexity = {"float": found.float_perplexity, "quantized": found.quantized_perplexity}
+    return {"kl_nats": found.kl_nats, "perplexity": perplexity}
 
 
 def _latency(found: Latency) -> dict[str, object]:
@@ -216,7 +226,8 @@ def compared(found: Comparison) -> dict[str, object]:
     return {
         **document(warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
-        "verified_on": {"samples": found.samples},
+        "metric": found.metric,
+        "verified_on": {"samples": found.samples, "tokens": found.tokens},
         "timing": found.timing,
     }
 
@@ -242,6 +253,7 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "kernels": run.kernels,
         "metrics": metrics,
         "accuracy": run.accuracy,
+        "perplexity": run.perplexity,
         "latency": latency,
     }
 

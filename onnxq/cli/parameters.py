@@ -45,6 +45,9 @@ BLOCK_SIZES = ("16", "32", "64", "128", "256")
 
 FORMATS = ("qdq", "qoperator")
 
+METRICS = ("auto", "perplexity", "kl", "sqnr", "top1")
+"""``auto`` and ``onnxq.compare.metric.Metric``."""
+
 _PATH = click.Path(path_type=Path)
 DATA_FORMS = (
     "a folder of .npz files (one a sample) or of images; one .npz or .npy; .txt, .jsonl, .csv or "
@@ -61,7 +64,8 @@ PREPROCESS = click.Option(
     ["--preprocess"],
     type=_PATH,
     metavar="FILE",
-    help="How images become inputs: a TOML file of steps, or an .onnx model that takes them.",
+    help="How images and texts become inputs: a TOML file of steps, or an .onnx model that takes "
+    "them.",
 )
 TOKENIZER = click.Option(
     ["--tokenizer"],

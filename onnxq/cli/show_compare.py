@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onnxq.cli.console import (
     DASH,
@@ -15,6 +15,7 @@ from onnxq.cli.console import (
     times_text,
 )
 from onnxq.cli.show_quantize import number_text
+from onnxq.compare.metric import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,9 @@ def views(found: Comparison) -> Iterator[RenderableType]:
     """The runs with their numbers, then times, then numerics."""
     yield _runs(found)
     yield ""
+    if found.metric != "auto":
+        yield _scores(found)
+        yield line(f"Measured {_on(found)}.")
     if found.timing is not None:
         yield _times(found)
         yield line(
@@ -36,11 +40,24 @@ def views(found: Comparison) -> Iterator[RenderableType]:
             f"{found.timing.rounds} rounds of {found.timing.runs} runs."
         )
         yield ""
-    if len(found.runs) > 1 or found.reference.accuracy is not None:
-        yield _numerics(found)
-        yield line(f"Compared with run 1 on {found.samples} samples{_of_output(found)}.")
+    if found.metric == "auto":
+        yield from _closeness(found)
     for text in found.warnings:
         yield line(f"warning: {text}", style="yellow")
+
+
+def _closeness(found: Comparison) -> Iterator[RenderableType]:
+    if len(found.runs) > 1 or found.reference.accuracy is not None:
+        yield _numerics(found)
+    if found.tokens is not None:
+        yield _next_tokens(found)
+    if len(found.runs) > 1 or found.reference.accuracy is not None or found.tokens is not None:
+        yield line(f"Compared with run 1 {_on(found)}{_of_output(found)}.")
+
+
+def _on(found: Comparison) -> str:
+    tokens = "" if found.tokens is None else f" of {found.tokens:,} tokens"
+    return f"on {found.samples} samples{tokens}"
 
 
 def _of_output(found: Comparison) -> str:
@@ -99,4 +116,35 @@ def _numerics(found: Comparison) -> Table:
         if equal:
             cells.append(percent_text(None if fidelity is None else fidelity.equal_share))
         shown.add_row(str(number), *cells)
+    return shown
+
+
+def _next_tokens(found: Comparison) -> Table:
+    shown = table("Next tokens", ["run"], ["perplexity", "KL to run 1, nats"])
+    for number, run in enumerate(found.runs, start=1):
+        kl = "reference" if run.fidelity is None else _FORMS["kl"](score(run, "kl"))
+        shown.add_row(str(number), _FORMS["perplexity"](run.perplexity), kl)
+    return shown
+
+
+_FORMS: Final = {
+    "perplexity": lambda value: number_text(value, ".3f"),
+    "kl": lambda value: number_text(value, ".4g"),
+    "sqnr": db_text,
+    "top1": percent_text,
+}
+_WORDS: Final = {
+    "perplexity": "perplexity",
+    "kl": "KL to run 1, nats a token",
+    "sqnr": "SQNR to run 1",
+    "top1": "same top class as run 1",
+}
+
+
+def _scores(found: Comparison) -> Table:
+    shown = table("", ["run"], [_WORDS[found.metric]])
+    for number, run in enumerate(found.runs, start=1):
+        value = score(run, found.metric)
+        is_reference = value is None and run is found.reference
+        shown.add_row(str(number), "reference" if is_reference else _FORMS[found.metric](value))
     return shown

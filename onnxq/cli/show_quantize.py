@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxq.pipeline import QuantizeResult
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.kernels import KernelReport
+    from onnxq.verify.next_tokens import NextTokens
     from onnxq.verify.verification import Verification
 
 SHOWN_SITES = 20
@@ -139,9 +140,18 @@ def _add_closeness(shown: Table, fidelity: Fidelity) -> None:
         )
     if fidelity.top1_agreement is not None:
         shown.add_row("same top class", DASH, percent_text(fidelity.top1_agreement), "")
+    if fidelity.language is not None:
+        _add_next_tokens(shown, fidelity.language)
     if fidelity.quantized_accuracy is not None:
         accuracy = (fidelity.float_accuracy, fidelity.quantized_accuracy)
         shown.add_row("accuracy", *map(percent_text, accuracy), "")
+
+
+def _add_next_tokens(shown: Table, found: NextTokens) -> None:
+    shown.add_row("KL to float, nats a token", DASH, number_text(found.kl_nats, ".4g"), "")
+    if found.float_perplexity is not None:
+        perplexity = (found.float_perplexity, found.quantized_perplexity)
+        shown.add_row("perplexity", *(number_text(value, ".2f") for value in perplexity), "")
 
 
 def _kernels(found: KernelReport) -> str:

@@ -19,6 +19,7 @@ from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.kernels import KernelCount, count_kernels
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.stages.with_past import with_past
 from onnxq.verify.fidelity import Fidelity, compare_outputs
 from onnxq.verify.verification import TIMED_SAMPLES
 
@@ -45,6 +46,7 @@ class ComparedRun:
         fidelity: How close its outputs are to the reference's; None of the reference itself. Its
             ``float_accuracy`` is the reference's, ``quantized_accuracy`` this run's.
         accuracy: Share of rows that are right; None without labels.
+        perplexity: Of a language model; None where there is none.
         latency: How fast it is; None where timing was left out.
         ratio: How many times faster than the first model on the same provider; None of that model.
     """
@@ -55,6 +57,7 @@ class ComparedRun:
     kernels: KernelCount | None
     fidelity: Fidelity | None
     accuracy: float | None
+    perplexity: float | None
     latency: LatencyResult | None
     ratio: Ratio | None
 
@@ -67,12 +70,16 @@ class Comparison:
         runs: Every model on the first provider, then on the next; the first run is the reference.
         samples: How many samples the outputs were compared on.
         timing: How the latencies were taken; None if they were not.
+        tokens: How many tokens' predictions were compared; None where there are none.
+        metric: What was asked for.
         notes: What was filled, cut or left out of the data, in sentences.
     """
 
     runs: tuple[ComparedRun, ...]
     samples: int
     timing: TimingSettings | None
+    tokens: int | None = None
+    metric: str = "auto"
     notes: tuple[str, ...] = ()
 
     @property
@@ -127,7 +134,7 @@ def compare(
         raise UsageError(code, text, remedy="name at least one model and one provider")
     loaded = [load(path) for path in paths]
     _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
-    source = open_data(data, signature(loaded[0]))
+    source = with_past(open_data(data, signature(loaded[0])), paths[0], names[0])
     check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)
@@ -143,6 +150,7 @@ def compare(
             kernels=_kernels(path, provider),
             fidelity=numbers[index] if index else None,
             accuracy=_accuracy(numbers, index),
+            perplexity=_perplexity(numbers, index),
             latency=timed.results[str(index)] if timed else None,
             ratio=timed.ratio(str(index - index % len(paths)), str(index))
             if timed and index % len(paths)
@@ -150,7 +158,14 @@ def compare(
         )
         for index, (path, provider) in enumerate(pairs)
     ]
-    return Comparison(tuple(runs), len(source), timing, source.notes)
+    language = numbers[0].language
+    return Comparison(
+        runs=tuple(runs),
+        samples=len(source),
+        timing=timing,
+        tokens=None if language is None else language.tokens,
+        notes=source.notes,
+    )
 
 
 def _distinct_providers(names: Sequence[str]) -> list[str]:
@@ -212,13 +227,13 @@ def _compare_numbers(
     labels: Labels | None,
     report: Report,
 ) -> list[Fidelity]:
-    """Each run against the first. The first is run against itself only where it is alone."""
+    """Each run against the first; the first alone is compared with itself, and runs once."""
     reference = _open(*pairs[0])
     others = pairs[1:] or pairs
     found = [
         compare_outputs(
             reference,
-            _open(path, provider),
+            _open(path, provider) if len(pairs) > 1 else reference,
             source,
             # Whether one of the models was calibrated on these samples is not known here.
             independent=False,
@@ -236,6 +251,13 @@ def _named(step: str, report: Report) -> Callable[[int, int], None]:
 
 def _accuracy(numbers: Sequence[Fidelity], index: int) -> float | None:
     return numbers[index].quantized_accuracy if index else numbers[0].float_accuracy
+
+
+def _perplexity(numbers: Sequence[Fidelity], index: int) -> float | None:
+    found = numbers[index].language
+    if found is None:
+        return None
+    return found.quantized_perplexity if index else found.float_perplexity
 
 
 def _open(path: Path, provider: str) -> Session:

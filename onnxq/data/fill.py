@@ -13,12 +13,12 @@ Nothing else is made up: an input whose shape does not follow from the others st
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxq.data.roles import role_of
-from onnxq.data.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.data.roles import Role
-    from onnxq.data.sample import Signature
+    from onnxq.data.sample import Sample, Signature
     from onnxq.graph.structure import InputSpec
 
     Feeds = Mapping[str, NDArray[Any]]
@@ -70,7 +70,7 @@ class Filler:
             feeds[spec.name] = value
             note = f"{spec.name} is not in the data: filled with {_WORDS.get(role)}"
             self._notes[_PAST_NOTE if role == "past" else note] = None
-        return Sample(sample.name, feeds)
+        return replace(sample, feeds=feeds)
 
     def _value(self, spec: InputSpec, role: Role, feeds: Feeds) -> NDArray[Any] | None:
         if spec.dtype is None or not spec.rank_known:

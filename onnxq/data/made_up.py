@@ -1,9 +1,9 @@
 """Samples made up from a model's signature, for running it where no data is given.
 
 They show whether a model runs, how fast it is, and whether its outputs are finite; they prove
-nothing about its accuracy. Floats are normally distributed; integers lie below the caller's bound
-for that input (the rows of the table that it looks up in), else they are 0 or 1; a mask is all
-ones. A symbolic length is 1 on the first axis and :data:`LENGTH` elsewhere; one name, one length.
+nothing about its accuracy. Floats are normally distributed; integers lie below the rows of the
+table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
+on the first axis and :data:`LENGTH` elsewhere; one name, one length.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from onnxq.data.open import open_data
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from onnxq.data.sample import Signature
@@ -29,12 +27,11 @@ _IMAGE_LENGTH = 64
 _SAMPLES = 4
 
 
-def made_up(signature: Signature, bounds: Mapping[str, int], seed: int = 0) -> DataSource:
+def made_up(signature: Signature, seed: int = 0) -> DataSource:
     """A few samples that fit the signature.
 
     Args:
         signature: The model's inputs.
-        bounds: For integer inputs by name, what their values lie below.
         seed: Seeds the values.
 
     Raises:
@@ -46,18 +43,13 @@ def made_up(signature: Signature, bounds: Mapping[str, int], seed: int = 0) -> D
             code, text = "data.cannot_make_up", "the model does not say what it wants here"
             raise DataError(code, text, where=f"input {spec.name!r}", remedy="Give --data.")
     generator = np.random.default_rng(seed)
-    samples = [_sample(wanted, bounds, generator) for _ in range(_SAMPLES)]
+    samples = [_sample(wanted, generator) for _ in range(_SAMPLES)]
     return open_data(samples, signature)
 
 
-def _sample(
-    wanted: list[InputSpec], bounds: Mapping[str, int], generator: np.random.Generator
-) -> dict[str, NDArray[Any]]:
+def _sample(wanted: list[InputSpec], generator: np.random.Generator) -> dict[str, NDArray[Any]]:
     lengths: dict[str, int] = {}
-    return {
-        spec.name: _values(spec, _shape(spec, lengths), bounds.get(spec.name, 2), generator)
-        for spec in wanted
-    }
+    return {spec.name: _values(spec, _shape(spec, lengths), generator) for spec in wanted}
 
 
 def _shape(spec: InputSpec, lengths: dict[str, int]) -> tuple[int, ...]:
@@ -73,7 +65,7 @@ def _shape(spec: InputSpec, lengths: dict[str, int]) -> tuple[int, ...]:
 
 
 def _values(
-    spec: InputSpec, shape: tuple[int, ...], bound: int, generator: np.random.Generator
+    spec: InputSpec, shape: tuple[int, ...], generator: np.random.Generator
 ) -> NDArray[Any]:
     dtype = spec.dtype
     if dtype is None or dtype.kind in "OUT":
@@ -81,5 +73,5 @@ def _values(
     if "mask" in spec.name or dtype.kind == "b":
         return np.ones(shape, dtype)
     if dtype.kind in "iu":
-        return generator.integers(0, max(bound, 1), shape).astype(dtype)
+        return generator.integers(0, spec.rows or 2, shape).astype(dtype)
     return generator.normal(size=shape).astype(dtype)

@@ -18,6 +18,7 @@ from onnxq.data.source import DataSource, Reader, ReaderSource, checked
 from onnxq.data.steps import Steps
 from onnxq.data.tables import ParquetRows
 from onnxq.data.texts import CsvRows, JsonLines, TextLines
+from onnxq.data.windows import packed
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _open_file(path: Path, signature: Signature, steps: Steps) -> Reader:
     if suffix in SUFFIXES:
         return ImageFiles(path, [path], steps)
     if suffix == ".txt":
-        return TextLines(path, steps)
+        return packed(TextLines(path, steps), steps.packing)
     kinds: dict[str, type[JsonLines | CsvRows | ParquetRows]] = {
         ".jsonl": JsonLines,
         ".csv": CsvRows,
@@ -97,7 +98,11 @@ def _open_file(path: Path, signature: Signature, steps: Steps) -> Reader:
         code = "data.unknown_form"
         text = f"onnxq does not read {path.suffix or 'files without an ending'} as data"
         raise DataError(code, text, where=str(path), remedy=f"Give {FORMS}.")
-    return kinds[suffix](path, signature, steps)
+    reader = kinds[suffix](path, signature, steps)
+    # Arrays need no tokenizer, so none is opened for them.
+    if not steps.tokenizes or reader.document(0) is None:
+        return reader
+    return packed(reader, steps.packing)
 
 
 def _arrays(reader: Reader, steps: Steps) -> Reader:

@@ -22,7 +22,11 @@ guessed::
     column = "text"               # where the text stands in .jsonl, .csv and .parquet
     add_special_tokens = true
     pad_token = "[PAD]"           # for a model of fixed length; left out: as the tokenizer says
+    window = 256                  # texts of a file are joined and cut to windows of so many tokens
+    past = 128                    # so many of them come first, as past keys and values
 
+Windows are for language models, and what they get where ``window`` is left out: of 256 tokens, or
+as many as the model takes. ``window = 0`` makes each text a sample, as it is for other models.
 ``resize`` is one of ``{ shortest = 256 }`` (the shorter side, the shape is kept),
 ``{ exact = [224, 224] }`` (height and width) and ``{ letterbox = [640, 640], fill = 114 }`` (as
 large as fits, in the middle). ``interpolation`` is nearest, box, bilinear (the default), bicubic
@@ -158,12 +162,26 @@ class TextSteps(_Frozen):
         column: Where the text stands in a table.
         add_special_tokens: Whether the tokenizer adds tokens like [CLS].
         pad_token: What short texts are filled up with where the model's length is fixed.
+        window: Tokens of a window; 0 for each text by itself, None for what suits the model.
+        past: How many of a window's tokens the model has seen when it gets the rest.
     """
 
     max_length: int | None = Field(default=None, ge=1)
     column: str = "text"
     add_special_tokens: bool = True
     pad_token: str | None = None
+    window: int | None = Field(default=None, ge=0, le=1 << 20)
+    past: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _windows_agree(self) -> TextSteps:
+        if self.window and self.max_length is not None:
+            msg = "max_length cuts each text by itself, window joins them: say one of the two"
+            raise ValueError(msg)
+        if self.window == 0 and self.past:
+            msg = "past is a part of each window, and window = 0 asks for none"
+            raise ValueError(msg)
+        return self
 
 
 class Preprocess(_Frozen):

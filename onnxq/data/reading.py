@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from onnxq.errors import DataError
+
+TEXT_SUFFIXES: Final = (".txt", ".jsonl", ".csv", ".parquet")
+"""Files that hold texts, or may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +28,26 @@ class Reading:
     source: Any
     preprocess: str | Path | None = None
     tokenizer: str | Path | None = None
+
+
+def text_reading(
+    source: str | Path,
+    model: Path,
+    preprocess: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> Reading:
+    """A file of texts, read by a tokenizer: the one named, or else ``tokenizer.json`` by the model.
+
+    Raises:
+        DataError: It is no file of texts, or there is no tokenizer.
+    """
+    if Path(source).suffix.lower() not in TEXT_SUFFIXES:
+        code, text = "data.not_text", f"this is no file of texts ({', '.join(TEXT_SUFFIXES)})"
+        raise DataError(code, text, where=str(source), remedy="Give other data with --data.")
+    if tokenizer is None:
+        tokenizer = model.with_name("tokenizer.json")
+        if not tokenizer.is_file():
+            code, text = "data.no_tokenizer", f"there is no tokenizer.json beside {model}"
+            remedy = "Give --tokenizer with the model's tokenizer.json or the folder that holds it."
+            raise DataError(code, text, where=str(source), remedy=remedy)
+    return Reading(source, preprocess, tokenizer)

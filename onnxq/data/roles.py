@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from onnxq.graph.structure import InputSpec
 
 Role = Literal["ids", "mask", "types", "positions", "past", "branch"]
@@ -25,8 +27,20 @@ _PAST = re.compile(r"past(_key_values?|_key|_value)?(es|s)?[._\d].*")
 
 
 def role_of(spec: InputSpec) -> Role | None:
-    """What an input is for; None for any other. TensorFlow's ``:0`` counts as nothing."""
-    name = spec.name.removesuffix(":0")
+    """What an input is for; None for any other."""
+    return role_of_name(spec.name)
+
+
+def role_of_name(name: str) -> Role | None:
+    """What an input of this name is for; TensorFlow's ``:0`` counts as nothing."""
+    name = name.removesuffix(":0")
     if name in _NAMES:
         return _NAMES[name]
     return "past" if _PAST.fullmatch(name) else None
+
+
+def present_of(past: str, outputs: Collection[str]) -> str | None:
+    """The output that is the next run's input ``past``; None if none is called so."""
+    layer = re.sub("^past_key_values?", "", past)
+    names = (f"present{layer}", f"present_key_values{layer}", past.replace("past", "present", 1))
+    return next((name for name in names if name in outputs), None)

@@ -79,6 +79,12 @@ class RowMapper:
             note(text)
         return Sample(where, feeds)
 
+    def text(self, row: Mapping[str, object]) -> str | None:
+        """The row's text; None where it has none, or arrays of its own for the model."""
+        value = row.get(self._steps.text_column)
+        own = any(name in self._specs for name in row)
+        return value if isinstance(value, str) and not own else None
+
     def _raw(self, value: object, where: str) -> dict[str, NDArray[Any]]:
         if isinstance(value, str):
             return self._steps.text(value, where)

@@ -2,14 +2,14 @@
 
 A sample fits when every required input is there and nothing else, each array has the input's
 element type, rank and fixed dimensions, dimensions of one symbolic name agree within the sample,
-and no float is NaN or infinite. Nothing is cast in silence: a wrong type usually means that a
-step of the preprocessing was forgotten.
+what is looked up in a table is there, and no float is NaN or infinite. Nothing is cast in silence:
+a wrong type usually means that a step of the preprocessing was forgotten.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,10 +38,14 @@ class Sample:
     Attributes:
         name: What a message calls it, e.g. ``calib/0003.npz``, ``x.npy[3]`` or ``sample 3``.
         feeds: An array for each input name, batch dimension included.
+        tokens: The input whose rows the model's logits score; empty for any but a language model.
+        past: So many of the tokens are to come before the others, as past keys and values.
     """
 
     name: str
     feeds: Mapping[str, NDArray[Any]]
+    tokens: str = ""
+    past: int = 0
 
     @property
     def rows(self) -> int:
@@ -57,7 +61,7 @@ def check_sample(sample: Sample, signature: Signature) -> Sample:
         signature: The model's inputs.
 
     Returns:
-        The same arrays, in the order of the model's inputs.
+        The same arrays, in the order of the model's inputs, and which of them holds tokens.
 
     Raises:
         DataError: It does not fit; the error names the sample, the input and the remedy.
@@ -68,13 +72,16 @@ def check_sample(sample: Sample, signature: Signature) -> Sample:
         array = sample.feeds[spec.name]
         _check_dtype(sample, spec, array)
         _check_shape(sample, spec, array)
+        _check_rows(sample, spec, array)
     _check_symbols(sample, present)
     for spec in present:
         _check_finite(sample, spec.name, sample.feeds[spec.name])
     if sample.feeds and all(array.size == 0 for array in sample.feeds.values()):
         code, text = "data.empty_sample", "every array is empty"
         raise DataError(code, text, where=sample.name, remedy="Leave this sample out.")
-    return Sample(sample.name, {spec.name: sample.feeds[spec.name] for spec in present})
+    feeds = {spec.name: sample.feeds[spec.name] for spec in present}
+    tokens = next((spec.name for spec in present if spec.scored), "")
+    return replace(sample, feeds=feeds, tokens=tokens)
 
 
 def _check_names(sample: Sample, signature: Signature) -> None:
@@ -149,6 +156,19 @@ def _shape_remedy(shape: tuple[int, ...], spec: InputSpec) -> str:
     if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec):
         return "Take the extra first dimension away: array[0]."
     return "Make the array as the model's input says, batch dimension included."
+
+
+def _check_rows(sample: Sample, spec: InputSpec, array: NDArray[Any]) -> None:
+    """ONNX Runtime would fail at the lookup; negative numbers count from the table's end."""
+    if spec.rows is None or not array.size:
+        return
+    outside = (array >= spec.rows) | (array < -spec.rows)
+    if outside.any():
+        number = array.flat[int(outside.argmax())]
+        code = "data.vocabulary"
+        text = f"{number} is beyond the {spec.rows} rows of the table that it is looked up in"
+        remedy = "Check that data and tokenizer belong to this model."
+        raise DataError(code, text, where=_where(sample, spec.name), remedy=remedy)
 
 
 def _check_symbols(sample: Sample, present: list[InputSpec]) -> None:

@@ -13,7 +13,9 @@ from onnxq.data.decode import decode
 from onnxq.data.imaging import prepare_image
 from onnxq.data.onnx_steps import OnnxSteps
 from onnxq.data.preprocess import EXAMPLE, Preprocess, load_preprocess
+from onnxq.data.token_stream import TokenStream, window_for
 from onnxq.data.tokenizer import Tokenizer
+from onnxq.data.tokenizer_file import read_tokenizer
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from onnxq.data.preprocess import ImageSteps
     from onnxq.data.reading import Reading
     from onnxq.data.sample import Signature
+    from onnxq.data.tokenizer_file import TokenizerFile
     from onnxq.graph.structure import InputSpec
 
     Feeds = dict[str, NDArray[Any]]
@@ -49,12 +52,27 @@ class Steps:
     @property
     def given(self) -> bool:
         """Whether the user named any steps."""
-        return self._path is not None or self._reading.tokenizer is not None
+        return self._path is not None or self.tokenizes
+
+    @property
+    def tokenizes(self) -> bool:
+        """Whether the user named a tokenizer."""
+        return self._reading.tokenizer is not None
 
     @property
     def text_column(self) -> str:
         """Where the text stands in a table."""
         return self._declared.text.column
+
+    @cached_property
+    def packing(self) -> TokenStream | None:
+        """What makes windows of texts; None where each text is a sample."""
+        if not self.tokenizes or self._takes_text:
+            return None
+        file, steps = self._tokenizer_file, self._declared.text
+        if not window_for(file, self._signature, steps):
+            return None
+        return TokenStream(file, self._signature, steps)
 
     def image_digest(self) -> bytes:
         """Of all that an image's arrays depend on beside the image."""
@@ -67,7 +85,9 @@ class Steps:
         """Of all that a text's arrays depend on beside the text."""
         if self._takes_text:
             return self._model.digest.encode()
-        return b"" if self._reading.tokenizer is None else self._tokenizer.digest.encode()
+        if not self.tokenizes:
+            return b""
+        return (self.packing or self._tokenizer).digest.encode()
 
     def image(self, stream: BinaryIO | bytes, where: str) -> Feeds:
         """What the model is fed for an encoded image.
@@ -99,7 +119,7 @@ class Steps:
         """
         if self._takes_text:
             return self._model.of_text(text, where)
-        if self._reading.tokenizer is not None:
+        if self.tokenizes:
             return self._tokenizer(text, where)
         string = self._string_input
         if string is None:
@@ -110,12 +130,9 @@ class Steps:
 
     def text_notes(self) -> tuple[str, ...]:
         """What became of texts so far."""
-        if self._reading.tokenizer is None or self._takes_text or not self._tokenizer.cut:
+        if not self.tokenizes or self._takes_text:
             return ()
-        found = self._tokenizer
-        return (
-            f"texts of more than {found.limit} tokens are cut there ({found.limit_from} says so)",
-        )
+        return self._tokenizer.notes
 
     def check_image(self, where: str) -> None:
         """Refuse to read images where it is not declared how, or not as the model wants it.
@@ -153,9 +170,12 @@ class Steps:
         return self._is_model and self._model.takes_text
 
     @cached_property
+    def _tokenizer_file(self) -> TokenizerFile:
+        return read_tokenizer(Path(self._reading.tokenizer or ""), self._signature)
+
+    @cached_property
     def _tokenizer(self) -> Tokenizer:
-        path = Path(self._reading.tokenizer or "")
-        return Tokenizer(path, self._signature, self._declared.text)
+        return Tokenizer(self._tokenizer_file, self._declared.text)
 
     @cached_property
     def _string_input(self) -> InputSpec | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING, Any, Final
 
+from onnxq.data.documents import DocumentReader
 from onnxq.data.extras import require
 from onnxq.data.fingerprint import feed_file, feed_part
 from onnxq.data.lines import opened
 from onnxq.data.rows import RowMapper
-from onnxq.data.source import Reader
 from onnxq.data.texts import nothing
 from onnxq.errors import DataError
 
@@ -25,7 +25,7 @@ MAX_GROUP: Final = 512 << 20
 """Bytes of a row group, of the columns that are used, before compression."""
 
 
-class ParquetRows(Reader):
+class ParquetRows(DocumentReader):
     """Each row of a table is a sample."""
 
     def __init__(self, path: Path, signature: Signature, steps: Steps) -> None:
@@ -100,13 +100,23 @@ class ParquetRows(Reader):
 
     def read(self, index: int) -> Sample:
         """The inputs that a row holds."""
+        return self._mapper(self._row(index), self.place(index), self.note)
+
+    def document(self, index: int) -> str | None:
+        """The text of a row."""
+        return self._mapper.text(self._row(index))
+
+    def place(self, index: int) -> str:
+        """The file and the row."""
+        return f"{self._path.name}, row {index + 1}"
+
+    def _row(self, index: int) -> dict[str, object]:
         group = bisect.bisect_right(self._starts, index) - 1
         if self._held is None or self._held[0] != group:
             self._held = None
             self._held = group, self._table(group)
         row = self._held[1].slice(index - self._starts[group], 1)
-        values = {name: row.column(name)[0].as_py() for name in self._columns}
-        return self._mapper(values, f"{self._path.name}, row {index + 1}", self.note)
+        return {name: row.column(name)[0].as_py() for name in self._columns}
 
     def _table(self, group: int) -> Any:
         with opened(self._path) as stream:

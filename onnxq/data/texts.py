@@ -6,7 +6,8 @@
 ``.csv``    the first line names the columns; a cell is a text, a number or a list in JSON
 ==========  =====================================================================================
 
-All are UTF-8. Only where lines begin is kept in memory.
+All are UTF-8. Only where lines begin is kept in memory. Where windows are cut from them the lines
+of a ``.txt`` file are one running text, empty ones included.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from onnxq.data.documents import DocumentReader
 from onnxq.data.fingerprint import feed_file, feed_part
 from onnxq.data.lines import Lines, Records
 from onnxq.data.rows import RowMapper
 from onnxq.data.sample import Sample
-from onnxq.data.source import Reader
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxq.data.sample import Signature
+    from onnxq.data.source import Reader
     from onnxq.data.steps import Steps
 
 
-class TextLines(Reader):
+class TextLines(DocumentReader):
     """Each line is a text."""
+
+    continuous = True
 
     def __init__(self, path: Path, steps: Steps) -> None:
         """Go through the file once.
@@ -43,13 +47,23 @@ class TextLines(Reader):
         self._lines = Lines(path)
         _check_lines(self, self._lines)
 
+    def document(self, index: int) -> str:
+        """A line and the empty ones behind it, with their ends."""
+        numbers = self._lines.numbers
+        after = numbers[index + 1] if index + 1 < len(numbers) else numbers[index] + 1
+        return self._lines.read(index) + "\n" * (after - numbers[index])
+
+    def place(self, index: int) -> str:
+        """The file and the line."""
+        return _where(self._lines.path, self._lines.numbers[index])
+
     def __len__(self) -> int:
         """The number of lines that are not empty."""
         return len(self._lines)
 
     def read(self, index: int) -> Sample:
         """The inputs that the text becomes."""
-        where = _where(self._lines.path, self._lines.numbers[index])
+        where = self.place(index)
         feeds = self._steps.text(self._lines.read(index), where)
         for text in self._steps.text_notes():
             self.note(text)
@@ -60,7 +74,7 @@ class TextLines(Reader):
         feed_file(hasher, self._lines.path)
 
 
-class JsonLines(Reader):
+class JsonLines(DocumentReader):
     """Each line is a JSON object."""
 
     def __init__(self, path: Path, signature: Signature, steps: Steps) -> None:
@@ -81,20 +95,31 @@ class JsonLines(Reader):
 
     def read(self, index: int) -> Sample:
         """The inputs that an object holds."""
-        where = _where(self._lines.path, self._lines.numbers[index])
+        return self._mapper(self._row(index), self.place(index), self.note)
+
+    def document(self, index: int) -> str | None:
+        """The text of an object."""
+        return self._mapper.text(self._row(index))
+
+    def place(self, index: int) -> str:
+        """The file and the line."""
+        return _where(self._lines.path, self._lines.numbers[index])
+
+    def _row(self, index: int) -> dict[str, object]:
+        where = self.place(index)
         found = parse_json(self._lines.read(index), where)
-        if not isinstance(found, dict):
-            code, text = "data.json", "the line is no JSON object"
-            remedy = 'Write one object a line, like {"text": "..."}.'
-            raise DataError(code, text, where=where, remedy=remedy)
-        return self._mapper(found, where, self.note)
+        if isinstance(found, dict):
+            return found
+        code, text = "data.json", "the line is no JSON object"
+        remedy = 'Write one object a line, like {"text": "..."}.'
+        raise DataError(code, text, where=where, remedy=remedy)
 
     def _feed(self, hasher: hashlib._Hash) -> None:
         feed_part(hasher, self._steps.text_digest())
         feed_file(hasher, self._lines.path)
 
 
-class CsvRows(Reader):
+class CsvRows(DocumentReader):
     """Each record is a row."""
 
     def __init__(self, path: Path, signature: Signature, steps: Steps) -> None:
@@ -117,9 +142,17 @@ class CsvRows(Reader):
 
     def read(self, index: int) -> Sample:
         """The inputs that a record holds."""
-        where = _where(self._records.path, self._records.numbers[index])
+        where = self.place(index)
         row = {key: self._cell(key, cell, where) for key, cell in self._records.read(index).items()}
         return self._mapper(row, where, self.note)
+
+    def document(self, index: int) -> str | None:
+        """The text of a record."""
+        return self._mapper.text(self._records.read(index))
+
+    def place(self, index: int) -> str:
+        """The file and the line."""
+        return _where(self._records.path, self._records.numbers[index])
 
     def _cell(self, name: str, cell: str, where: str) -> object:
         spec = self._names.get(name)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxq.graph.edit import all_nodes, constant_tensor, static_shape
 from onnxq.graph.tensors import weight_bytes
+from onnxq.graph.vocabulary import looked_up_rows, scored_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,8 @@ class InputSpec:
             unknown. If not even the rank is known, it is empty and ``rank_known`` is False.
         required: False where an initializer gives the default.
         rank_known: Whether ``shape`` says how many dimensions there are.
+        rows: Of the smallest table that its numbers index; None if it indexes none.
+        scored: Whether the model gives logits over those rows: it is a language model's tokens.
     """
 
     name: str
@@ -38,6 +41,8 @@ class InputSpec:
     shape: Dims
     required: bool
     rank_known: bool = True
+    rows: int | None = None
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,13 @@ class Summary:
 
 def signature(model: ir.Model) -> tuple[InputSpec, ...]:
     """The inputs of a model, in their order."""
+    rows = {
+        value.name or "": found
+        for value in model.graph.inputs
+        if _is_integer(value) and (found := looked_up_rows(value)) is not None
+    }
+    flat = {value.name for value in model.graph.inputs if value.shape and len(value.shape) == 2}
+    scored = scored_input(model, {name: rows[name] for name in rows if name in flat})
     return tuple(
         InputSpec(
             name=value.name or "",
@@ -93,9 +105,16 @@ def signature(model: ir.Model) -> tuple[InputSpec, ...]:
             shape=_dims(value) or (),
             required=not value.is_initializer(),
             rank_known=value.shape is not None,
+            rows=rows.get(value.name or ""),
+            scored=scored is not None and value.name == scored,
         )
         for value in model.graph.inputs
     )
+
+
+def _is_integer(value: ir.Value) -> bool:
+    dtype = numpy_dtype(value)
+    return dtype is not None and dtype.kind in "iu"
 
 
 def numpy_dtype(value: ir.Value) -> np.dtype | None:

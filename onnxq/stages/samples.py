@@ -18,9 +18,9 @@ from onnxq.data import (
 )
 from onnxq.data.made_up import made_up
 from onnxq.errors import DataError, ModelError
-from onnxq.graph.edit import constant_tensor, consumers
 from onnxq.graph.structure import signature
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.stages.with_past import with_past
 from onnxq.verify.verification import Evidence
 
 if TYPE_CHECKING:
@@ -106,13 +106,30 @@ def open_samples(
         labelled, found = evaluation, load_labels(eval_data, labels)
     calibration = limit(calibration, recipe.calibration.samples, seed=recipe.seed)
     aligned = None if found is None else Labels.align(found, labelled)
+    calibration = with_past(calibration, prepared.source, recipe.target)
+    evaluation = with_past(evaluation, prepared.source, recipe.target)
     independent = shared_samples(calibration, evaluation) == 0
     return Samples(calibration, evaluation, independent=independent, labels=aligned)
+
+
+def open_calibration(prepared: Prepared, data: DataLike) -> DataSource:
+    """Open data of which calibration sees all, or as much as the recipe says.
+
+    Raises:
+        DataError: A sample does not fit the model.
+    """
+    recipe = prepared.recipe
+    source = open_data(data, signature(prepared.model))
+    source = limit(source, recipe.calibration.samples, seed=recipe.seed)
+    source = with_past(source, prepared.source, recipe.target)
+    check_all(source)
+    return source
 
 
 def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) -> Samples:
     """Samples to compare on, and none to calibrate with."""
     evaluation = open_data(eval_data, signature(prepared.model))
+    evaluation = with_past(evaluation, prepared.source, prepared.recipe.target)
     check_all(evaluation)
     found = load_labels(eval_data, labels)
     aligned = None if found is None else Labels.align(found, evaluation)
@@ -123,7 +140,7 @@ def _made_up(prepared: Prepared) -> Samples:
     """Made-up samples, if the float model runs on them."""
     settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
     try:
-        data = made_up(signature(prepared.model), _bounds(prepared), prepared.recipe.seed)
+        data = made_up(signature(prepared.model), prepared.recipe.seed)
         session = open_session(prepared.source, settings)
         for sample in data:
             session.execute(sample.feeds)
@@ -131,17 +148,3 @@ def _made_up(prepared: Prepared) -> Samples:
         why = f"there is no data, and the model does not run on made-up inputs: {error.message}"
         return Samples(None, None, independent=False, why_none=why)
     return Samples(None, data, independent=False, made_up=True)
-
-
-def _bounds(prepared: Prepared) -> dict[str, int]:
-    """For each input that is looked up in tables, the rows of the smallest one."""
-    bounds: dict[str, int] = {}
-    for value in prepared.model.graph.inputs:
-        for node, index in consumers(value):
-            table = node.inputs[0] if node.op_type == "Gather" and index == 1 else None
-            tensor = None if table is None else constant_tensor(table)
-            if tensor is not None and len(tensor.shape):
-                axis = node.attributes.get_int("axis", 0)
-                rows = int(tensor.shape.numpy()[axis])
-                bounds[value.name or ""] = min(rows, bounds.get(value.name or "", rows))
-    return bounds

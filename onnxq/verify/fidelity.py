@@ -1,7 +1,8 @@
 """How close the quantized model's outputs are to the float model's, on given samples.
 
 The first float output is measured (DESIGN: SQNR pooled over all elements and samples); of the other
-float outputs the SQNR is kept too, so that none is wrong in silence. Left out are
+float outputs the SQNR is kept too, so that none is wrong in silence. Of a language model's logits
+the KL to float and both perplexities are measured (:mod:`onnxq.verify.next_tokens`). Left out are
 positions that an attention mask marks as padding, and those where the float model itself gives Inf
 or NaN. A first output that is not float is compared for equality. Where the two models give an
 output different shapes it cannot be compared. Every output is checked for NaN and Inf.
@@ -16,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, EqualityMeter, ErrorMeter
+from onnxq.verify.next_tokens import MASK, NextTokenMeters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from onnxq.data import DataSource, Labels
+    from onnxq.data import DataSource, Labels, Sample
     from onnxq.runtime.session import Session, TensorSpec
+    from onnxq.verify.next_tokens import NextTokens
 
     Feeds = Mapping[str, NDArray[Any]]
-
-_MASK = "attention_mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Fidelity:
         max_error: Greatest absolute difference in it.
         equal_share: Share of elements of the first output that are equal; None if it is float or
             no element was compared.
-        top1_agreement: Share of rows with the same argmax; None where the output holds no scores.
+        top1_agreement: Share of rows, of a language model positions, with the same argmax; None
+            where the output holds no scores.
         float_accuracy: Share of rows the float model gets right; None without labels.
         quantized_accuracy: The same of the quantized model.
         not_finite: Outputs that are NaN or Inf where the float model's are finite.
@@ -53,6 +55,7 @@ class Fidelity:
         independent: Whether calibration saw none of them.
         why_none: Why nothing was compared, where there was nothing to compare on.
         others: SQNR in decibels of each further float output of which an element was compared.
+        language: What a language model predicts; None of any other.
     """
 
     output: str
@@ -70,6 +73,7 @@ class Fidelity:
     independent: bool
     why_none: str = ""
     others: Mapping[str, float] = field(default_factory=dict)
+    language: NextTokens | None = None
 
     @property
     def compared(self) -> bool:
@@ -99,6 +103,11 @@ class Fidelity:
             )
 
     def _doubts(self) -> Iterator[str]:
+        if self.language is not None and self.language.looks_ahead:
+            yield (
+                "there is no perplexity: the float model's scores of a position depend on the "
+                "tokens behind it, so they do not predict them"
+            )
         if self.sqnr_db is not None and math.isnan(self.sqnr_db):
             yield f"the SQNR of {self.output} is not a number, so it says nothing"
         if self.sqnr_db is None and self.equal_share is not None and self.equal_share < 1:
@@ -108,7 +117,7 @@ class Fidelity:
 
 def not_compared(why: str) -> Fidelity:
     """What is known where there is nothing to run the models on."""
-    return replace(_Meters((), None).fidelity(0, independent=False), why_none=why)
+    return replace(_Meters(None, None).fidelity(0, independent=False), why_none=why)
 
 
 def compare_outputs(
@@ -124,17 +133,18 @@ def compare_outputs(
 
     Args:
         reference: The float model.
-        result: The quantized model, with the same inputs and outputs.
+        result: The quantized model, with the same inputs and outputs; it is run once where it is
+            ``reference`` itself.
         data: The samples to compare on.
         independent: Whether calibration saw none of them.
         labels: The right classes, for the accuracy of both.
         progress: Called with the samples done and all samples.
     """
-    meters = _Meters(reference.outputs, labels)
+    meters = _Meters(reference, labels)
     for done, sample in enumerate(data, start=1):
         expected = reference.run(sample.feeds)
-        found = result.run(sample.feeds)
-        meters.add(expected, found, sample.feeds, data.positions[done - 1])
+        found = expected if result is reference else result.run(sample.feeds)
+        meters.add(expected, found, sample, data.positions[done - 1])
         if progress is not None:
             progress(done, len(data))
     return meters.fidelity(len(data), independent)
@@ -147,7 +157,8 @@ class _Meters:
         float_at: Place of the first float output; None if there is none.
     """
 
-    def __init__(self, outputs: Sequence[TensorSpec], labels: Labels | None) -> None:
+    def __init__(self, reference: Session | None, labels: Labels | None) -> None:
+        outputs = () if reference is None else reference.outputs
         self.names = [spec.name for spec in outputs]
         self.float_at = next((i for i, spec in enumerate(outputs) if _is_float(spec)), None)
         self.others = {
@@ -160,6 +171,9 @@ class _Meters:
         self.equality = EqualityMeter()
         self.agreement = AgreementMeter()
         self.accuracy = (AccuracyMeter(), AccuracyMeter())
+        self.next_tokens: NextTokenMeters | None = None
+        if reference is not None and self.float_at is not None:
+            self.next_tokens = NextTokenMeters(reference, self.names[self.float_at])
         self.bad: dict[str, None] = {}
         self.left_out = 0
         self.other_shape = 0
@@ -168,9 +182,10 @@ class _Meters:
         self,
         expected: Sequence[NDArray[Any]],
         found: Sequence[NDArray[Any]],
-        feeds: Feeds,
+        sample: Sample,
         position: int,
     ) -> None:
+        feeds = sample.feeds
         alike = [a.shape == b.shape for a, b in zip(expected, found, strict=True)]
         self.other_shape += not all(alike)
         for name, good, value in zip(self.names, expected, found, strict=True):
@@ -182,6 +197,8 @@ class _Meters:
         if at is not None and alike[at]:
             self.left_out += _measure(self.error, expected[at], found[at], feeds)
             self._count_rows(expected[at], found[at], position)
+            if self.next_tokens is not None:
+                self.next_tokens.add(sample, expected[at], found[at])
         if at != 0 and alike[0]:
             kept = _kept(expected[0], feeds)
             self.equality.add(expected[0][kept], found[0][kept])
@@ -209,6 +226,7 @@ class _Meters:
 
     def fidelity(self, samples: int, independent: bool) -> Fidelity:
         floating, quantized = self.accuracy
+        language = None if self.next_tokens is None else self.next_tokens.result()
         measured, matched = self.error.elements > 0, self.equality.elements > 0
         output = ""
         if measured or matched:
@@ -219,7 +237,7 @@ class _Meters:
             cosine=self.error.cosine if measured else None,
             max_error=self.error.worst if measured else None,
             equal_share=self.equality.share if matched else None,
-            top1_agreement=self.agreement.agreement if self.agreement.rows else None,
+            top1_agreement=self._top1(language),
             float_accuracy=floating.accuracy if floating.rows else None,
             quantized_accuracy=quantized.accuracy if quantized.rows else None,
             not_finite=tuple(self.bad),
@@ -232,7 +250,13 @@ class _Meters:
                 for place, meter in self.others.items()
                 if meter.elements
             },
+            language=language,
         )
+
+    def _top1(self, language: NextTokens | None) -> float | None:
+        if language is not None:
+            return language.top1_agreement
+        return self.agreement.agreement if self.agreement.rows else None
 
 
 def _measure(meter: ErrorMeter, expected: NDArray[Any], found: NDArray[Any], feeds: Feeds) -> int:
@@ -255,7 +279,7 @@ def _is_float(spec: TensorSpec) -> bool:
 
 def _kept(output: NDArray[Any], feeds: Feeds) -> Any:
     """An index that leaves padded positions out; everything where there is no mask."""
-    mask = feeds.get(_MASK)
+    mask = feeds.get(MASK)
     if mask is None or output.ndim < 2 or output.shape[:2] != mask.shape or mask.all():
         return ...
     return mask.astype(bool)

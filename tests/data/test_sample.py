@@ -142,3 +142,21 @@ def test_strings_and_non_tensors() -> None:
     assert "array of strings" in refused({"t": np.ones(2)}, text).remedy
     sequence = (InputSpec("q", None, (), required=True, rank_known=False),)
     assert refused({"q": np.ones(2)}, sequence).code == "data.not_a_tensor"
+
+
+def test_numbers_beyond_their_table() -> None:
+    signature = (InputSpec("ids", np.dtype(np.int64), ("n",), required=True, rows=100),)
+    for number in (100, -101):
+        error = refused({"ids": np.asarray([0, 99, -100, number])}, signature)
+        assert error.code == "data.vocabulary"
+        assert error.message.startswith(f"{number} is beyond the 100 rows")
+    fits = Sample("s", {"ids": np.asarray([0, 99, -100])})
+    assert check_sample(fits, signature).tokens == ""
+    small = (InputSpec("ids", np.dtype(np.uint8), ("n",), required=True, rows=1000),)
+    assert check_sample(Sample("s", {"ids": np.asarray([255], np.uint8)}), small).rows == 1
+
+
+def test_a_sample_says_which_input_holds_tokens() -> None:
+    spec = InputSpec("ids", np.dtype(np.int64), ("n", "t"), required=True, rows=100, scored=True)
+    sample = check_sample(Sample("s", {"ids": np.zeros((1, 3), np.int64)}, past=2), (spec,))
+    assert (sample.tokens, sample.past) == ("ids", 2)
