@@ -22,12 +22,15 @@ import numpy as np
 from onnxq.numerics.metrics import sqnr_db
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
 HalfName = Literal["float16", "bfloat16"]
 """The floating types of 16 bits."""
+
+_PIECE: Final = 1 << 20
+"""So many elements are held in float64 at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,8 @@ def half_fit(parts: Iterable[NDArray[np.generic]], half: HalfType) -> HalfFit:
     """
     overflowing = nonzero = flushed = 0
     signal = noise = 0.0
-    for part in parts:
-        exact = part.astype(np.float64).ravel()
+    for part in _pieces(parts):
+        exact = part.astype(np.float64)
         exact = exact[np.isfinite(exact)]
         with np.errstate(over="ignore", under="ignore"):
             rounded = exact.astype(half.dtype).astype(np.float64)
@@ -96,3 +99,9 @@ def half_fit(parts: Iterable[NDArray[np.generic]], half: HalfType) -> HalfFit:
         signal += float(np.dot(exact, exact))
         noise += float(np.dot(exact - rounded, exact - rounded))
     return HalfFit(overflowing, flushed / max(nonzero, 1), sqnr_db(signal, noise))
+
+
+def _pieces(parts: Iterable[NDArray[np.generic]]) -> Iterator[NDArray[np.generic]]:
+    for part in parts:
+        flat = part.ravel()
+        yield from (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))

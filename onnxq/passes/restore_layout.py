@@ -6,7 +6,8 @@ read as float stay if that costs nothing, which is so for a weight that was only
 that become ``w -> nodes -> readers`` again, once for each rearrangement:
 
 * a tied weight whose float original stays for others, or that is rearranged in several ways;
-* a weight that is stored in fewer bits than it is computed in.
+* a weight that is stored in fewer bits than it is computed in;
+* a tied weight of which all forms are stored in 16 bits: the plain one serves the others.
 
 ONNX Runtime computes these nodes once, when it loads the model.
 """
@@ -14,6 +15,7 @@ ONNX Runtime computes these nodes once, when it loads the model.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,17 +48,30 @@ class RestoreLayout(ir.passes.InPlacePass):
                 groups[id(origin.tensor)].append((value, origin))
             elif value.const_value is not None:
                 present[id(value.const_value)] = value
-        worth = [
-            (members, present.get(key))
-            for key, members in groups.items()
-            if _saving(members, present.get(key)) >= _WORTH
-        ]
+        known = [_from_converted(members, present.get(key)) for key, members in groups.items()]
+        worth = [pair for pair in known if pair[0] and _saving(*pair) >= _WORTH]
         if not worth:
             return ir.passes.PassResult(model, modified=False)
         editor = Editor(model)
         for members, source in worth:
             _restore(editor, members, source)
         return ir.passes.PassResult(model, modified=True)
+
+
+def _from_converted(
+    members: list[tuple[ir.Value, Origin]], source: ir.Value | None
+) -> tuple[list[tuple[ir.Value, Origin]], ir.Value | None]:
+    """Those to write again, and from what: the original, or what was converted and no more."""
+    plain = [m for m in members if len(m[1].steps) == 1 and isinstance(m[1].steps[0], Converted)]
+    if source is not None or not plain:
+        return members, source
+    value, origin = plain[0]
+    others = [
+        (other, replace(found, steps=found.steps[:-1]))
+        for other, found in members
+        if other is not value and found.steps[-1:] == origin.steps
+    ]
+    return (others, value) if others else (members, source)
 
 
 def _saving(members: Sequence[tuple[ir.Value, Origin]], source: ir.Value | None) -> int:

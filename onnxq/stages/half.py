@@ -133,6 +133,7 @@ def _decided(
     selection = _selection(decisions)
     if not selection.chosen:
         return Decided(assemble(task.labels("float"), selection, kind.name, {}), selection)
+    fields["warnings"] = (*_rules_not_kept(task.prepared, kind), *fields.get("warnings", ()))
     plan = assemble(task.labels(kind.name), selection, kind.name, fields)
     return Decided(plan, selection)
 
@@ -164,6 +165,19 @@ def _told(task: Task, kind: HalfType, found: _Computed) -> tuple[str, ...]:
         more = ", ..." if len(kept) > _NAMED else ""
         texts.append(f"{kept.total()} nodes stay float32, each with its reason: {named}{more}")
     return tuple(texts)
+
+
+def _rules_not_kept(prepared: Prepared, kind: HalfType) -> tuple[str, ...]:
+    """What rules say of integers is not heeded."""
+    names = [
+        name
+        for name, rule in prepared.outcomes.items()
+        if rule.activation is not None or rule.weight is not None or rule.method is not None
+    ]
+    if not names:
+        return ()
+    named = listed(names, _NAMED)
+    return (f"{named}: a rule says how integers are found; {kind.name} heeds keep alone",)
 
 
 def _refuse_narrow(prepared: Prepared) -> None:

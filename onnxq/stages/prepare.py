@@ -115,7 +115,8 @@ class Prepared:
         reason = self._weight(scheme).reason
         if reason:
             notes.append(reason)
-        if self.recipe.format == "qoperator" and scheme in ("int8-dynamic", "int8-weights"):
+        others = ("int8-dynamic", "int8-weights", *HALF_TYPES)
+        if self.recipe.format == "qoperator" and scheme in others:
             notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
         return tuple(notes)
 

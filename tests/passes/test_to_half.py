@@ -86,6 +86,26 @@ def test_weights_alone() -> None:
     assert found.graph.initializers["w.bfloat16"].dtype == ir.DataType.BFLOAT16
 
 
+def test_a_tied_weight_is_stored_once() -> None:
+    text = """g (int64[N] i, float[N, 32] x) => (float[N, 32] e, float[N, 48] y) {
+        e = Gather(w, i) t = Transpose(w) y = MatMul(x, t)
+    }"""
+    model = normalized(text, w=normal(0, 48, 32))
+    names = [name for name, value in model.graph.initializers.items() if len(value.shape or ()) > 1]
+    assert len(names) == 2
+    entries = tuple(HalfWeightEntry(initializer=name, type="float16") for name in names)
+    for found in (converted(model, half_nodes=(), half_weights=entries), converted(model)):
+        assert sum(value.size for value in _tensors(found)) == 48 * 32
+        feeds: Feeds = {"i": np.array([3, 5]), "x": normal(1, 2, 32)}
+        for expected, got in zip(run(model, feeds), run(found, feeds), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=0.02, atol=0.02)
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = model.graph.initializers.values()
+    return [value.const_value for value in values if value.const_value is not None]
+
+
 @pytest.mark.parametrize("level", ["none", "all"])
 @pytest.mark.parametrize("case", FEEDS)
 def test_bodies_compute_the_same(case: str, level: Optimization) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from onnxq.errors import ModelError, UsageError
 from onnxq.pipeline import RunOptions, apply, calibrate, inspect, quantize
-from onnxq.recipe import HalfSettings, Recipe, Rule
+from onnxq.recipe import HalfSettings, Recipe, Rule, WeightOverride
 from tests.small_models import Feeds, normal, run, write
 
 if TYPE_CHECKING:
@@ -120,6 +120,14 @@ def test_a_rule_keeps_any_node(model: Path) -> None:
     wanted = recipe("float16", "compute").model_copy(update={"rules": rules})
     result = convert(model, wanted, samples(1))
     assert [s.reason for s in result.plan.sites if s.decision == "float"] == ["asked"]
+
+
+def test_a_rule_about_integers_is_not_heeded_in_silence(model: Path) -> None:
+    rules = (Rule(match=("op:MatMul",), weight=WeightOverride(granularity="tensor")),)
+    wanted = recipe("float16").model_copy(update={"rules": rules, "format": "qoperator"})
+    told = convert(model, wanted, None).warnings
+    assert any("a rule says how integers are found; float16 heeds keep alone" in w for w in told)
+    assert any("how static INT8 is written, float16 is not" in w for w in told)
 
 
 def test_a_model_of_16_bits_is_refused(tmp_path: Path) -> None:
