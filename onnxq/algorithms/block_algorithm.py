@@ -70,11 +70,11 @@ ALGORITHMS: Final = {
 }
 
 WITH_DATA: Final = "awq"
-WITHOUT_DATA: Final = "hqq"
+WITHOUT_DATA: Final = "mse"
 """What is taken where nothing is asked for."""
 
-AUTO: Final = ("rtn", "hqq", "awq", "gptq", "awq+gptq")
-"""What ``auto`` chooses from; without activations from the first two."""
+AUTO: Final = ("mse", "hqq", "awq", "gptq", "awq+gptq")
+"""What ``auto`` chooses from; without activations from those that need none."""
 
 
 def ranges_of(weight: Matrix, gram: Matrix | None, ranges: Ranges, scheme: Scheme) -> QParams:

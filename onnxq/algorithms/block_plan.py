@@ -157,7 +157,7 @@ class BlockPlanner:
 
     def _by_weight_alone(self, site: Site) -> BlockResult:
         spec = self.specs[site.name]
-        name, scheme = spec.names(activations=False)[-1], spec.schemes[0]
+        name, scheme = spec.names(activations=False)[0], spec.schemes[0]
         params = ranges_of(self.matrix(site), None, ALGORITHMS[name].ranges, scheme)
         return BlockResult(f"{name}, {scheme.label}", params, None)
 

@@ -96,7 +96,7 @@ ALGORITHM = click.Option(
     ["--algorithm"],
     type=click.Choice(ALGORITHMS),
     help="How the integers of weights in blocks are chosen; auto takes the best for each layer on "
-    "tokens held out.  [default: awq with data, hqq without; rtn for int8-weights]",
+    "tokens held out.  [default: awq with data, mse without; rtn for int8-weights]",
 )
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."

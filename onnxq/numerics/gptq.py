@@ -1,7 +1,7 @@
 """GPTQ: round a weight column by column, and let later columns make up for the error so far.
 
-With ``H = X^T X + damping`` and the upper triangular ``U`` of ``H^-1 = U^T U``, for each column k in
-order of falling ``H_kk``::
+With the Hessian H and the upper triangular ``U`` of ``H^-1 = U^T U``, for each column k in order of
+falling ``H_kk``::
 
     e   = (w_k - Q(w_k)) / U_kk
     w_j = w_j - e U_kj          for every later column j
@@ -10,11 +10,16 @@ Scales and zero points are given and stay; they may come from a clip search. Col
 groups: inside of one, compiled code goes along each row; what the group changes in the columns
 behind it is one matrix product.
 
-Damping keeps the products of few tokens from being fitted too closely: a share of the mean of H's
-diagonal is added to it. It is for the caller to choose, on tokens that H does not know.
+What tokens of one text have in common is not what those of another have: a Hessian of a few
+thousand tokens is fitted too closely. So its off-diagonal part is shrunk, and a share d of the mean
+of its diagonal is added to the diagonal; how much is for the caller to choose::
+
+    H = (1 - r) X^T X + r diag(X^T X) + d mean(diag(X^T X)) I
 
 Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers", ICLR 2023, with activation order as in its implementation.
+Transformers", ICLR 2023, with activation order as in its implementation; the shrinkage is that of
+Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004,
+toward the diagonal.
 """
 
 from __future__ import annotations
@@ -57,13 +62,13 @@ class Compensation:
     upper: Matrix
 
 
-def compensation(gram: Matrix, damping: float) -> Compensation:
+def compensation(gram: Matrix, damping: float, shrinkage: float = 0.0) -> Compensation:
     """Factor the Hessian; weights that read one activation share the result.
 
     Args:
         gram: ``X^T X``, ``[K, K]``.
-        damping: Positive; this share of the mean of its diagonal is added to the diagonal; ten times as much
-            where that leaves it singular, up to six times.
+        damping: ``d``, positive; ten times as much where that leaves it singular, up to six times.
+        shrinkage: ``r``, from 0 to 1.
 
     Raises:
         InternalError: ``gram`` is not finite.
@@ -71,13 +76,15 @@ def compensation(gram: Matrix, damping: float) -> Compensation:
     if not np.isfinite(gram).all():
         code, text = "numerics.gram", "a Gram matrix is not finite"
         raise InternalError(code, text)
-    diagonal = np.diagonal(gram)
+    diagonal = np.diagonal(gram).astype(np.float64)
     order = np.argsort(-diagonal, kind="stable")
-    mean = float(diagonal.mean(dtype=np.float64)) or 1.0
+    mean = float(diagonal.mean()) or 1.0
     for attempt in range(_TRIES):
         # In reverse order the lower factor of H, reversed again, is the upper R of H = R R^T.
         hessian = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
-        hessian[np.diag_indices_from(hessian)] += damping * _MORE_DAMPING**attempt * mean
+        hessian *= 1 - shrinkage
+        added = damping * _MORE_DAMPING**attempt * mean
+        np.fill_diagonal(hessian, diagonal[order[::-1]] + added)
         try:
             lower = cholesky(hessian, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
