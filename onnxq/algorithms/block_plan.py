@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, WITHOUT_DATA, ranges_of
-from onnxq.algorithms.block_group import BlockResult, GroupTask, WeightTask
+from onnxq.algorithms.block_candidates import BlockResult, WeightTask
+from onnxq.algorithms.block_group import GroupTask
 from onnxq.algorithms.scaling_groups import scaling_groups
 from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
 from onnxq.numerics.schemes import PerBlock, Scheme

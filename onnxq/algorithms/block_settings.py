@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, WITH_DATA, WITHOUT_DATA
 from onnxq.algorithms.block_plan import BlockSpec
@@ -62,7 +62,8 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
     Raises:
         UsageError: The target has no kernel for it, or the algorithm needs data.
     """
-    wanted, bits = recipe.weights, BITS[recipe.scheme]
+    wanted, scheme = recipe.weights, cast("Decision", recipe.scheme)
+    bits = BITS[scheme]
     form = _FORMS[wanted.form]
     width = _width(target, bits) if form == "kernel" else None
     algorithm = wanted.algorithm or (WITH_DATA if data else WITHOUT_DATA)
@@ -76,7 +77,7 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
     sizes = (128, 64, 32) if width is None else width.block_sizes
     levels = (0,) if width is None else width.accuracy_levels
     return BlockSettings(
-        scheme=recipe.scheme,
+        scheme=scheme,
         bits=bits,
         algorithm=algorithm,
         symmetric=symmetric,

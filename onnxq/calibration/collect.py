@@ -399,7 +399,7 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
 
 
 def _kept(sample: Sample, shape: tuple[int, ...]) -> Any:
-    """An index that leaves padded positions out; everything where there is no mask of this shape."""
+    """An index that leaves padded positions out; everything where no mask has this shape."""
     mask = sample.feeds.get(_MASK)
     return ... if mask is None or mask.shape != shape[:-1] else mask.astype(bool)
 

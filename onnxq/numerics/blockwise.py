@@ -74,21 +74,19 @@ def steps(weight: Matrix, params: QParams) -> Matrix:
     return found
 
 
-def residual(
-    weight: Matrix, factor: Matrix, scheme: Scheme, params: QParams | None = None
-) -> Matrix:
+def residual(weight: Matrix, factor: Matrix, scheme: Scheme) -> Matrix:
     """``Q(w t) / t - w``: what rounding the scaled weight changes in the weight itself.
 
     Args:
         weight: ``[N, K]``.
         factor: ``t``, positive, ``[K]``.
-        scheme: The integers.
-        params: Of the scaled weight; None takes those that cover it.
+        scheme: The integers; ranges cover each block.
     """
-    scaled = weight * factor
-    found = dequantized(scaled, params or minmax_params(scaled, scheme))
-    found /= factor
-    found -= weight
+    found = np.empty_like(weight)
+    top = np.float32(scheme.qmax)
+    middle = np.float32((scheme.qmax + 1) / 2 if scheme.symmetric else 0)
+    work = partial(_residual, weight, factor, block_size(scheme), top, middle, found)
+    over_rows(work, *_extent(weight))
     return found
 
 
@@ -112,7 +110,7 @@ _compiled = numba.njit(nogil=True, cache=True)
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _steps(
+def _steps(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     weight: Matrix,
     scale: Matrix,
     zero: Matrix,
@@ -134,3 +132,46 @@ def _times_scales(found: Matrix, scale: Matrix, size: int, first: int, end: int)
     for n in range(first, end):
         for k in range(found.shape[1]):
             found[n, k] *= scale[n, k // size]
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def covering(
+    low: np.float32, high: np.float32, top: np.float32, middle: np.float32
+) -> tuple[np.float32, np.float32]:
+    """Scale and zero point of a block whose range, widened to include 0, is given.
+
+    ``middle`` is the zero point of symmetric integers, 0 for others.
+    """
+    zero = np.float32(0)
+    scale = max(-low, high) / (middle - np.float32(1)) if middle > zero else (high - low) / top
+    if scale <= zero:
+        return np.float32(1), middle
+    if middle > zero:
+        return scale, middle
+    return scale, min(max(np.rint(-low / scale), zero), top)
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _residual(  # noqa: PLR0913 - compiled, with the rows that it is to work on
+    weight: Matrix,
+    factor: Matrix,
+    size: int,
+    top: np.float32,
+    middle: np.float32,
+    found: Matrix,
+    first: int,
+    end: int,
+) -> None:
+    length = weight.shape[1]
+    for n in range(first, end):
+        for start in range(0, length, size):
+            stop = min(start + size, length)
+            low, high = np.float32(0), np.float32(0)
+            for k in range(start, stop):
+                value = weight[n, k] * factor[k]
+                low, high = min(low, value), max(high, value)
+            scale, zero = covering(low, high, top, middle)
+            for k in range(start, stop):
+                q = np.rint(weight[n, k] * factor[k] / scale) + zero
+                q = min(max(q, np.float32(0)), top)
+                found[n, k] = (q - zero) * scale / factor[k] - weight[n, k]

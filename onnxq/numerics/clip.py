@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range, weight_range
-from onnxq.numerics.blockwise import block_size
+from onnxq.numerics.blockwise import block_size, covering
 from onnxq.numerics.rows import over_rows
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _cheapest(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _changes(
+def _changes(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     values: Matrix,
     low: Matrix,
     high: Matrix,
@@ -93,23 +93,13 @@ def _changes(
     first: int,
     end: int,
 ) -> None:
-    zero = np.float32(0)
     for n in range(first, end):
         for c in range(len(shrinks)):
-            if middle > 0:
-                scale = max(-low[n], high[n]) * shrinks[c] / (middle - np.float32(1))
-                offset = middle
-            else:
-                scale = (high[n] - low[n]) * shrinks[c] / top
-                offset = zero
-            if scale <= 0:
-                scale = np.float32(1)
-            if middle == 0:
-                offset = min(max(np.rint(-low[n] * shrinks[c] / scale), zero), top)
+            scale, zero = covering(low[n] * shrinks[c], high[n] * shrinks[c], top, middle)
             for k in range(values.shape[1]):
-                v = values[n, k]
-                q = min(max(np.rint(v / scale) + offset, zero), top)
-                change[n, c, k] = (q - offset) * scale - v
+                value = values[n, k]
+                q = min(max(np.rint(value / scale) + zero, np.float32(0)), top)
+                change[n, c, k] = (q - zero) * scale - value
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]

@@ -122,7 +122,7 @@ def gptq_steps(weight: Matrix, params: QParams, how: Compensation) -> Matrix:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _round(
+def _round(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     left: Matrix,
     scale: Matrix,
     zero: Matrix,

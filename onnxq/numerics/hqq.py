@@ -59,7 +59,7 @@ def _fit(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     zero: Matrix,
     size: int,
     top: np.float32,
-    symmetric: bool,  # noqa: FBT001
+    symmetric: bool,
     first: int,
     end: int,
 ) -> None:
@@ -111,7 +111,7 @@ def _refit(
     sums: tuple[float, float, float, float, float],
     z: float,
     top: float,
-    symmetric: bool,  # noqa: FBT001
+    symmetric: bool,
 ) -> tuple[float, float]:
     """Scale and zero point by least squares; a scale of 0 where there is none."""
     count, sum_q, sum_qq, sum_t, sum_qt = sums

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -27,7 +29,12 @@ def over_rows(work: Callable[[int, int], None], rows: int, elements: int) -> Non
         return
     # Twice as many parts as workers: a core that is busy elsewhere holds up no whole half.
     ends = [rows * part // (2 * workers) for part in range(2 * workers + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(work, a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
-        for job in jobs:
-            job.result()
+    jobs = [_pool().submit(work, a, b) for a, b in itertools.pairwise(ends) if a < b]
+    for job in jobs:
+        job.result()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for work: it comes thousands of times, a millisecond each."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="onnxq-rows")

@@ -22,7 +22,8 @@ from onnxq.stages.checkpoints import Checkpoints
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from onnxq.algorithms.block_group import BlockResult, GroupResult
+    from onnxq.algorithms.block_candidates import BlockResult
+    from onnxq.algorithms.block_group import GroupResult
     from onnxq.algorithms.block_plan import BlockGroup, BlockPlanner
     from onnxq.data import DataSource
     from onnxq.stages.task import Task

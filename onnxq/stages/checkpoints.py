@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onnxq._version import __version__
-from onnxq.algorithms.block_group import BlockResult, GroupResult
+from onnxq.algorithms.block_candidates import BlockResult
+from onnxq.algorithms.block_group import GroupResult
 from onnxq.numerics.schemes import PerBlock, QParams, Scheme
 
 if TYPE_CHECKING:

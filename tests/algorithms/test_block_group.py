@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO
-from onnxq.algorithms.block_group import GroupTask, WeightTask, solve_group
+from onnxq.algorithms.block_candidates import WeightTask
+from onnxq.algorithms.block_group import GroupTask, solve_group
 from onnxq.numerics.affine import dequantize
 from onnxq.numerics.blockwise import (
     dequantized,
