@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-_IN_MEMORY = 3 << 29
-"""Bytes of weights up to which a probe is opened from memory; a message ends at 2 GiB."""
+_IN_MEMORY = 1 << 26
+"""Bytes of weights up to which a probe is opened from memory. ONNX Runtime keeps such a message
+beside its own copies of the weights, three times their size at its worst, where it maps a file."""
 
 
 @contextmanager
 def open_model(model: ir.Model, optimization: Optimization = "all") -> Iterator[Session]:
-    """A session of an in-memory model; one too large for a message goes by a private folder.
+    """A session of an in-memory model; a large one goes by a file in a private folder.
 
     Args:
         model: The model.
@@ -33,5 +34,5 @@ def open_model(model: ir.Model, optimization: Optimization = "all") -> Iterator[
         return
     with Scratch() as folder:
         path = folder / "probe.onnx"
-        save(model, path)
+        save(model, path, external_threshold=_IN_MEMORY)
         yield open_session(path, settings)
