@@ -26,7 +26,7 @@ GRAPH = """g (float[b, s, 3] x, int64[b, s] attention_mask)
 
 def samples(count: int, *, masked: bool) -> list[dict[str, np.ndarray]]:
     random = np.random.default_rng(count)
-    found = []
+    found: list[dict[str, np.ndarray]] = []
     for _ in range(count):
         mask = np.ones((2, 10), np.int64)
         if masked:

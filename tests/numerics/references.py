@@ -80,18 +80,28 @@ def gptq(
     activations: Array,
     scale: Array,
     zero: Array,
-    bits: int,
-    size: int,
-    damping: float,
+    how: tuple[int, int, float],
+    shrinkage: float = 0.0,
 ) -> Array:
     """GPTQ by the formula of the paper: after each column the inverse Hessian loses that column.
+
+    Args:
+        weight: ``[N, K]``.
+        activations: ``[tokens, K]``.
+        scale: ``[N, blocks]``.
+        zero: ``[N, blocks]``.
+        how: Bits, block size, damping.
+        shrinkage: Of the off-diagonal part of the Hessian.
 
     Returns:
         The quantized weight.
     """
+    bits, size, damping = how
     hessian = activations.T @ activations
     order = list(np.argsort(-np.diag(hessian), kind="stable"))
-    hessian = hessian + damping * np.mean(np.diag(hessian)) * np.eye(len(hessian))
+    own = np.diag(np.diag(hessian))
+    added = damping * np.mean(np.diag(hessian)) * np.eye(len(hessian))
+    hessian = (1 - shrinkage) * hessian + shrinkage * own + added
     left, result = weight.copy(), np.empty_like(weight)
     remaining = list(order)
     for k in order:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,9 @@ from onnxq.numerics.blockwise import dequantized, minmax_params, output_error, r
 from onnxq.numerics.clip import SHRINKS, clipped_params
 from tests.numerics import references
 from tests.numerics.test_gptq import layer
+
+if TYPE_CHECKING:
+    from onnxq.numerics.schemes import QParams
 
 
 @pytest.mark.parametrize(("bits", "size", "columns"), [(4, 16, 48), (3, 16, 40), (4, 64, 50)])
@@ -24,8 +29,9 @@ def test_the_error_of_every_exponent_is_that_of_loops_in_float64(
     magnitude = np.abs(activations).mean(axis=0, dtype=np.float64)
     scheme = references.scheme(bits, size)
     exponents = [0.0, 0.3, 0.7, 1.0]
-    wide = [np.float64(array) for array in (first, second)]
-    best, expected = references.awq_exponent(wide, np.float64(activations), bits, size, exponents)
+    wide = [array.astype(np.float64) for array in (first, second)]
+    tokens = activations.astype(np.float64)
+    best, expected = references.awq_exponent(wide, tokens, bits, size, exponents)
     both = [(first, scheme), (second, scheme)]
     found = awq.search_scaling(both, gram, magnitude, exponents)
     for exponent, error in zip(exponents, expected, strict=True):
@@ -36,6 +42,10 @@ def test_the_error_of_every_exponent_is_that_of_loops_in_float64(
         assert ours == pytest.approx(error, rel=2e-2)
     assert found.exponent == best
     assert found.plain_error == pytest.approx(expected[0], rel=1e-3)
+
+
+def nearest(values: np.ndarray, scale: float, zero: float, bits: int) -> np.ndarray:
+    return np.asarray([references.rounded(v, scale, zero, 2**bits - 1) for v in values])
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -49,16 +59,16 @@ def test_every_block_gets_the_range_that_loops_in_float64_find(
     found = clipped_params(weight, gram, scheme)
     for n in range(len(weight)):
         for block, start in enumerate(range(0, columns, size)):
-            values = np.float64(weight[n, start : start + size])
-            part = np.float64(gram[start : start + size, start : start + size])
+            values = weight[n, start : start + size].astype(np.float64)
+            part = gram[start : start + size, start : start + size].astype(np.float64)
             errors = []
             for shrink in SHRINKS:
                 ends = np.asarray([values.min(), values.max()]) * shrink
                 scale, zero = references.covering(ends, bits, symmetric=symmetric)
-                rounded = [references.rounded(v, scale, zero, 2**bits - 1) for v in values]
+                rounded = nearest(values, scale, zero, bits)
                 errors.append((rounded - values) @ part @ (rounded - values))
             scale, zero = found.scale[n, block], float(found.zero_point[n, block])
-            rounded = [references.rounded(v, float(scale), zero, 2**bits - 1) for v in values]
+            rounded = nearest(values, float(scale), zero, bits)
             error = (rounded - values) @ part @ (rounded - values)
             assert error <= min(errors) * (1 + 1e-3) + 1e-6
 
@@ -72,7 +82,7 @@ def test_clipping_never_costs_more_than_covering_the_range(
     weight = (random.standard_t(2, (3, columns)) * random.choice([1e-6, 1, 1e4])).astype(np.float32)
     scheme = references.scheme(bits, 16, symmetric=symmetric)
 
-    def error(params: object) -> float:
+    def error(params: QParams) -> float:
         return float(np.sum(np.square(dequantized(weight, params) - weight, dtype=np.float64)))
 
     assert error(clipped_params(weight, None, scheme)) <= error(minmax_params(weight, scheme)) * (

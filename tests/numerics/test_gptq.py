@@ -35,9 +35,7 @@ def test_rounds_as_the_formula_in_float64(
         activations.astype(np.float64),
         params.scale.astype(np.float64),
         params.zero_point.astype(np.float64),
-        bits,
-        size,
-        0.01,
+        (bits, size, 0.01),
     )
     got = times_scales(found.copy(), params)
     # One element at a rounding boundary sends float32 and float64 apart in the rest of its row.
@@ -54,13 +52,20 @@ def test_many_columns_are_rounded_as_one_group_of_them_would_be() -> None:
     weight, activations = layer(5, 6, 300, 900)
     params = minmax_params(weight, references.scheme(4, 32))
     found = gptq_steps(weight, params, compensation(activations.T @ activations, 0.01))
-    wide = [np.float64(array) for array in (weight, activations, params.scale, params.zero_point)]
-    expected = references.gptq(*wide, 4, 32, 0.01)
+    expected = references.gptq(
+        weight.astype(np.float64),
+        activations.astype(np.float64),
+        params.scale.astype(np.float64),
+        params.zero_point.astype(np.float64),
+        (4, 32, 0.01),
+    )
     got = times_scales(found, params)
     assert np.isclose(got, expected, rtol=1e-5, atol=1e-6).all(axis=1).mean() >= 0.5
     gram = activations.T @ activations
     ours = output_error(got - weight, gram)
-    assert ours == pytest.approx(output_error(np.float32(expected - weight), gram), rel=0.02)
+    assert ours == pytest.approx(
+        output_error((expected - weight).astype(np.float32), gram), rel=0.02
+    )
 
 
 def test_errs_less_than_rounding_to_the_nearest() -> None:
@@ -94,3 +99,19 @@ def test_activations_of_lower_rank_than_channels_and_dead_ones() -> None:
 def test_a_gram_matrix_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InternalError, match="not finite"):
         compensation(np.full((4, 4), np.nan, np.float32), 0.01)
+
+
+def test_a_shrunk_hessian_rounds_as_the_formula_with_that_hessian() -> None:
+    weight, activations = layer(8, 10, 48, 200)
+    params = minmax_params(weight, references.scheme(4, 16))
+    gram = activations.T @ activations
+    expected = references.gptq(
+        weight.astype(np.float64),
+        activations.astype(np.float64),
+        params.scale.astype(np.float64),
+        params.zero_point.astype(np.float64),
+        (4, 16, 0.03),
+        0.6,
+    )
+    got = times_scales(gptq_steps(weight, params, compensation(gram, 0.03, 0.6)), params)
+    assert np.isclose(got, expected, rtol=1e-5, atol=1e-6).all(axis=1).mean() >= 0.8

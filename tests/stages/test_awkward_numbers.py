@@ -80,7 +80,7 @@ def _zero_channels() -> NDArray[np.float32]:
 def test_weights_that_are_zero_positive_or_tiny(tmp_path: Path, w: NDArray[np.float32]) -> None:
     result = layers(tmp_path, batches(), w)
     assert reasons(result) == ["", ""]
-    assert sqnr(result) > 25
+    assert sqnr(result) > 24
 
 
 @pytest.mark.parametrize(
