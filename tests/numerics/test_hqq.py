@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +13,14 @@ from onnxq.numerics.blockwise import dequantized, minmax_params
 from onnxq.numerics.hqq import half_quadratic_params
 from tests.numerics import references
 
+if TYPE_CHECKING:
+    from onnxq.numerics.schemes import QParams
 
-def norm(weight: np.ndarray, params: object) -> np.ndarray:
+
+def norm(weight: np.ndarray, params: QParams) -> np.ndarray:
     """``sum |e|^0.7`` of each row."""
-    error = np.abs(np.float64(weight) - dequantized(weight, params))  # type: ignore[arg-type]
-    return np.sum(error**0.7, axis=1)
+    error = np.abs(weight.astype(np.float64) - dequantized(weight, params))
+    return np.asarray(np.sum(error**0.7, axis=1))
 
 
 @settings(deadline=None)  # the first call compiles
