@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
     from onnxq.numerics.blockwise import Matrix
     from onnxq.numerics.schemes import QParams, Scheme
 
-SHRINKAGES = (0.1, 0.3, 0.6)
-"""How much the off-diagonal part of GPTQ's Hessian is shrunk. Measured on SmolLM2: 0.3 is best on
-text like that of calibration, 0.6 on text of another kind."""
-
-_UNTRIED = 0.6
-"""The shrinkage where no tokens are held out."""
-
-_AS_GOOD = 1.05
-"""A stronger shrinkage is taken where it costs at most so much on held-out tokens: these are of the
-kind that calibration saw, and what the model will see may not be."""
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WeightTask:
@@ -62,13 +51,13 @@ class Candidate:
     Attributes:
         algorithm: Its algorithm.
         params: Scales and zero points.
-        shrinkage: That of GPTQ's Hessian; None where it rounds to the nearest.
+        compensated: Whether GPTQ rounds it; else each weight goes to the nearest integer.
         noise: Squared error of its product on held-out tokens.
     """
 
     algorithm: Algorithm
     params: QParams
-    shrinkage: float | None
+    compensated: bool
     noise: float
 
     @property
@@ -105,44 +94,27 @@ def nearest(task: WeightTask, space: Space) -> Iterator[Candidate]:
                 params = _no_worse_than_covering(weight, space, algorithm.ranges, scheme)
                 known[algorithm.ranges] = (params, _noise(weight, params, space.tokens.judging))
             params, noise = known[algorithm.ranges]
-            yield Candidate(algorithm, params, None, noise)
+            yield Candidate(algorithm, params, compensated=False, noise=noise)
 
 
 def compensated(task: WeightTask, space: Space, start: Sequence[Candidate]) -> Iterator[Candidate]:
     """GPTQ in the ranges of candidates that round to the nearest."""
     weight = space.weight(task.weight)
-    shrinkages = SHRINKAGES if space.tokens.held_out else (_UNTRIED,)
     for candidate in start:
-        for shrinkage in shrinkages if candidate.algorithm.compensated else ():
-            how = space.compensation("fitted", shrinkage)
-            steps = gptq_steps(weight, candidate.params, how)
+        if candidate.algorithm.compensated:
+            steps = gptq_steps(weight, candidate.params, space.compensation("fitted"))
             change = times_scales(steps, candidate.params) - weight
             noise = output_error(change, space.tokens.judging)
-            yield Candidate(candidate.algorithm, candidate.params, shrinkage, noise)
-
-
-def best_of(candidates: Sequence[Candidate]) -> Candidate:
-    """The one with the least error; of GPTQ the most cautious of those that are nearly as good."""
-    least = min(candidates, key=lambda candidate: candidate.noise)
-    if least.shrinkage is None:
-        return least
-    alike = [
-        each
-        for each in candidates
-        if each.params is least.params
-        and each.shrinkage is not None
-        and each.noise <= _AS_GOOD * least.noise
-    ]
-    return max(alike, key=lambda candidate: candidate.shrinkage or 0.0)
+            yield replace(candidate, compensated=True, noise=noise)
 
 
 def fitted_to_all(task: WeightTask, space: Space, best: Candidate) -> BlockResult:
     """What becomes of a weight; of GPTQ with all tokens, unless rounding errs less on them."""
     params = best.params
-    if best.shrinkage is None:
+    if not best.compensated:
         return BlockResult(best.label, params, None)
     weight, gram = space.weight(task.weight), space.tokens.every
-    steps = gptq_steps(weight, params, space.compensation("every", best.shrinkage))
+    steps = gptq_steps(weight, params, space.compensation("every"))
     error = output_error(times_scales(steps.copy(), params) - weight, gram)
     packed = _packed(steps, params) if error <= _noise(weight, params, gram) else None
     return BlockResult(best.label, params, packed)

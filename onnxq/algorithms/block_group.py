@@ -1,9 +1,9 @@
 """Quantize the weights that read one activation: scale them jointly, then each by itself.
 
 What is fitted sees four fifths of the calibration tokens; the rest says what fits them too closely:
-scaling, how far GPTQ trusts its Hessian, GPTQ itself, and for ``auto`` the algorithm and the
-symmetry of each weight. What won is then fitted to all tokens. Rounding to the nearest is a
-candidate throughout: on the calibration tokens no group errs more than it.
+scaling, GPTQ, and for ``auto`` the algorithm and the symmetry of each weight. What won is then
+fitted to all tokens. Rounding to the nearest is a candidate throughout: on the calibration tokens no
+group errs more than it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.algorithms.block_candidates import best_of, compensated, fitted_to_all, nearest
+from onnxq.algorithms.block_candidates import compensated, fitted_to_all, nearest
 from onnxq.algorithms.block_space import Space, Tokens
 from onnxq.numerics.awq import search_scaling
 from onnxq.numerics.blockwise import output_error
@@ -106,7 +106,7 @@ class _Option:
     @property
     def chosen(self) -> dict[str, Candidate]:
         """The best candidate of each weight."""
-        return {name: best_of(found) for name, found in self.tried.items()}
+        return {name: min(found, key=lambda c: c.noise) for name, found in self.tried.items()}
 
     @property
     def noise(self) -> float:
