@@ -2,8 +2,8 @@
 
 What is fitted sees four fifths of the calibration tokens; the rest says what fits them too closely:
 scaling, GPTQ, and for ``auto`` the algorithm and the symmetry of each weight. What won is then
-fitted to all tokens. Rounding to the nearest is a candidate throughout: on the calibration tokens no
-group errs more than it.
+fitted to all tokens. Rounding to the nearest is a candidate throughout: on the calibration tokens
+no group errs more than it.
 """
 
 from __future__ import annotations
