@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -25,6 +26,9 @@ BITS: Final[dict[str, int]] = {"int2": 2, "int4": 4, "uint4": 4, "int8-weights":
 
 Form = Literal["kernel", "dq", "folded"]
 
+_LEAST_BLOCK = 16
+"""No kernel takes smaller blocks."""
+
 _FORMS: dict[str, Form] = {"auto": "kernel", "blocks": "kernel", "dq": "dq", "folded": "folded"}
 
 
@@ -38,7 +42,8 @@ class BlockSettings:
         algorithm: How they are chosen.
         symmetric: Whether zero points are fixed; None leaves it to the error.
         form: What is written.
-        block_sizes: The sizes to measure, or the one that is wanted.
+        block_sizes: The sizes to measure, or the one that is wanted. Where several may be, a site
+            with fewer input channels takes the largest that it fills.
         accuracy_levels: The levels to measure, or the one that is wanted.
     """
 
@@ -103,6 +108,7 @@ def _listed(widths: Iterable[int]) -> str:
 
 
 def block_specs(
+    model: ir.Model,
     sites: Sequence[Site],
     settings: BlockSettings,
     outcomes: Mapping[str, RuleOutcome],
@@ -112,19 +118,21 @@ def block_specs(
     """How each site that is no lookup is stored, by name.
 
     Args:
+        model: A normalized model.
         sites: The sites that are quantized.
         settings: What is asked for in general.
         outcomes: What the recipe's rules say of each site.
         size: The block size, where no rule says another.
         level: The accuracy level.
     """
+    values = value_by_name(model.graph)
     found = {}
     for site in sites:
         if site.activation is None:
             continue
         rule = outcomes[site.name].weight if site.name in outcomes else None
         bits, symmetric, algorithm = settings.bits, settings.symmetric, settings.algorithm
-        here = size
+        here = _filled(size, input_channels(site, values), settings)
         if rule is not None:
             bits = rule.bits or bits
             here = rule.block_size or here
@@ -134,25 +142,41 @@ def block_specs(
     return found
 
 
-def too_short(model: ir.Model, sites: Iterable[Site], size: int) -> dict[str, str]:
+def too_short(
+    model: ir.Model, sites: Iterable[Site], settings: BlockSettings, size: int
+) -> dict[str, str]:
     """The products whose weight has fewer input channels than a block, with the reason.
 
     Args:
         model: A normalized model.
         sites: Its sites.
+        settings: Whether the block size is open.
         size: The block size.
     """
     values = value_by_name(model.graph)
     found = {}
     for site in sites:
-        value = values.get(site.weight or "")
-        tensor = None if value is None else constant_tensor(value)
-        if tensor is None or site.activation is None or site.weight_axis is None:
-            continue
-        shape = tuple(tensor.shape.numpy())
-        channels = 1
-        for axis in site.sums or [i for i in range(len(shape)) if i != site.weight_axis]:
-            channels *= shape[axis]
-        if channels < size:
-            found[site.name] = f"its {channels} input channels are fewer than a block of {size}"
+        channels = input_channels(site, values)
+        least = _filled(size, channels, settings)
+        if site.activation is not None and 0 < channels < least:
+            found[site.name] = f"its {channels} input channels are fewer than a block of {least}"
     return found
+
+
+def input_channels(site: Site, values: Mapping[str, ir.Value]) -> int:
+    """How many products of a site's weight are summed up; 0 where that is unknown."""
+    value = values.get(site.weight or "")
+    tensor = None if value is None else constant_tensor(value)
+    if tensor is None or site.weight_axis is None:
+        return 0
+    shape = tuple(tensor.shape.numpy())
+    every = [axis for axis in range(len(shape)) if axis != site.weight_axis]
+    return math.prod(shape[axis] for axis in site.sums or every)
+
+
+def _filled(size: int, channels: int, settings: BlockSettings) -> int:
+    """The block size of a site: the largest that it fills, where the size is open."""
+    if len(settings.block_sizes) > 1:
+        while size > _LEAST_BLOCK and size > channels:
+            size //= 2
+    return size

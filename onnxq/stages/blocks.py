@@ -115,7 +115,7 @@ def _select(
     prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
 ) -> Selection:
     model, sites, target = prepared.model, prepared.sites, prepared.target
-    kept = {**unseen_beside_damage(sites), **too_short(model, sites, size), **kept}
+    kept = {**unseen_beside_damage(sites), **too_short(model, sites, settings, size), **kept}
     blocks_only = settings.form == "kernel"
     return prepared.sound(
         lambda both: select_weights(model, sites, target, both, blocks=blocks_only), kept
@@ -125,7 +125,8 @@ def _select(
 def _planner(
     prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
 ) -> BlockPlanner:
-    specs = block_specs(selection.chosen, settings, prepared.outcomes, size, level)
+    chosen, outcomes = selection.chosen, prepared.outcomes
+    specs = block_specs(prepared.model, chosen, settings, outcomes, size, level)
     return BlockPlanner(prepared.model, prepared.sites, specs)
 
 
