@@ -48,6 +48,7 @@ rules, of which there are none::
 An unknown key, a value out of range and a pattern that matches nothing are errors.
 """
 
+from onnxq.recipe.fit import BITS, check_fit, stores_blocks
 from onnxq.recipe.load import load_recipe, parse_recipe
 from onnxq.recipe.rules import RuleOutcome, resolve_rules
 from onnxq.recipe.schema import (
@@ -64,6 +65,7 @@ from onnxq.recipe.schema import (
 )
 
 __all__ = [
+    "BITS",
     "ActivationOverride",
     "CalibrationMethod",
     "CalibrationSettings",
@@ -74,8 +76,10 @@ __all__ = [
     "Scheme",
     "WeightOverride",
     "WeightSettings",
+    "check_fit",
     "load_recipe",
     "parse_bytes",
     "parse_recipe",
     "resolve_rules",
+    "stores_blocks",
 ]

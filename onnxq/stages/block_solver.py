@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
 from onnxq.algorithms.guard import LEAST_SITE_DB
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnxq.data import DataSource
     from onnxq.stages.task import Task
 
-_LEAST_DB = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
+LEAST_DB: Final = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
 """A site that keeps less than this stays float. Few bits keep little in single products of models
 that are usable all the same; below 0 dB the weight is better left out."""
 
@@ -71,6 +71,11 @@ def solve(task: Task, planner: BlockPlanner) -> Solved:
     return Solved(found, weights, ruined, reused, _summary(weights))
 
 
+def forget(model_digest: str, data: DataSource) -> None:
+    """Leave nothing of a run that is complete for another to go on from."""
+    Checkpoints(model_digest, data.digest()).clear()
+
+
 class _Solver:
     """Quantizes the groups of a planner on data."""
 
@@ -105,7 +110,6 @@ class _Solver:
         for group, result in found.items():
             ruined |= self._judged(group, result)
         store(self._known)
-        self._checkpoints.clear()
         return found, ruined
 
     def _chunks(self, groups: Sequence[BlockGroup]) -> Iterator[list[BlockGroup]]:
@@ -146,7 +150,7 @@ class _Solver:
             kept.signal = kept.signal or signal
             kept.noise |= {label: error * scale for label, error in labels.items()}
             sqnr = sqnr_db(signal, noises[result.weights[name].label])
-            if not sqnr >= _LEAST_DB[spec.bits]:
+            if not sqnr >= LEAST_DB[spec.bits]:
                 ruined[site.name] = sqnr
         return ruined
 
