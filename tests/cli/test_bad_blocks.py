@@ -72,7 +72,16 @@ def test_an_algorithm_that_needs_data(algorithm: str, model: Path, output: Path)
 
 @pytest.mark.parametrize("scheme", ["auto", "int8", "int8-dynamic", "float16", "bfloat16"])
 def test_an_algorithm_of_other_schemes(scheme: str, model: Path, data: Path, output: Path) -> None:
-    arguments = ["quantize", model, "--data", data, "-o", output, "--scheme", scheme]
+    arguments: list[str | Path] = [
+        "quantize",
+        model,
+        "--data",
+        data,
+        "-o",
+        output,
+        "--scheme",
+        scheme,
+    ]
     check_refused(
         "usage.scheme", *arguments, "--algorithm", "awq",
         mentions="--scheme int4, uint4, int2, int8-weights",

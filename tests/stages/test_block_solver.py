@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from onnxq.algorithms import block_group
 from onnxq.calibration import cache
+from onnxq.calibration.collect import collect
 from onnxq.pipeline import RunOptions, quantize
 from onnxq.plan import plan_digest
 from onnxq.recipe import Recipe
@@ -53,7 +55,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     """Counts the groups that are solved, and ends the run before one more than so many."""
 
     def count(most: int) -> list[int]:
-        calls = []
+        calls: list[int] = []
 
         def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
             if len(calls) == most:
@@ -85,28 +87,21 @@ def convert(
     return quantize(model, data, output, recipe=recipe, options=options)
 
 
-def interrupt(model: Path, data: list[Feeds], **settings: str) -> None:
+def interrupt(model: Path, data: list[Feeds]) -> None:
     with pytest.raises(Interrupted):
-        convert(model, data, **settings)
+        convert(model, data)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_small_budget_gives_the_same_plan(
     groups: int, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = []
-
-    def collect(*arguments: object, **named: object) -> object:
-        passes.append(1)
-        return block_solver_collect(*arguments, **named)
-
-    block_solver_collect = block_solver.collect
-    monkeypatch.setattr(block_solver, "collect", collect)
+    passes = Mock(wraps=collect)
+    monkeypatch.setattr(block_solver, "collect", passes)
     whole = convert(model, samples())
-    assert len(passes) == 1
-    passes.clear()
+    assert passes.call_count == 1
     parts = convert(model, samples(), budget=groups * GRAM_BYTES + 1)
-    assert len(passes) == -(-GROUPS // groups)
+    assert passes.call_count == 1 + -(-GROUPS // groups)
     assert plan_digest(parts.plan) == plan_digest(whole.plan)
     assert not folder.exists() or not list(folder.iterdir())
 
