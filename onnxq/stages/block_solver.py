@@ -88,7 +88,10 @@ class _Solver:
         self.collected = False
 
     def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
-        """What was found for each group, and the sites that would be ruined."""
+        """What was found for each group, and the sites that would be ruined.
+
+        Groups that no token reached are not found: their weights are all that is known of them.
+        """
         groups = [group for group in self._planner.groups if group.tensor]
         found: dict[BlockGroup, GroupResult] = {}
         ruined: dict[str, float] = {}
@@ -101,7 +104,9 @@ class _Solver:
             stats = self._collected(chunk)
             for group in chunk:
                 moments = stats.tensors.pop(group.tensor).moments
-                if moments is None or not moments.tokens or moments.left_out:
+                if moments is None or not (moments.tokens or moments.left_out):
+                    continue
+                if moments.left_out:
                     ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
                     continue
                 found[group] = solve_group(self._planner.task(group), moments)

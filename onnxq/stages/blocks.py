@@ -6,6 +6,7 @@ over the data for each chunk. What was found for a group is kept on disk until a
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from types import MappingProxyType
@@ -122,8 +123,8 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     planner = _planner(prepared, selection, settings, size, level)
     solved = solve(task, planner)
     if solved.ruined:
-        specs, first = planner.specs, solved
-        kept = {n: why_ruined(db, LEAST_DB[specs[n].bits]) for n, db in solved.ruined.items()}
+        first, specs = solved, planner.specs
+        kept = {name: _why_ruined(db, specs[name].bits) for name, db in solved.ruined.items()}
         selection = _select(prepared, settings, size, kept)
         planner = _planner(prepared, selection, settings, size, level)
         solved = solve(task, planner)
@@ -146,6 +147,14 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
         reused=solved.reused,
     )
     return replace(result, run=run)
+
+
+def _why_ruined(sqnr: float, bits: int) -> str:
+    if math.isnan(sqnr):
+        return (
+            "NaN, infinite or huge values were seen in what it reads, so that its error is unknown"
+        )
+    return why_ruined(sqnr, LEAST_DB[bits])
 
 
 def _select(
@@ -173,7 +182,11 @@ def _planner(
 def _rules_not_kept(prepared: Prepared, selection: Selection) -> tuple[str, ...]:
     """What rules say of activations is not heeded."""
     outcomes = [(site.name, prepared.outcomes.get(site.name)) for site in selection.chosen]
-    names = [name for name, rule in outcomes if rule and (rule.activation or rule.method)]
+    names = [
+        name
+        for name, rule in outcomes
+        if rule and (rule.activation or rule.method or rule.percentile)
+    ]
     if not names:
         return ()
     return (

@@ -195,6 +195,19 @@ def test_a_site_that_is_ruined_costs_no_other_group_a_second_solution(
     assert not list(folder.iterdir())
 
 
+def test_a_product_that_no_token_reaches_is_quantized_by_its_weight(
+    tmp_path: Path, solved: Callable[[int], list[int]]
+) -> None:
+    text = """g (float[N, 32] x) => (float[N, 4] y, float[M, 4] z) {
+        y = MatMul(x, w) none = Slice(x, from, from, from) z = MatMul(none, v)
+    }"""
+    weights: Feeds = {"w": normal(0, 32, 4), "v": normal(1, 32, 4), "from": np.zeros(1, np.int64)}
+    calls = solved(9)
+    result = convert(write(tmp_path / "m.onnx", text, **weights), samples())
+    assert [site.decision for site in result.plan.sites] == ["int4", "int4"]
+    assert len(calls) == 1
+
+
 def test_errors_on_held_out_tokens_are_kept_with_the_statistics(model: Path, folder: Path) -> None:
     result = convert(model, samples(), algorithm="auto")
     stats = cache.load_cached(result.plan.model_digest, result.plan.data_digest)

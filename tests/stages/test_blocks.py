@@ -227,6 +227,36 @@ def test_activations_that_are_not_finite(tmp_path: Path) -> None:
     assert any("stays float" in text for text in result.warnings)
 
 
+@pytest.mark.parametrize("value", [1e25, -np.finfo(np.float32).max])
+@pytest.mark.parametrize("algorithm", ["rtn", "awq+gptq"])
+def test_huge_activations(algorithm: str, value: float, tmp_path: Path) -> None:
+    """Their squares are infinite: the site stays float, and the other one is quantized."""
+    text = """g (float[N, 64] x) => (float[N, 8] y, float[N, 8] z) {
+        t = Tanh(x) y = MatMul(x, w) z = MatMul(t, v)
+    }"""
+    model = write(tmp_path / "float.onnx", text, w=normal(0, 64, 8), v=normal(1, 64, 8))
+    data = samples()
+    for feeds in data:
+        feeds["x"][1, 1] = value
+    result = convert(model, recipe(algorithm=algorithm), data)
+    assert decisions(result) == ["float", "int4"]
+    assert "huge values were seen in what it reads" in result.plan.sites[0].reason
+
+
+@pytest.mark.parametrize("algorithm", ["rtn", "hqq", "awq+gptq", "auto"])
+@pytest.mark.parametrize("at", [np.s_[:, :], np.s_[3, :], np.s_[:, 3]])
+def test_zeros(at: tuple[Any, ...], algorithm: str, tmp_path: Path) -> None:
+    """Weights of zero stay zero; channels of the activation that are zero do no harm."""
+    w, data = normal(0, 64, 8), samples()
+    w[at] = 0
+    for feeds in data:
+        feeds["x"][:, :5] = 0
+    model = pair(tmp_path, w, normal(1, 64, 8))
+    assert decisions(convert(model, recipe(algorithm=algorithm), data)) == ["int4", "int4"]
+    stored = run(model.with_name("small.onnx"), {"x": np.eye(64, dtype=np.float32)})[0]
+    assert (stored[at] == 0).all()
+
+
 def test_a_shared_weight_is_stored_once_and_not_scaled(tmp_path: Path) -> None:
     text = (
         "g (float[N, 64] x) => (float[N, 64] y) { t = MatMul(x, w) r = Tanh(t) y = MatMul(r, w) }"
