@@ -25,7 +25,7 @@ from onnxq.numerics.half import HALF_TYPES
 from onnxq.passes.execute import execute
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
-from onnxq.recipe import Recipe
+from onnxq.recipe import Recipe, stores_blocks
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
@@ -255,10 +255,10 @@ def calibrate(
     """
     check_output(output, model=model)
     recipe = _with_target(recipe, target)
-    if recipe.scheme in HALF_TYPES:
+    if recipe.scheme in HALF_TYPES or stores_blocks(recipe):
         code, text = (
             "usage.scheme",
-            f"statistics are of INT8; {recipe.scheme} looks at data when it converts",
+            f"statistics are of INT8; {recipe.scheme} looks at data when it is made",
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)

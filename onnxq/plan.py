@@ -52,7 +52,9 @@ BLOCK_BITS = (2, 4, 8)
 """Widths of weights in blocks."""
 
 _ACCURACY_LEVELS = (0, 1, 4)
-_LEAST_BLOCK = 16
+LEAST_BLOCK = 16
+"""Of the kernels for weights in blocks."""
+
 _OPSET_OF_BLOCKS = 21
 _OPSET_OF_BITS = {4: 21, 2: 25}
 """From which opset on DequantizeLinear and Cast take blocks, and integers of these widths."""
@@ -66,6 +68,19 @@ integers; ``float16`` and ``bfloat16`` compute in that type, or store their weig
 
 Format = Literal["qdq", "qoperator"]
 """How integers are written: float operators between Q/DQ pairs, or operators on integers."""
+
+
+BlockFormat = Literal["kernel", "dq", "folded"]
+"""How weights in blocks are written; see :class:`BlockEntry`."""
+
+
+def opset_of_blocks(form: BlockFormat, bits: int) -> int:
+    """The opset in which ONNX has the operators of a form and integers of a width; 1 for any."""
+    if form == "kernel":
+        return 1
+    if bits in _OPSET_OF_BITS:
+        return _OPSET_OF_BITS[bits]
+    return _OPSET_OF_BLOCKS if form == "dq" else 1
 
 
 class _Entry(BaseModel):
@@ -311,7 +326,7 @@ class InBlocks(_Entry):
     @property
     def fits_kernels(self) -> bool:
         """Whether ONNX Runtime's operators on packed blocks take this size."""
-        return self.block_size >= _LEAST_BLOCK and self.block_size.bit_count() == 1
+        return self.block_size >= LEAST_BLOCK and self.block_size.bit_count() == 1
 
     @property
     def middle(self) -> int:
@@ -341,7 +356,7 @@ class BlockEntry(InBlocks):
     axis: int
     sums: tuple[int, ...] = ()
     accuracy_level: int = 0
-    form: Literal["kernel", "dq", "folded"] = "kernel"
+    form: BlockFormat = "kernel"
 
     @model_validator(mode="after")
     def _has_a_kernel(self) -> BlockEntry:
@@ -356,11 +371,7 @@ class BlockEntry(InBlocks):
     @property
     def minimum_opset(self) -> int:
         """The opset in which ONNX has its operators; 1 where any will do."""
-        if self.form == "kernel":
-            return 1
-        if self.bits < 8:
-            return _OPSET_OF_BITS[self.bits]
-        return _OPSET_OF_BLOCKS if self.form == "dq" else 1
+        return opset_of_blocks(self.form, self.bits)
 
     def layout(self, shape: tuple[int, ...]) -> ChannelMajor:
         """The way from the weight, of this shape, to ``[N, K]``.

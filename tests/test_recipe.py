@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import tomllib
 from typing import TYPE_CHECKING
@@ -19,9 +20,12 @@ from onnxq.recipe import (
     Rule,
     RuleOutcome,
     WeightOverride,
+    WeightSettings,
+    check_fit,
     load_recipe,
     parse_bytes,
     parse_recipe,
+    stores_blocks,
 )
 
 if TYPE_CHECKING:
@@ -48,12 +52,60 @@ def test_defaults() -> None:
     assert recipe.resolve(SITES) == (RuleOutcome(),) * len(SITES)
 
 
-def test_the_documented_example_loads(tmp_path: Path) -> None:
-    documentation = onnxq.recipe.__doc__ or ""
-    start, end = documentation.index("    version = 1"), documentation.index("An unknown key")
-    path = tmp_path / "recipe.toml"
-    path.write_text(textwrap.dedent(documentation[start:end]), encoding="utf-8")
+def _documented(number: int, folder: Path) -> Path:
+    """One of the examples of the documentation as a file."""
+    example = (onnxq.recipe.__doc__ or "").split("::\n")[1 + number]
+    path = folder / "recipe.toml"
+    path.write_text(textwrap.dedent(re.split(r"\n(?=\S)", example)[0]), encoding="utf-8")
+    return path
+
+
+def test_the_documented_example_of_blocks_loads(tmp_path: Path) -> None:
+    path = _documented(1, tmp_path)
     recipe = load_recipe(path)
+    check_fit(recipe)
+    assert stores_blocks(recipe)
+    assert recipe.rules[0].weight == WeightOverride(
+        bits=8, block_size=32, symmetric=True, algorithm="mse"
+    )
+
+
+def test_the_documented_keys_of_blocks_load(tmp_path: Path) -> None:
+    """Those that stand behind a #, because the example's scheme has none."""
+    text = _documented(0, tmp_path).read_text(encoding="utf-8")
+    table = text[text.index("[weights]") : text.index("[half]")]
+    shown = re.sub(r"^# (?=\w+ = )", "", table, flags=re.MULTILINE)
+    path = tmp_path / "blocks.toml"
+    path.write_text(f"version = 1\nscheme = 'int4'\n{shown}", encoding="utf-8")
+    recipe = load_recipe(path)
+    check_fit(recipe)
+    assert tomllib.loads(path.read_text())["weights"].keys() == WeightSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "weights", "blocks"),
+    [
+        ("int4", {}, True),
+        ("int8-weights", {}, False),
+        ("int8-weights", {"algorithm": "rtn", "symmetric": False}, True),
+        ("auto", {"block_size": 32}, False),
+        ("int8", {"form": "dq"}, False),
+    ],
+)
+def test_what_stores_weights_in_blocks(
+    scheme: str,
+    weights: dict[str, object],
+    blocks: bool,
+) -> None:
+    recipe = parse_recipe({"version": 1, "scheme": scheme, "weights": weights})
+    check_fit(recipe)
+    assert stores_blocks(recipe) is blocks
+
+
+def test_the_documented_example_loads(tmp_path: Path) -> None:
+    path = _documented(0, tmp_path)
+    recipe = load_recipe(path)
+    check_fit(recipe)
     assert recipe.calibration.samples == 512
     assert recipe.rules[0].match == ("op:Conv",)
     assert recipe.rules[1].unless == ("/encoder/layers.0/attn/*",)

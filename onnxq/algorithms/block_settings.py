@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, WITH_DATA, WITHOUT_DATA
 from onnxq.algorithms.block_plan import BlockSpec
 from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_tensor, value_by_name
+from onnxq.plan import LEAST_BLOCK
+from onnxq.recipe import BITS, WeightOverride
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,19 +19,16 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.graph.sites import Site
-    from onnxq.plan import Decision
+    from onnxq.plan import BlockFormat, Decision
     from onnxq.recipe import Recipe, RuleOutcome
     from onnxq.targets import BlockWidth, Target
 
-BITS: Final[dict[str, int]] = {"int2": 2, "int4": 4, "uint4": 4, "int8-weights": 8}
-"""The widths of the schemes that store weights in blocks."""
-
-Form = Literal["kernel", "dq", "folded"]
-
-_LEAST_BLOCK = 16
-"""No kernel takes smaller blocks."""
-
-_FORMS: dict[str, Form] = {"auto": "kernel", "blocks": "kernel", "dq": "dq", "folded": "folded"}
+_FORMS: Final[dict[str, BlockFormat]] = {
+    "auto": "kernel",
+    "blocks": "kernel",
+    "dq": "dq",
+    "folded": "folded",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,12 @@ class BlockSettings:
         scheme: The scheme's name.
         bits: Width of the integers.
         algorithm: How they are chosen.
-        symmetric: Whether zero points are fixed; None leaves it to the error.
+        symmetric: Whether zero points are fixed; None leaves it to the error with ``auto``,
+            else they are free.
         form: What is written.
-        block_sizes: The sizes to measure, or the one that is wanted. Where several may be, a site
-            with fewer input channels takes the largest that it fills.
+        block_sizes: The sizes to measure, or the one that is wanted.
+        open_size: Whether the size is measured; a site with fewer input channels then takes the
+            largest that it fills.
         accuracy_levels: The levels to measure, or the one that is wanted.
     """
 
@@ -51,60 +52,75 @@ class BlockSettings:
     bits: int
     algorithm: str
     symmetric: bool | None
-    form: Form
+    form: BlockFormat
     block_sizes: tuple[int, ...]
+    open_size: bool
     accuracy_levels: tuple[int, ...]
+
+
+def form_of(recipe: Recipe) -> BlockFormat:
+    """What is written of a recipe's weights in blocks."""
+    return _FORMS[recipe.weights.form]
 
 
 def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettings:
     """What the recipe asks for, made definite.
 
     Args:
-        recipe: Its scheme is one of :data:`BITS`.
+        recipe: Its scheme is one of :data:`onnxq.recipe.BITS`.
         target: What kernels there are.
         data: Whether there is calibration data.
 
     Raises:
-        UsageError: The target has no kernel for it, or the algorithm needs data.
+        UsageError: The target has no kernel for it or for what a rule says, or an algorithm needs
+            data.
     """
     wanted, scheme = recipe.weights, cast("Decision", recipe.scheme)
-    bits = BITS[scheme]
-    form = _FORMS[wanted.form]
-    width = _width(target, bits) if form == "kernel" else None
+    bits, form = BITS[scheme], form_of(recipe)
+    width = _width(target, bits, "--scheme") if form == "kernel" else None
     algorithm = wanted.algorithm or (WITH_DATA if data else WITHOUT_DATA)
-    if not data and algorithm != "auto" and ALGORITHMS[algorithm].needs_activations:
-        code, text = "usage.no_data", f"{algorithm} needs calibration data"
-        remedy = "give --data; --algorithm hqq, mse and rtn do without"
-        raise UsageError(code, text, where="--algorithm", remedy=remedy)
-    symmetric = wanted.symmetric
-    if symmetric is None and algorithm != "auto":
-        symmetric = False
+    if not data:
+        _refuse_without_data(algorithm, "--algorithm")
+    for number, rule in enumerate(recipe.rules, start=1):
+        where = f"rules[{number}].weight"
+        if rule.weight is not None and rule.weight.bits is not None and form == "kernel":
+            _width(target, rule.weight.bits, where)
+        if rule.weight is not None and rule.weight.algorithm is not None and not data:
+            _refuse_without_data(rule.weight.algorithm, where)
     sizes = (128, 64, 32) if width is None else width.block_sizes
     levels = (0,) if width is None else width.accuracy_levels
     return BlockSettings(
         scheme=scheme,
         bits=bits,
         algorithm=algorithm,
-        symmetric=symmetric,
+        symmetric=wanted.symmetric,
         form=form,
         block_sizes=(wanted.block_size,) if wanted.block_size else sizes,
+        open_size=wanted.block_size is None,
         accuracy_levels=(wanted.accuracy_level,) if wanted.accuracy_level else levels,
     )
 
 
-def _width(target: Target, bits: int) -> BlockWidth:
+def _width(target: Target, bits: int, where: str) -> BlockWidth:
     rules = target.blocks
     if rules is None or bits not in rules.widths:
         have = "" if rules is None else f"; it has them for {_listed(rules.widths)} bits"
         code = "usage.no_kernel"
         text = f"{target.name} has no kernel for weights of {bits} bits in blocks{have}"
         remedy = 'Write form = "dq" or "folded" under [weights] of the recipe.'
-        raise UsageError(code, text, where="--scheme", remedy=remedy)
+        raise UsageError(code, text, where=where, remedy=remedy)
     return rules.widths[bits]
 
 
 def _listed(widths: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(widths)))
+
+
+def _refuse_without_data(algorithm: str, where: str) -> None:
+    if algorithm != "auto" and ALGORITHMS[algorithm].needs_activations:
+        code, text = "usage.no_data", f"{algorithm} needs calibration data"
+        remedy = "give --data; the algorithms hqq, mse and rtn do without"
+        raise UsageError(code, text, where=where, remedy=remedy)
 
 
 def block_specs(
@@ -125,25 +141,33 @@ def block_specs(
         size: The block size, where no rule says another.
         level: The accuracy level.
     """
-    values = value_by_name(model.graph)
+    sizes = _own_sizes(input_channels(model, sites), settings, outcomes, size)
     found = {}
     for site in sites:
         if site.activation is None:
             continue
-        rule = outcomes[site.name].weight if site.name in outcomes else None
-        bits, symmetric, algorithm = settings.bits, settings.symmetric, settings.algorithm
-        here = _filled(size, input_channels(site, values), settings)
-        if rule is not None:
-            bits = rule.bits or bits
-            here = rule.block_size or here
-            symmetric = symmetric if rule.symmetric is None else rule.symmetric
-            algorithm = rule.algorithm or algorithm
-        found[site.name] = BlockSpec(bits, here, symmetric, algorithm, settings.form, level)
+        rule = _override(outcomes, site.name)
+        algorithm = rule.algorithm or settings.algorithm
+        symmetric = settings.symmetric if rule.symmetric is None else rule.symmetric
+        if symmetric is None and algorithm != "auto":
+            symmetric = False
+        found[site.name] = BlockSpec(
+            bits=rule.bits or settings.bits,
+            block_size=sizes.get(site.name, size),
+            symmetric=symmetric,
+            algorithm=algorithm,
+            form=settings.form,
+            accuracy_level=level,
+        )
     return found
 
 
 def too_short(
-    model: ir.Model, sites: Iterable[Site], settings: BlockSettings, size: int
+    model: ir.Model,
+    sites: Iterable[Site],
+    settings: BlockSettings,
+    outcomes: Mapping[str, RuleOutcome],
+    size: int,
 ) -> dict[str, str]:
     """The products whose weight has fewer input channels than a block, with the reason.
 
@@ -151,32 +175,62 @@ def too_short(
         model: A normalized model.
         sites: Its sites.
         settings: Whether the block size is open.
-        size: The block size.
+        outcomes: What the recipe's rules say of each site.
+        size: The block size, where no rule says another.
     """
-    values = value_by_name(model.graph)
+    lengths = input_channels(model, sites)
+    return {
+        name: f"its {lengths[name]} input channels are fewer than a block of {here}"
+        for name, here in _own_sizes(lengths, settings, outcomes, size).items()
+        if lengths[name] < here
+    }
+
+
+def _own_sizes(
+    lengths: Mapping[str, int],
+    settings: BlockSettings,
+    outcomes: Mapping[str, RuleOutcome],
+    size: int,
+) -> dict[str, int]:
+    """The block size of each site: a rule's, else the general one, or what the site fills of it."""
     found = {}
-    for site in sites:
-        channels = input_channels(site, values)
-        least = _filled(size, channels, settings)
-        if site.activation is not None and 0 < channels < least:
-            found[site.name] = f"its {channels} input channels are fewer than a block of {least}"
+    for name, length in lengths.items():
+        own = size
+        while settings.open_size and own > LEAST_BLOCK and own > length:
+            own //= 2
+        found[name] = _override(outcomes, name).block_size or own
     return found
 
 
-def input_channels(site: Site, values: Mapping[str, ir.Value]) -> int:
-    """How many products of a site's weight are summed up; 0 where that is unknown."""
-    value = values.get(site.weight or "")
-    tensor = None if value is None else constant_tensor(value)
-    if tensor is None or site.weight_axis is None:
-        return 0
-    shape = tuple(tensor.shape.numpy())
-    every = [axis for axis in range(len(shape)) if axis != site.weight_axis]
-    return math.prod(shape[axis] for axis in site.sums or every)
+def sizes_that_fit(
+    sizes: Iterable[int], lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome]
+) -> tuple[int, ...]:
+    """The block sizes with which at least one weight is stored.
+
+    Args:
+        sizes: Those to look at.
+        lengths: Input channels of each site's weight.
+        outcomes: What the recipe's rules say of each site.
+    """
+    own = {name: _override(outcomes, name).block_size for name in lengths}
+    return tuple(s for s in sizes if any(lengths[name] >= (own[name] or s) for name in lengths))
 
 
-def _filled(size: int, channels: int, settings: BlockSettings) -> int:
-    """The block size of a site: the largest that it fills, where the size is open."""
-    if len(settings.block_sizes) > 1:
-        while size > _LEAST_BLOCK and size > channels:
-            size //= 2
-    return size
+def input_channels(model: ir.Model, sites: Iterable[Site]) -> dict[str, int]:
+    """How many input channels the weight of each product has, by the site's name."""
+    values = value_by_name(model.graph)
+    found = {}
+    for site in sites:
+        value = values.get(site.weight or "")
+        tensor = None if value is None else constant_tensor(value)
+        if tensor is None or site.activation is None or site.weight_axis is None:
+            continue
+        shape = tuple(tensor.shape.numpy())
+        axes = site.sums or [axis for axis in range(len(shape)) if axis != site.weight_axis]
+        found[site.name] = math.prod(shape[axis] for axis in axes)
+    return found
+
+
+def _override(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverride:
+    outcome = outcomes.get(name)
+    return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight

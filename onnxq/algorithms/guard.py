@@ -108,8 +108,8 @@ def ruined_sites(requests: Sequence[OutputError], stats: Stats) -> dict[str, flo
     return found
 
 
-def why_ruined(sqnr: float) -> str:
-    """Why such a site stays float.
+def why_ruined(sqnr: float, least: float = LEAST_SITE_DB) -> str:
+    """Why a site with so many decibels, fewer than the least, stays float.
 
     Without a number the float output has NaN or Inf in it. There is nothing to measure then; and an
     Inf times a weight that rounds to zero, or rounded to an integer itself, is NaN, where float has
@@ -119,7 +119,7 @@ def why_ruined(sqnr: float) -> str:
         return "NaN or infinite values were seen in its output, so that its error is unknown"
     return (
         f"quantizing would ruin it: alone quantized, its output would have {sqnr:.1f} dB, "
-        f"less than {LEAST_SITE_DB:g} dB"
+        f"less than {least:g} dB"
     )
 
 

@@ -82,21 +82,22 @@ LABELS = click.Option(
 SCHEME = click.Option(
     ["--scheme"],
     type=click.Choice(SCHEMES),
-    help="What to make; auto measures those of INT8, and says what it picked and why.  "
-    "[default: auto]",
+    help="What to make; auto measures those of INT8, and says what it picked and why. int4, uint4 "
+    "and int2 store weights of so many bits beside float activations.  [default: auto]",
 )
 BLOCK_SIZE = click.Option(
     ["--block-size"],
     type=click.Choice(BLOCK_SIZES),
     metavar="N",
-    help="Input channels that share a scale where weights are stored in blocks: 16 to 256.  "
-    "[default: measured]",
+    help="Input channels that share a scale where weights are stored in blocks (int4, uint4, int2, "
+    "int8-weights): 16, 32, 64, 128 or 256. Weights with fewer stay float.  [default: measured]",
 )
 ALGORITHM = click.Option(
     ["--algorithm"],
     type=click.Choice(ALGORITHMS),
-    help="How the integers of weights in blocks are chosen; auto takes the best for each layer on "
-    "tokens held out.  [default: awq with data, mse without; rtn for int8-weights]",
+    help="How the integers of weights in blocks (int4, uint4, int2, int8-weights) are chosen; auto "
+    "takes the best for each layer on tokens held out; rtn, mse and hqq need no data.  [default: "
+    "awq with data, mse without; rtn for int8-weights]",
 )
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."

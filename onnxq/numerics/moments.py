@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from onnxq.numerics.blockwise import Matrix
 
 
+_LARGEST = 1e12
+"""Greater magnitudes are masks or faults; sums of their squares would leave float32."""
+
+
 class SecondMoment:
     """Of one activation with ``channels`` channels.
 
@@ -83,7 +87,7 @@ class SplitMoments:
     Attributes:
         fitted: Four fifths of the tokens.
         held_out: The rest.
-        left_out: Tokens with NaN or Inf, which are in neither.
+        left_out: Tokens with NaN, Inf or huge values, which are in neither.
     """
 
     def __init__(self, channels: int) -> None:
@@ -94,10 +98,11 @@ class SplitMoments:
 
     def add(self, rows: Matrix, *, held_out: bool) -> None:
         """Count more tokens, ``[tokens, K]``, in one of the two parts."""
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            self.left_out += int(np.count_nonzero(~finite))
-            rows = rows[finite]
+        # A NaN is in no range.
+        usable = (rows.max(axis=1) <= _LARGEST) & (rows.min(axis=1) >= -_LARGEST)
+        if not usable.all():
+            self.left_out += int(np.count_nonzero(~usable))
+            rows = rows[usable]
         (self.held_out if held_out else self.fitted).add(rows)
 
     @property

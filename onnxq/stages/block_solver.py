@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
 from onnxq.algorithms.guard import LEAST_SITE_DB
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnxq.data import DataSource
     from onnxq.stages.task import Task
 
-_LEAST_DB = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
+LEAST_DB: Final = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
 """A site that keeps less than this stays float. Few bits keep little in single products of models
 that are usable all the same; below 0 dB the weight is better left out."""
 
@@ -71,6 +71,11 @@ def solve(task: Task, planner: BlockPlanner) -> Solved:
     return Solved(found, weights, ruined, reused, _summary(weights))
 
 
+def forget(model_digest: str, data: DataSource) -> None:
+    """Leave nothing of a run that is complete for another to go on from."""
+    Checkpoints(model_digest, data.digest()).clear()
+
+
 class _Solver:
     """Quantizes the groups of a planner on data."""
 
@@ -83,7 +88,10 @@ class _Solver:
         self.collected = False
 
     def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
-        """What was found for each group, and the sites that would be ruined."""
+        """What was found for each group, and the sites that would be ruined.
+
+        Groups that no token reached are not found: their weights are all that is known of them.
+        """
         groups = [group for group in self._planner.groups if group.tensor]
         found: dict[BlockGroup, GroupResult] = {}
         ruined: dict[str, float] = {}
@@ -96,7 +104,9 @@ class _Solver:
             stats = self._collected(chunk)
             for group in chunk:
                 moments = stats.tensors.pop(group.tensor).moments
-                if moments is None or not moments.tokens or moments.left_out:
+                if moments is None or not (moments.tokens or moments.left_out):
+                    continue
+                if moments.left_out:
                     ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
                     continue
                 found[group] = solve_group(self._planner.task(group), moments)
@@ -105,7 +115,6 @@ class _Solver:
         for group, result in found.items():
             ruined |= self._judged(group, result)
         store(self._known)
-        self._checkpoints.clear()
         return found, ruined
 
     def _chunks(self, groups: Sequence[BlockGroup]) -> Iterator[list[BlockGroup]]:
@@ -146,7 +155,7 @@ class _Solver:
             kept.signal = kept.signal or signal
             kept.noise |= {label: error * scale for label, error in labels.items()}
             sqnr = sqnr_db(signal, noises[result.weights[name].label])
-            if not sqnr >= _LEAST_DB[spec.bits]:
+            if not sqnr >= LEAST_DB[spec.bits]:
                 ruined[site.name] = sqnr
         return ruined
 

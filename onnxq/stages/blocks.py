@@ -6,21 +6,30 @@ over the data for each chunk. What was found for a group is kept on disk until a
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
-from onnxq.algorithms.block_settings import block_settings, block_specs, too_short
+from onnxq.algorithms.block_settings import (
+    block_settings,
+    block_specs,
+    input_channels,
+    sizes_that_fit,
+    too_short,
+)
 from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
 from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
 from onnxq.algorithms.scheme_choice import choose_blocks
 from onnxq.algorithms.weights_int8 import select_weights
+from onnxq.errors import UsageError, listed
 from onnxq.graph.edit import value_by_name
 from onnxq.passes.scale_channels import ScaleChannels
+from onnxq.plan import LEAST_BLOCK
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.block_solver import solve
+from onnxq.stages.block_solver import LEAST_DB, forget, solve
 from onnxq.stages.calibrate import CalibrationRun
 from onnxq.stages.contest import compete
 from onnxq.stages.task import Decided, decided
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
 
+_NAMED = 3
+
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -47,6 +58,7 @@ def blocks(task: Task) -> Decided:
     """
     prepared = task.prepared
     settings = block_settings(prepared.recipe, prepared.target, data=task.data is not None)
+    settings = _with_fitting_sizes(prepared, settings)
     size, level, trials = _measured(task, settings)
     found = _quantized(task, settings, size, level)
     if not found.selection.chosen:
@@ -54,6 +66,26 @@ def blocks(task: Task) -> Decided:
     measured = ", ".join(trial.text for trial in trials)
     reason = f"asked for; measured {measured}" if trials else "asked for"
     return replace(found, reason=reason, trials=trials)
+
+
+def _with_fitting_sizes(prepared: Prepared, settings: BlockSettings) -> BlockSettings:
+    """Without the block sizes that no weight is as long as."""
+    products = _select(prepared, settings, 0).chosen
+    lengths = input_channels(prepared.model, products)
+    sizes = sizes_that_fit(settings.block_sizes, lengths, prepared.outcomes)
+    if sizes or not lengths:
+        return replace(settings, block_sizes=sizes or settings.block_sizes)
+    if prepared.recipe.weights.block_size is None:
+        return replace(settings, block_sizes=(min(settings.block_sizes),))
+    raise _too_long(settings.block_sizes[0], max(lengths.values()))
+
+
+def _too_long(size: int, longest: int) -> UsageError:
+    text = f"no weight is as long as a block of {size}: the most input channels are {longest}"
+    code, remedy = "usage.block_size", f"give --block-size {1 << longest.bit_length() - 1} or less"
+    if longest < LEAST_BLOCK:
+        remedy = f"no block has fewer than {LEAST_BLOCK}; --scheme float16 does without blocks"
+    return UsageError(code, text, where="--block-size", remedy=remedy)
 
 
 def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Trial, ...]]:
@@ -91,12 +123,18 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     planner = _planner(prepared, selection, settings, size, level)
     solved = solve(task, planner)
     if solved.ruined:
-        kept = {name: why_ruined(db) for name, db in solved.ruined.items()}
+        first, specs = solved, planner.specs
+        kept = {name: _why_ruined(db, specs[name].bits) for name, db in solved.ruined.items()}
         selection = _select(prepared, settings, size, kept)
         planner = _planner(prepared, selection, settings, size, level)
         solved = solve(task, planner)
+        solved = replace(solved, reused=solved.reused and first.reused)
+    if task.data is not None:
+        forget(prepared.digest, task.data)
     fields = _fields(prepared, planner, selection, solved)
-    fields["warnings"] = kept_float(wanted, selection)
+    fields["warnings"] = (*_rules_not_kept(prepared, selection), *kept_float(wanted, selection))
+    if task.data is not None:
+        fields["data_digest"] = task.data.digest()
     result = decided(task, prepared, selection, settings.scheme, fields)
     if task.data is None:
         return result
@@ -111,11 +149,23 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     return replace(result, run=run)
 
 
+def _why_ruined(sqnr: float, bits: int) -> str:
+    if math.isnan(sqnr):
+        return (
+            "NaN, infinite or huge values were seen in what it reads, so that its error is unknown"
+        )
+    return why_ruined(sqnr, LEAST_DB[bits])
+
+
 def _select(
     prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
 ) -> Selection:
     model, sites, target = prepared.model, prepared.sites, prepared.target
-    kept = {**unseen_beside_damage(sites), **too_short(model, sites, settings, size), **kept}
+    kept = {
+        **unseen_beside_damage(sites),
+        **too_short(model, sites, settings, prepared.outcomes, size),
+        **kept,
+    }
     blocks_only = settings.form == "kernel"
     return prepared.sound(
         lambda both: select_weights(model, sites, target, both, blocks=blocks_only), kept
@@ -125,9 +175,24 @@ def _select(
 def _planner(
     prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
 ) -> BlockPlanner:
-    chosen, outcomes = selection.chosen, prepared.outcomes
-    specs = block_specs(prepared.model, chosen, settings, outcomes, size, level)
+    model, outcomes = prepared.model, prepared.outcomes
+    specs = block_specs(model, selection.chosen, settings, outcomes, size, level)
     return BlockPlanner(prepared.model, prepared.sites, specs)
+
+
+def _rules_not_kept(prepared: Prepared, selection: Selection) -> tuple[str, ...]:
+    """What rules say of activations is not heeded."""
+    outcomes = [(site.name, prepared.outcomes.get(site.name)) for site in selection.chosen]
+    names = [
+        name
+        for name, rule in outcomes
+        if rule and (rule.activation or rule.method or rule.percentile)
+    ]
+    if not names:
+        return ()
+    return (
+        f"{listed(names, _NAMED)}: a rule says how its activation is quantized; it stays float",
+    )
 
 
 def _fields(

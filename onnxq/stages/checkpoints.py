@@ -6,6 +6,7 @@ has a say in the results. The folder goes when the run is complete. A damaged fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,7 +64,8 @@ class Checkpoints:
             save_file(arrays, staged, metadata={"onnxq": json.dumps(body)})
             staged.replace(self._folder / f"{name}.safetensors")
         except (OSError, SafetensorError):
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """The run is complete."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from onnxq.algorithms.block_settings import form_of
 from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
@@ -19,6 +20,8 @@ from onnxq.graph.opset import opset_version, raise_opset
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
+from onnxq.plan import opset_of_blocks
+from onnxq.recipe import BITS, check_fit, stores_blocks
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.providers import runtime_version
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
@@ -131,7 +134,7 @@ class Prepared:
             model_digest=self.digest,
             scheme=scheme,
             target=self.recipe.target,
-            minimum_opset=self.target.min_opset,
+            minimum_opset=least_opset(self.recipe, self.target),
             independent=independent,
         )
 
@@ -155,6 +158,7 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
         ModelError: The file is no valid model, the model is quantized already, or its opset is
             newer than the target's integer operators.
         RecipeError: A pattern matches no site.
+        UsageError: The recipe says what its scheme has not.
     """
     loaded = load(source)
     form = find_already_quantized(loaded)
@@ -168,8 +172,9 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
 
 def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
+    check_fit(recipe)
     target = load_target(recipe.target)
-    normalized = normalized_for(loaded, target, target.min_opset, recipe.scheme)
+    normalized = normalized_for(loaded, target, least_opset(recipe, target), recipe.scheme)
     remark = _other_runtime(target)
     sites = sites_of(normalized.model, recipe, target)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
@@ -214,6 +219,16 @@ def sites_of(model: ir.Model, recipe: Recipe, target: Target) -> tuple[Site, ...
     if half_form(recipe, target) == "compute":
         return find_float_nodes(model)
     return find_readers_of_weights(model)
+
+
+def least_opset(recipe: Recipe, target: Target) -> int:
+    """The opset that the operators of what the recipe asks for need, on any of its sites."""
+    if not stores_blocks(recipe):
+        return target.min_opset
+    form = form_of(recipe)
+    widths = {rule.weight.bits for rule in recipe.rules if rule.weight and rule.weight.bits}
+    needed = (opset_of_blocks(form, bits) for bits in (BITS[recipe.scheme], *widths))
+    return max(target.min_opset, *needed)
 
 
 def half_form(recipe: Recipe, target: Target) -> Literal["weights", "compute"]:

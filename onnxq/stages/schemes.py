@@ -13,6 +13,7 @@ from onnxq.algorithms.build_plan import assemble
 from onnxq.algorithms.scheme_choice import choose_scheme
 from onnxq.errors import UsageError
 from onnxq.garbage import paced_collection
+from onnxq.recipe import stores_blocks
 from onnxq.stages.blocks import blocks
 from onnxq.stages.calibrate import calibrate, measure_sites
 from onnxq.stages.contest import compete
@@ -51,7 +52,7 @@ def decide_plan(task: Task) -> Decided:
         "int4": blocks,
         "int8": static,
         "int8-dynamic": dynamic,
-        "int8-weights": weights if task.prepared.recipe.weights.algorithm is None else blocks,
+        "int8-weights": blocks if stores_blocks(task.prepared.recipe) else weights,
         "uint4": blocks,
     }
     with paced_collection(len(task.prepared.model.graph)):

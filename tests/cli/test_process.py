@@ -45,8 +45,8 @@ def test_only_what_is_built_is_offered() -> None:
         "apply", "calibrate", "compare", "doctor", "export", "inspect", "quantize",
     ]  # fmt: skip
     quantize = onnxq("quantize", "--help").out
-    assert "[auto|int8|int8-dynamic|int8-weights]" in quantize
-    assert "--algorithm" not in quantize
+    assert "[auto|int8|int8-dynamic|int8-weights|int4|uint4|int2|float16|bfloat16]" in quantize
+    assert "--budget" not in quantize
 
 
 def test_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +58,17 @@ def test_tokens_that_are_not_finite_are_left_out_and_counted() -> None:
     assert (moments.fitted.tokens, moments.held_out.tokens, moments.left_out) == (3, 1, 2)
     np.testing.assert_allclose(moments.magnitude, (3 + 2) / 4)
     np.testing.assert_array_equal(moments.held_out.gram(), np.full((3, 3), 4))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, np.finfo(np.float32).min])
+@pytest.mark.parametrize("held_out", [True, False])
+def test_tokens_that_no_matrix_can_hold_are_left_out(value: float, *, held_out: bool) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    found = SplitMoments(3)
+    spoiled = rows.copy()
+    spoiled[7, 2] = value
+    found.add(spoiled, held_out=held_out)
+    assert (found.tokens, found.left_out) == (19, 1)
+    kept = np.delete(rows, 7, axis=0).astype(np.float64)
+    gram = found.fitted.gram() + found.held_out.gram()
+    np.testing.assert_allclose(gram, kept.T @ kept, rtol=1e-5, atol=1e-5)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKERS = 2
+FEW_BITS = ("int2", "int4", "uint4")
+SHORT = (*FEW_BITS, "float16", "bfloat16")
+"""Schemes that pass over the short weights of the backend tests."""
+
 TELLING = (
     "conv", "convtranspose", "einsum", "gather", "gemm", "gru", "if_", "layernormalization", "loop",
     "lstm", "matmul", "optionalhaselement", "pad", "rnn", "scan", "sequenceinsert", "softmax",
@@ -44,29 +48,30 @@ def _assert_all_hold(jobs: list[Job]) -> dict[str, run.Tally]:
 def test_random_graphs_hold_in_every_scheme(graphs: int) -> None:
     tallies = _assert_all_hold(run.random_jobs(0, graphs, SCHEMES, "minmax"))
     assert set(tallies) == set(SCHEMES)
-    for tally in tallies.values():
+    for scheme, tally in tallies.items():
         assert tally.kinds.total() == graphs
-        # The generator makes what can be quantized, and honest numbers: few lose much.
-        assert tally.kinds["quantized"] > graphs // 4
+        # The generator makes what can be quantized, and honest numbers: few lose much. Few of its
+        # weights are as long as a block.
+        assert tally.kinds["quantized"] > graphs // (12 if scheme in FEW_BITS else 4)
         assert tally.kinds["refused"] <= graphs // 50
-        assert tally.warned < graphs // 20
+        assert tally.warned < graphs // (5 if scheme == "int2" else 20)
 
 
 def test_telling_onnx_backend_tests_hold_in_every_scheme() -> None:
     jobs = [Job("backend", f"node/{name}") for name in TELLING]
     assert {job.key for job in jobs} <= set(backend_groups(large=False))
-    for tally in _assert_all_hold(jobs).values():
+    for scheme, tally in _assert_all_hold(jobs).items():
         assert tally.kinds.total() > 100
-        assert tally.kinds["quantized"] > 3
+        assert scheme in SHORT or tally.kinds["quantized"] > 3
 
 
 @pytest.mark.slow
 def test_onnx_backend_tests_hold_in_every_scheme() -> None:
     tallies = _assert_all_hold(run.backend_jobs(SCHEMES, "minmax", large=False))
-    for tally in tallies.values():
+    for scheme, tally in tallies.items():
         assert tally.kinds.total() > 2500
         # Convolutions are quantized with calibrated ranges alone.
-        assert tally.kinds["quantized"] > 15
+        assert scheme in SHORT or tally.kinds["quantized"] > 15
 
 
 @pytest.mark.slow

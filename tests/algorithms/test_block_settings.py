@@ -1,0 +1,184 @@
+"""How each weight is stored: recipe, rules and target; what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from onnxq.algorithms.block_settings import (
+    block_settings,
+    block_specs,
+    input_channels,
+    sizes_that_fit,
+    too_short,
+)
+from onnxq.errors import UsageError
+from onnxq.graph.sites import find_sites
+from onnxq.recipe import Recipe, RuleOutcome, WeightOverride
+from onnxq.targets import load_target
+from tests.small_models import normal, normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxq.algorithms.block_plan import BlockSpec
+    from onnxq.graph.sites import Site
+
+CPU = load_target("cpu")
+MODEL = normalized(
+    """g (float[N, 48] x, float[N, 4, 9, 9] z, int64[N] i)
+       => (float[N, 8] a, float[N, 24] b, float[N, 6, 7, 7] c, float[N, 5] e) {
+        a = MatMul(x, w) b = Gemm<transB = 1>(x, v) c = Conv(z, k) e = Gather(t, i)
+    }""",
+    w=normal(0, 48, 8), v=normal(1, 24, 48), k=normal(2, 6, 4, 3, 3), t=normal(3, 9, 5),
+)  # fmt: skip
+SITES = find_sites(MODEL)
+NOTHING_SAID: Mapping[str, RuleOutcome] = MappingProxyType({})
+
+
+def named(op: str) -> Site:
+    (site,) = [site for site in SITES if site.op == op]
+    return site
+
+
+def recipe(scheme: str = "int4", rules: tuple[Any, ...] = (), **weights: Any) -> Recipe:
+    return Recipe.model_validate({"scheme": scheme, "weights": weights, "rules": rules})
+
+
+def outcomes(op: str, **override: Any) -> dict[str, RuleOutcome]:
+    """A rule for the one site of this operator."""
+    return {named(op).name: RuleOutcome(weight=WeightOverride(**override))}
+
+
+def specs(
+    wanted: Recipe,
+    said: Mapping[str, RuleOutcome] = NOTHING_SAID,
+    size: int = 32,
+) -> dict[str, BlockSpec]:
+    found = block_specs(MODEL, SITES, block_settings(wanted, CPU, data=True), said, size, 4)
+    return {site.op: found[site.name] for site in SITES if site.name in found}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bits"), [("int2", 2), ("int4", 4), ("uint4", 4), ("int8-weights", 8)]
+)
+def test_what_is_taken_where_nothing_is_said(scheme: str, bits: int) -> None:
+    settings = block_settings(recipe(scheme), CPU, data=True)
+    assert CPU.blocks is not None
+    width = CPU.blocks.widths[bits]
+    assert (settings.bits, settings.algorithm, settings.form) == (bits, "awq", "kernel")
+    assert settings.block_sizes == width.block_sizes
+    assert settings.accuracy_levels == width.accuracy_levels
+    assert block_settings(recipe(scheme), CPU, data=False).algorithm == "mse"
+
+
+def test_what_is_said_is_taken() -> None:
+    wanted = recipe(form="dq", block_size=64, accuracy_level=1, algorithm="hqq", symmetric=True)
+    settings = block_settings(wanted, CPU, data=False)
+    assert (settings.form, settings.algorithm, settings.symmetric) == ("dq", "hqq", True)
+    assert (settings.block_sizes, settings.accuracy_levels) == ((64,), (1,))
+
+
+def test_lookups_have_no_spec() -> None:
+    assert specs(recipe()).keys() == {"MatMul", "Gemm", "Conv"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "override", "symmetric"),
+    [
+        ({}, {}, False),
+        ({"symmetric": True}, {}, True),
+        ({"algorithm": "auto"}, {}, None),
+        ({"algorithm": "auto", "symmetric": False}, {}, False),
+        ({"algorithm": "auto"}, {"symmetric": True}, True),
+        # What a rule says of the algorithm holds for its symmetry, too.
+        ({"algorithm": "auto"}, {"algorithm": "rtn"}, False),
+        ({"algorithm": "rtn"}, {"algorithm": "auto"}, None),
+        ({"symmetric": True}, {"algorithm": "auto"}, True),
+    ],
+)
+def test_symmetry(weights: Any, override: Any, symmetric: bool | None) -> None:
+    found = specs(recipe(**weights), outcomes("Gemm", **override))
+    assert found["Gemm"].symmetric is symmetric
+    assert len(found["Gemm"].schemes) == (2 if symmetric is None else 1)
+    assert found["MatMul"] == specs(recipe(**weights))["MatMul"]
+
+
+def test_a_rule_replaces_what_it_speaks_of() -> None:
+    found = specs(recipe(algorithm="awq"), outcomes("MatMul", bits=8, block_size=16))
+    assert (found["MatMul"].bits, found["MatMul"].block_size) == (8, 16)
+    assert found["MatMul"].algorithm == "awq"
+    assert (found["Gemm"].bits, found["Gemm"].block_size) == (4, 32)
+    assert {spec.accuracy_level for spec in found.values()} == {4}
+
+
+def test_a_width_without_a_kernel_names_those_there_are() -> None:
+    assert CPU.blocks is not None
+    widths = {bits: CPU.blocks.widths[bits] for bits in (4, 8)}
+    target = replace(CPU, name="small", blocks=replace(CPU.blocks, widths=widths))
+    message = "small has no kernel for weights of 2 bits in blocks; it has them for 4, 8 bits"
+    with pytest.raises(UsageError, match=message) as refused:
+        block_settings(recipe("int2"), target, data=True)
+    assert (refused.value.code, refused.value.where) == ("usage.no_kernel", "--scheme")
+    rule = {"match": "*", "weight": {"bits": 2}}
+    with pytest.raises(UsageError, match=message) as refused:
+        block_settings(recipe(rules=(rule,)), target, data=True)
+    assert refused.value.where == "rules[1].weight"
+    assert block_settings(recipe("int2", form="dq"), target, data=True).form == "dq"
+    with pytest.raises(UsageError) as refused:
+        block_settings(recipe(), replace(CPU, blocks=None), data=True)
+    assert refused.value.message == "cpu has no kernel for weights of 4 bits in blocks"
+
+
+def test_a_rule_whose_algorithm_needs_data() -> None:
+    rules = (
+        {"match": "*", "weight": {"algorithm": "hqq"}},
+        {"match": "*", "weight": {"algorithm": "mse+gptq"}},
+    )
+    with pytest.raises(UsageError, match=r"mse\+gptq needs calibration data") as refused:
+        block_settings(recipe(rules=rules), CPU, data=False)
+    assert refused.value.where == "rules[2].weight"
+    block_settings(recipe(rules=rules), CPU, data=True)
+
+
+def test_input_channels_are_all_that_a_product_sums_over() -> None:
+    found = input_channels(MODEL, SITES)
+    assert found == {named("MatMul").name: 48, named("Gemm").name: 48, named("Conv").name: 36}
+
+
+def test_weights_shorter_than_a_block() -> None:
+    name, fixed = named("Conv").name, block_settings(recipe(block_size=64), CPU, data=True)
+
+    def too_short_of(said: Mapping[str, RuleOutcome], size: int) -> dict[str, str]:
+        return too_short(MODEL, SITES, fixed, said, size)
+
+    assert too_short_of({}, 32) == {}
+    reason = "its 36 input channels are fewer than a block of 48"
+    assert too_short_of({}, 48) == {name: reason}
+    assert too_short_of(outcomes("Conv", block_size=16), 256).keys() == {
+        named("MatMul").name,
+        named("Gemm").name,
+    }
+    said = outcomes("Gemm", block_size=64)
+    assert too_short_of(said, 16).keys() == {named("Gemm").name}
+
+
+def test_where_the_size_is_open_a_short_weight_takes_the_largest_that_it_fills() -> None:
+    open_size = block_settings(recipe(), CPU, data=True)
+    assert too_short(MODEL, SITES, open_size, {}, 128) == {}
+    assert {op: spec.block_size for op, spec in specs(recipe(), size=128).items()} == {
+        "MatMul": 32,
+        "Gemm": 32,
+        "Conv": 32,
+    }
+
+
+def test_block_sizes_that_a_weight_fills() -> None:
+    lengths = input_channels(MODEL, SITES)
+    assert sizes_that_fit((128, 64, 32, 16), lengths, {}) == (32, 16)
+    assert sizes_that_fit((128,), lengths, {}) == ()
+    assert sizes_that_fit((128,), lengths, outcomes("Conv", block_size=32)) == (128,)
+    assert sizes_that_fit((16,), {}, {}) == ()
