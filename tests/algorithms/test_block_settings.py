@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from onnxq.algorithms.block_settings import (
-    block_settings,
-    block_specs,
-    input_channels,
-    sizes_that_fit,
-    too_short,
-)
+from onnxq.algorithms.block_settings import block_settings, block_specs
 from onnxq.errors import UsageError
 from onnxq.graph.sites import find_sites
 from onnxq.recipe import Recipe, RuleOutcome, WeightOverride
@@ -141,29 +135,3 @@ def test_a_rule_whose_algorithm_needs_data() -> None:
         block_settings(recipe(rules=rules), CPU, data=False)
     assert refused.value.where == "rules[2].weight"
     block_settings(recipe(rules=rules), CPU, data=True)
-
-
-def test_input_channels_are_all_that_a_product_sums_over() -> None:
-    found = input_channels(MODEL, SITES)
-    assert found == {named("MatMul").name: 48, named("Gemm").name: 48, named("Conv").name: 36}
-
-
-def test_weights_shorter_than_a_block() -> None:
-    name = named("Conv").name
-    assert too_short(MODEL, SITES, {}, 32) == {}
-    reason = "its 36 input channels are fewer than a block of 48"
-    assert too_short(MODEL, SITES, {}, 48) == {name: reason}
-    assert too_short(MODEL, SITES, outcomes("Conv", block_size=16), 256).keys() == {
-        named("MatMul").name,
-        named("Gemm").name,
-    }
-    said = outcomes("Gemm", block_size=64)
-    assert too_short(MODEL, SITES, said, 16).keys() == {named("Gemm").name}
-
-
-def test_block_sizes_that_a_weight_fills() -> None:
-    lengths = input_channels(MODEL, SITES)
-    assert sizes_that_fit((128, 64, 32, 16), lengths, {}) == (32, 16)
-    assert sizes_that_fit((128,), lengths, {}) == ()
-    assert sizes_that_fit((128,), lengths, outcomes("Conv", block_size=32)) == (128,)
-    assert sizes_that_fit((16,), {}, {}) == ()

@@ -1,0 +1,74 @@
+"""Which weights are long enough for blocks of a size; a shorter one stays float, and says why."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from onnxq.graph.edit import constant_tensor, value_by_name
+from onnxq.recipe import WeightOverride
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+
+    from onnxq.graph.sites import Site
+    from onnxq.recipe import RuleOutcome
+
+
+def override_of(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverride:
+    """What a rule says of the weight of a site."""
+    outcome = outcomes.get(name)
+    return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight
+
+
+def too_short(
+    model: ir.Model, sites: Iterable[Site], outcomes: Mapping[str, RuleOutcome], size: int
+) -> dict[str, str]:
+    """The products whose weight has fewer input channels than a block, with the reason.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        outcomes: What the recipe's rules say of each site.
+        size: The block size, where no rule says another.
+    """
+    sites = tuple(sites)
+    lengths = input_channels(model, sites)
+    found = {}
+    for site in sites:
+        here = override_of(outcomes, site.name).block_size or size
+        channels = lengths.get(site.name, here)
+        if channels < here:
+            found[site.name] = f"its {channels} input channels are fewer than a block of {here}"
+    return found
+
+
+def sizes_that_fit(
+    sizes: Iterable[int], lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome]
+) -> tuple[int, ...]:
+    """The block sizes with which at least one weight is stored.
+
+    Args:
+        sizes: Those to look at.
+        lengths: Input channels of each site's weight.
+        outcomes: What the recipe's rules say of each site.
+    """
+    own = {name: override_of(outcomes, name).block_size for name in lengths}
+    return tuple(s for s in sizes if any(lengths[name] >= (own[name] or s) for name in lengths))
+
+
+def input_channels(model: ir.Model, sites: Iterable[Site]) -> dict[str, int]:
+    """How many input channels the weight of each product has, by the site's name."""
+    values = value_by_name(model.graph)
+    found = {}
+    for site in sites:
+        value = values.get(site.weight or "")
+        tensor = None if value is None else constant_tensor(value)
+        if tensor is None or site.activation is None or site.weight_axis is None:
+            continue
+        shape = tuple(tensor.shape.numpy())
+        axes = site.sums or [axis for axis in range(len(shape)) if axis != site.weight_axis]
+        found[site.name] = math.prod(shape[axis] for axis in axes)
+    return found
