@@ -1,17 +1,15 @@
-"""How each site's weight is stored in blocks, by recipe and target; and which cannot be."""
+"""How each site's weight is stored in blocks, by recipe and target."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, WITH_DATA, WITHOUT_DATA
+from onnxq.algorithms.block_lengths import WantedSize, input_channels, override_of, own_sizes
 from onnxq.algorithms.block_plan import BlockSpec
 from onnxq.errors import UsageError
-from onnxq.graph.edit import constant_tensor, value_by_name
-from onnxq.plan import LEAST_BLOCK
-from onnxq.recipe import BITS, WeightOverride
+from onnxq.recipe import BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -141,12 +139,13 @@ def block_specs(
         size: The block size, where no rule says another.
         level: The accuracy level.
     """
-    sizes = _own_sizes(input_channels(model, sites), settings, outcomes, size)
+    wanted = WantedSize(size, fixed=not settings.open_size)
+    sizes = own_sizes(input_channels(model, sites), outcomes, wanted)
     found = {}
     for site in sites:
         if site.activation is None:
             continue
-        rule = _override(outcomes, site.name)
+        rule = override_of(outcomes, site.name)
         algorithm = rule.algorithm or settings.algorithm
         symmetric = settings.symmetric if rule.symmetric is None else rule.symmetric
         if symmetric is None and algorithm != "auto":
@@ -160,77 +159,3 @@ def block_specs(
             accuracy_level=level,
         )
     return found
-
-
-def too_short(
-    model: ir.Model,
-    sites: Iterable[Site],
-    settings: BlockSettings,
-    outcomes: Mapping[str, RuleOutcome],
-    size: int,
-) -> dict[str, str]:
-    """The products whose weight has fewer input channels than a block, with the reason.
-
-    Args:
-        model: A normalized model.
-        sites: Its sites.
-        settings: Whether the block size is open.
-        outcomes: What the recipe's rules say of each site.
-        size: The block size, where no rule says another.
-    """
-    lengths = input_channels(model, sites)
-    return {
-        name: f"its {lengths[name]} input channels are fewer than a block of {here}"
-        for name, here in _own_sizes(lengths, settings, outcomes, size).items()
-        if lengths[name] < here
-    }
-
-
-def _own_sizes(
-    lengths: Mapping[str, int],
-    settings: BlockSettings,
-    outcomes: Mapping[str, RuleOutcome],
-    size: int,
-) -> dict[str, int]:
-    """The block size of each site: a rule's, else the general one, or what the site fills of it."""
-    found = {}
-    for name, length in lengths.items():
-        own = size
-        while settings.open_size and own > LEAST_BLOCK and own > length:
-            own //= 2
-        found[name] = _override(outcomes, name).block_size or own
-    return found
-
-
-def sizes_that_fit(
-    sizes: Iterable[int], lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome]
-) -> tuple[int, ...]:
-    """The block sizes with which at least one weight is stored.
-
-    Args:
-        sizes: Those to look at.
-        lengths: Input channels of each site's weight.
-        outcomes: What the recipe's rules say of each site.
-    """
-    own = {name: _override(outcomes, name).block_size for name in lengths}
-    return tuple(s for s in sizes if any(lengths[name] >= (own[name] or s) for name in lengths))
-
-
-def input_channels(model: ir.Model, sites: Iterable[Site]) -> dict[str, int]:
-    """How many input channels the weight of each product has, by the site's name."""
-    values = value_by_name(model.graph)
-    found = {}
-    for site in sites:
-        value = values.get(site.weight or "")
-        tensor = None if value is None else constant_tensor(value)
-        if tensor is None or site.activation is None or site.weight_axis is None:
-            continue
-        shape = tuple(tensor.shape.numpy())
-        axes = site.sums or [axis for axis in range(len(shape)) if axis != site.weight_axis]
-        found[site.name] = math.prod(shape[axis] for axis in axes)
-    return found
-
-
-def _override(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverride:
-    outcome = outcomes.get(name)
-    return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight

@@ -12,14 +12,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from onnxq.algorithms.block_lengths import WantedSize, input_channels, sizes_that_fit, too_short
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
-from onnxq.algorithms.block_settings import (
-    block_settings,
-    block_specs,
-    input_channels,
-    sizes_that_fit,
-    too_short,
-)
+from onnxq.algorithms.block_settings import block_settings, block_specs
 from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
 from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
 from onnxq.algorithms.scheme_choice import choose_blocks
@@ -161,9 +156,10 @@ def _select(
     prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
 ) -> Selection:
     model, sites, target = prepared.model, prepared.sites, prepared.target
+    wanted = WantedSize(size, fixed=not settings.open_size)
     kept = {
         **unseen_beside_damage(sites),
-        **too_short(model, sites, settings, prepared.outcomes, size),
+        **too_short(model, sites, prepared.outcomes, wanted),
         **kept,
     }
     blocks_only = settings.form == "kernel"

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from onnxq.algorithms.block_settings import (
-    block_settings,
-    block_specs,
-    input_channels,
-    sizes_that_fit,
-    too_short,
-)
+from onnxq.algorithms.block_settings import block_settings, block_specs
 from onnxq.errors import UsageError
 from onnxq.graph.sites import find_sites
 from onnxq.recipe import Recipe, RuleOutcome, WeightOverride
@@ -144,41 +138,8 @@ def test_a_rule_whose_algorithm_needs_data() -> None:
     block_settings(recipe(rules=rules), CPU, data=True)
 
 
-def test_input_channels_are_all_that_a_product_sums_over() -> None:
-    found = input_channels(MODEL, SITES)
-    assert found == {named("MatMul").name: 48, named("Gemm").name: 48, named("Conv").name: 36}
-
-
-def test_weights_shorter_than_a_block() -> None:
-    name, fixed = named("Conv").name, block_settings(recipe(block_size=64), CPU, data=True)
-
-    def too_short_of(said: Mapping[str, RuleOutcome], size: int) -> dict[str, str]:
-        return too_short(MODEL, SITES, fixed, said, size)
-
-    assert too_short_of({}, 32) == {}
-    reason = "its 36 input channels are fewer than a block of 48"
-    assert too_short_of({}, 48) == {name: reason}
-    assert too_short_of(outcomes("Conv", block_size=16), 256).keys() == {
-        named("MatMul").name,
-        named("Gemm").name,
-    }
-    said = outcomes("Gemm", block_size=64)
-    assert too_short_of(said, 16).keys() == {named("Gemm").name}
-
-
 def test_where_the_size_is_open_a_short_weight_takes_the_largest_that_it_fills() -> None:
-    open_size = block_settings(recipe(), CPU, data=True)
-    assert too_short(MODEL, SITES, open_size, {}, 128) == {}
-    assert {op: spec.block_size for op, spec in specs(recipe(), size=128).items()} == {
-        "MatMul": 32,
-        "Gemm": 32,
-        "Conv": 32,
-    }
-
-
-def test_block_sizes_that_a_weight_fills() -> None:
-    lengths = input_channels(MODEL, SITES)
-    assert sizes_that_fit((128, 64, 32, 16), lengths, {}) == (32, 16)
-    assert sizes_that_fit((128,), lengths, {}) == ()
-    assert sizes_that_fit((128,), lengths, outcomes("Conv", block_size=32)) == (128,)
-    assert sizes_that_fit((16,), {}, {}) == ()
+    sizes = {op: spec.block_size for op, spec in specs(recipe(), size=128).items()}
+    assert sizes == {"MatMul": 32, "Gemm": 32, "Conv": 32}
+    sizes = {op: spec.block_size for op, spec in specs(recipe(block_size=128), size=128).items()}
+    assert sizes == {"MatMul": 128, "Gemm": 128, "Conv": 128}

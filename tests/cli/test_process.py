@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
+from onnxq.algorithms.block_algorithm import ALGORITHMS
+from onnxq.cli import parameters
 from onnxq.cli.json_output import plain
+from onnxq.recipe import Scheme, WeightSettings
+from onnxq.recipe.schema import BlockAlgorithm
 from tests.cli.conftest import IMAGES, MODEL, ROOT, onnxq, start
 
 if TYPE_CHECKING:
@@ -44,9 +48,14 @@ def test_only_what_is_built_is_offered() -> None:
     assert commands == [
         "apply", "calibrate", "compare", "doctor", "export", "inspect", "quantize",
     ]  # fmt: skip
+    # What a recipe takes the command line offers, and nothing else.
+    assert set(parameters.SCHEMES) == set(get_args(Scheme))
+    assert set(parameters.ALGORITHMS) == set(get_args(BlockAlgorithm)) == {"auto", *ALGORITHMS}
+    sizes, _ = get_args(WeightSettings.model_fields["block_size"].annotation)
+    assert tuple(map(str, get_args(sizes))) == parameters.BLOCK_SIZES
     quantize = onnxq("quantize", "--help").out
-    assert "[auto|int8|int8-dynamic|int8-weights|int4|uint4|int2|float16|bfloat16]" in quantize
-    assert "--budget" not in quantize
+    assert f"[{'|'.join(parameters.SCHEMES)}]" in quantize
+    assert f"[{'|'.join(parameters.ALGORITHMS)}]" in quantize
 
 
 def test_version() -> None:

@@ -1,0 +1,113 @@
+"""Which weights are long enough for blocks of a size; a shorter one stays float, and says why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxq.graph.edit import constant_tensor, value_by_name
+from onnxq.plan import LEAST_BLOCK
+from onnxq.recipe import WeightOverride
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx_ir as ir
+
+    from onnxq.graph.sites import Site
+    from onnxq.recipe import RuleOutcome
+
+
+def override_of(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverride:
+    """What a rule says of the weight of a site."""
+    outcome = outcomes.get(name)
+    return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight
+
+
+@dataclass(frozen=True, slots=True)
+class WantedSize:
+    """A block size in general.
+
+    Attributes:
+        size: The size.
+        fixed: Whether the user asks for it. Else a weight with fewer input channels takes the
+            largest size that it fills.
+    """
+
+    size: int
+    fixed: bool = True
+
+    def of(self, channels: int) -> int:
+        """The block size of a weight with so many input channels."""
+        size = self.size
+        while not self.fixed and size > LEAST_BLOCK and size > channels:
+            size //= 2
+        return size
+
+
+def own_sizes(
+    lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome], wanted: WantedSize
+) -> dict[str, int]:
+    """The block size of each site: a rule's, else the general one.
+
+    Args:
+        lengths: Input channels of each site's weight.
+        outcomes: What the recipe's rules say of each site.
+        wanted: The block size, where no rule says another.
+    """
+    return {
+        name: override_of(outcomes, name).block_size or wanted.of(length)
+        for name, length in lengths.items()
+    }
+
+
+def too_short(
+    model: ir.Model,
+    sites: Iterable[Site],
+    outcomes: Mapping[str, RuleOutcome],
+    wanted: WantedSize,
+) -> dict[str, str]:
+    """The products whose weight has fewer input channels than a block, with the reason.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        outcomes: What the recipe's rules say of each site.
+        wanted: The block size, where no rule says another.
+    """
+    lengths = input_channels(model, sites)
+    return {
+        name: f"its {lengths[name]} input channels are fewer than a block of {size}"
+        for name, size in own_sizes(lengths, outcomes, wanted).items()
+        if lengths[name] < size
+    }
+
+
+def sizes_that_fit(
+    sizes: Iterable[int], lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome]
+) -> tuple[int, ...]:
+    """The block sizes with which at least one weight is stored.
+
+    Args:
+        sizes: Those to look at.
+        lengths: Input channels of each site's weight.
+        outcomes: What the recipe's rules say of each site.
+    """
+    own = {name: override_of(outcomes, name).block_size for name in lengths}
+    return tuple(s for s in sizes if any(lengths[name] >= (own[name] or s) for name in lengths))
+
+
+def input_channels(model: ir.Model, sites: Iterable[Site]) -> dict[str, int]:
+    """How many input channels the weight of each product has, by the site's name."""
+    values = value_by_name(model.graph)
+    found = {}
+    for site in sites:
+        value = values.get(site.weight or "")
+        tensor = None if value is None else constant_tensor(value)
+        if tensor is None or site.activation is None or site.weight_axis is None:
+            continue
+        shape = tuple(tensor.shape.numpy())
+        axes = site.sums or [axis for axis in range(len(shape)) if axis != site.weight_axis]
+        found[site.name] = math.prod(shape[axis] for axis in axes)
+    return found
