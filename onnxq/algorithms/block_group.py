@@ -148,8 +148,7 @@ def _scaling(task: GroupTask, moments: SplitMoments, tokens: Tokens) -> tuple[Sc
     if not gain > 0:
         return None, "no exponent errs less than none"
     if not gain > task.least_gain * found.plain_error:
-        share = f"{gain / found.plain_error:.0%}"
-        return None, f"a Mul is not worth {share} of the error, which is all that it takes away"
+        return None, "it takes too little of the error away to be worth a Mul"
     reason = task.why_not(found.factor)
     return (None, reason) if reason else (found, "")
 

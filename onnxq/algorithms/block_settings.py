@@ -71,6 +71,10 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
         code, text = "usage.no_data", f"{algorithm} needs calibration data"
         remedy = "give --data; --algorithm hqq, mse and rtn do without"
         raise UsageError(code, text, where="--algorithm", remedy=remedy)
+    if not data and wanted.sequential:
+        code, text = "usage.no_data", "sequential refinement of weights needs calibration data"
+        remedy = "give --data, or leave out sequential under [weights] of the recipe"
+        raise UsageError(code, text, where="weights.sequential", remedy=remedy)
     symmetric = wanted.symmetric
     if symmetric is None and algorithm != "auto":
         symmetric = False

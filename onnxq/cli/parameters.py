@@ -85,19 +85,29 @@ SCHEME = click.Option(
     help="What to make; auto measures those of INT8, and says what it picked and why.  "
     "[default: auto]",
 )
-BLOCK_SIZE = click.Option(
-    ["--block-size"],
-    type=click.Choice(BLOCK_SIZES),
-    metavar="N",
-    help="Input channels that share a scale where weights are stored in blocks: 16 to 256.  "
-    "[default: measured]",
-)
-ALGORITHM = click.Option(
-    ["--algorithm"],
-    type=click.Choice(ALGORITHMS),
-    help="How the integers of weights in blocks are chosen; auto takes the best for each layer on "
-    "tokens held out.  [default: awq with data, mse without; rtn for int8-weights]",
-)
+
+
+def block_size(default: str) -> click.Option:
+    """``--block-size``, with what holds where it is left out."""
+    return click.Option(
+        ["--block-size"],
+        type=click.Choice(BLOCK_SIZES),
+        metavar="N",
+        help="Input channels that share a scale where weights are stored in blocks: 16 to 256.  "
+        f"[default: {default}]",
+    )
+
+
+def algorithm(default: str) -> click.Option:
+    """``--algorithm``, with what holds where it is left out."""
+    return click.Option(
+        ["--algorithm"],
+        type=click.Choice(ALGORITHMS),
+        help="How the integers of weights in blocks are chosen; auto takes the best for each layer "
+        f"on tokens held out.  [default: {default}]",
+    )
+
+
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."
 )

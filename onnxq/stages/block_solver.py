@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
 from onnxq.algorithms.block_order import chunks, chunks_in_sequence
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from onnxq.numerics.blockwise import Matrix
     from onnxq.stages.task import Task
 
+HELD_OUT: Final = "held-out: "
+"""How statistics call errors on held-out tokens: this, the algorithm, the integers, the block, and
+``sequential`` where they were measured behind the quantized prefix."""
+
 _LEAST_DB = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
 """A site that keeps less than this stays float. Few bits keep little in single products of models
 that are usable all the same; below 0 dB the weight is better left out."""
@@ -46,6 +50,8 @@ class Solved:
         ruined: SQNR in decibels of the sites that quantizing would ruin.
         reused: Whether everything was known from an interrupted run.
         summary: What was chosen, for people.
+        errors: Of each site that was quantized on statistics what is known of its errors.
+        labels: How its error under what was chosen is called there.
     """
 
     groups: Mapping[BlockGroup, GroupResult]
@@ -53,6 +59,8 @@ class Solved:
     ruined: Mapping[str, float]
     reused: bool
     summary: str
+    errors: Mapping[str, SiteError]
+    labels: Mapping[str, str]
 
 
 def solve(task: Task, planner: BlockPlanner) -> Solved:
@@ -61,18 +69,20 @@ def solve(task: Task, planner: BlockPlanner) -> Solved:
     weights: dict[str, BlockResult] = {}
     found: dict[BlockGroup, GroupResult] = {}
     ruined: dict[str, float] = {}
+    errors: dict[str, SiteError] = {}
+    labels: dict[str, str] = {}
     reused = True
     if task.data is not None:
         solver = _Solver(task, task.data, planner, alone)
         found, ruined = solver.run()
-        reused = not solver.collected
+        reused, errors, labels = not solver.collected, solver.errors, solver.labels
         for result in found.values():
             weights |= {n: w for n, w in result.weights.items() if n not in weights}
     for group in planner.groups:
         if group not in found and not any(site.name in ruined for site in group.sites):
             results = alone[group] if group in alone else planner.by_weight_alone(group)
             weights |= {n: w for n, w in results.items() if n not in weights}
-    return Solved(found, weights, ruined, reused, _summary(weights))
+    return Solved(found, weights, ruined, reused, _summary(weights), errors, labels)
 
 
 class _Solver:
@@ -104,6 +114,8 @@ class _Solver:
         self._checkpoints = Checkpoints(digest, data_digest, self._before())
         self._known = load_cached(digest, data_digest)
         self.collected = False
+        self.errors: dict[str, SiteError] = {}
+        self.labels: dict[str, str] = {}
 
     def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
         """What was found for each group, and the sites that would be ruined."""
@@ -178,14 +190,15 @@ class _Solver:
         for site in group.sites:
             name, spec = site.weight or "", self._planner.specs[site.name]
             signal, noises = result.signals[name], result.noises[name]
-            kept = self._known.sites.setdefault(site.name, SiteError())
-            where = f"block {spec.block_size}{', sequential' if self._prefix is not None else ''}"
-            labels = {held_out_label(label, where): error for label, error in noises.items()}
+            kept = self.errors[site.name] = self._known.sites.setdefault(site.name, SiteError())
+            where = f"block {spec.block_size}{'' if self._prefix is None else ', sequential'}"
             # Relative to the signal on the same tokens: other candidates were measured on others.
             scale = kept.signal / signal if signal > 0 and kept.signal > 0 else 1.0
             kept.signal = kept.signal or signal
-            kept.noise |= {label: error * scale for label, error in labels.items()}
-            sqnr = sqnr_db(signal, noises[result.weights[name].label])
+            kept.noise |= {f"{HELD_OUT}{n}, {where}": e * scale for n, e in noises.items()}
+            best = result.weights[name].label
+            self.labels[site.name] = f"{HELD_OUT}{best}, {where}"
+            sqnr = sqnr_db(signal, noises[best])
             if not sqnr >= _LEAST_DB[spec.bits]:
                 ruined[site.name] = sqnr
         return ruined
@@ -193,11 +206,6 @@ class _Solver:
     def _report(self) -> None:
         total = sum(len(chunk) for chunk in self._chunks)
         self._task.report("quantize weights", len(self._found), total)
-
-
-def held_out_label(label: str, where: str) -> str:
-    """How statistics name an error on held-out tokens."""
-    return f"held-out: {label}, {where}"
 
 
 def _summary(weights: Mapping[str, BlockResult]) -> str:

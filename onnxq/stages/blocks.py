@@ -87,13 +87,13 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
 def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> Decided:
     """The plan of one block size and level; sites that it would ruin stay float."""
     start, prepared = time.perf_counter(), task.prepared
-    wanted = selection = _select(prepared, settings, size)
-    planner = _planner(prepared, selection, settings, size, level)
+    wanted = selection = select_in_blocks(prepared, settings, size)
+    planner = planner_for(prepared, selection, settings, size, level)
     solved = solve(task, planner)
     if solved.ruined:
         kept = {name: why_ruined(db) for name, db in solved.ruined.items()}
-        selection = _select(prepared, settings, size, kept)
-        planner = _planner(prepared, selection, settings, size, level)
+        selection = select_in_blocks(prepared, settings, size, kept)
+        planner = planner_for(prepared, selection, settings, size, level)
         solved = solve(task, planner)
     fields = _fields(prepared, planner, selection, solved)
     fields["warnings"] = kept_float(wanted, selection)
@@ -111,9 +111,17 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     return replace(result, run=run)
 
 
-def _select(
+def select_in_blocks(
     prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
 ) -> Selection:
+    """What is quantized in blocks of this size by structure.
+
+    Args:
+        prepared: The model.
+        settings: What is asked for.
+        size: The block size.
+        kept: Sites to keep float beside the recipe's, with the reason.
+    """
     model, sites, target = prepared.model, prepared.sites, prepared.target
     kept = {**unseen_beside_damage(sites), **too_short(model, sites, size), **kept}
     blocks_only = settings.form == "kernel"
@@ -122,9 +130,10 @@ def _select(
     )
 
 
-def _planner(
+def planner_for(
     prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
 ) -> BlockPlanner:
+    """What makes the plan of a selection, for one block size and accuracy level."""
     specs = block_specs(selection.chosen, settings, prepared.outcomes, size, level)
     return BlockPlanner(prepared.model, prepared.sites, specs)
 
