@@ -33,7 +33,7 @@ from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.stages.samples import open_calibration, open_samples
-from onnxq.stages.schemes import decide_plan, measured_selection, selection_for
+from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
@@ -126,12 +126,18 @@ class InspectedSite:
     Attributes:
         name: The node's name.
         op: Its operator.
-        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``float16``, ``bfloat16`` or
-            ``float``.
+        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``int4``, ``uint4``, ``int2``,
+            ``float16``, ``bfloat16`` or ``float``.
         reason: Why it stays float; empty if it does not.
         macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.
         sqnr_db: SQNR of its output when it alone is quantized; None without data.
+        held_out: The same on tokens that were held out, under all that was tried for a weight in
+            blocks, by algorithm, integers and block; empty for others.
+        chosen: The best of these, which ``sqnr_db`` is of.
+        exponent: That of AWQ's scaling of its input channels; None where they are not scaled.
+        scaling: ``folded``, ``a Mul: REASON``, ``none: REASON``, or empty where nothing asks for
+            it.
     """
 
     name: str
@@ -141,6 +147,10 @@ class InspectedSite:
     macs: int | None
     weight: WeightStatistics | None
     sqnr_db: float | None
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    chosen: str = ""
+    exponent: float | None = None
+    scaling: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,17 +329,16 @@ def inspect(
     loaded = load(model)
     form = find_already_quantized(loaded)
     prepared = make_ready(Path(model), loaded, recipe)
-    selection, decision = selection_for(prepared)
-    errors: Mapping[str, float] = {}
+    measured = Measured(*selection_for(prepared), {}, {})
     counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
     if data is not None:
         source = open_calibration(prepared, data)
         prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
         prepared = learn_types(prepared, source)
-        selection, decision, errors = measured_selection(prepared, source, report)
+        measured = measured_selection(prepared, source, report)
         counts = observed_macs(prepared, source)
-    sites = tuple(_inspected(prepared, d, decision, errors, counts) for d in selection.decisions)
-    return Inspection(summary(loaded), form, prepared.notes_for(decision), sites)
+    sites = tuple(_inspected(prepared, d, measured, counts) for d in measured.selection.decisions)
+    return Inspection(summary(loaded), form, prepared.notes_for(measured.decision), sites)
 
 
 # What the functions above are made of, in the order of their use.
@@ -388,21 +397,22 @@ def _unchanged(
 
 
 def _inspected(
-    prepared: Prepared,
-    decision: Decision,
-    called: str,
-    errors: Mapping[str, float],
-    counts: Mapping[str, int],
+    prepared: Prepared, decision: Decision, measured: Measured, counts: Mapping[str, int]
 ) -> InspectedSite:
     site = decision.site
     weight = prepared.model.graph.initializers.get(site.weight or "")
     array = None if weight is None else constant_array(weight)
+    found = measured.blocks.get(site.name)
     return InspectedSite(
         name=site.name,
         op=site.op,
-        decision=called if decision.quantize else "float",
+        decision=measured.decision if decision.quantize else "float",
         reason=decision.reason,
         macs=counts.get(site.name),
         weight=None if array is None else describe_weight(array, site.weight_axis),
-        sqnr_db=errors.get(site.name),
+        sqnr_db=measured.sqnr_db.get(site.name),
+        held_out={} if found is None else found.held_out,
+        chosen="" if found is None else found.chosen,
+        exponent=None if found is None else found.exponent,
+        scaling="" if found is None else found.scaling,
     )

@@ -18,7 +18,7 @@ from onnxq.numerics.blockwise import output_error
 from onnxq.numerics.classes import class_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,11 +38,13 @@ class GroupTask:
         classes: ``[K]``: channels of one number get one factor; None where channels cannot be
             scaled.
         least_gain: The share of the error that scaling has to take away to be worth it.
+        why_not: Tells of a factor ``[K]`` why the model cannot take it; empty if it can.
     """
 
     weights: Mapping[str, WeightTask]
     classes: NDArray[np.int64] | None = None
     least_gain: float = 0.0
+    why_not: Callable[[Matrix], str] = lambda _: ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,6 +54,8 @@ class GroupResult:
     Attributes:
         factor: What their input channels are multiplied by, ``[K]``; None where they are not.
         exponent: AWQ's exponent behind it.
+        reason: Why channels are not scaled although they could be; empty where they are, or where
+            no algorithm asked for it.
         weights: The best of each weight, by name.
         signals: Squared product of each float weight on held-out tokens.
         noises: For each weight the squared error under all that was tried, by label.
@@ -59,6 +63,7 @@ class GroupResult:
 
     factor: Matrix | None
     exponent: float
+    reason: str
     weights: Mapping[str, BlockResult]
     signals: Mapping[str, float]
     noises: Mapping[str, Mapping[str, float]]
@@ -72,7 +77,7 @@ def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
         moments: Of the activation that they read; at least one finite token was seen.
     """
     tokens, weights = Tokens.of(moments), task.weights
-    scaling = _scaling(task, moments, tokens)
+    scaling, reason = _scaling(task, moments, tokens)
     spaces = [Space.of(tokens, None)]
     if scaling is not None:
         spaces.append(Space.of(tokens, scaling.factor))
@@ -82,9 +87,12 @@ def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
     options = [option.with_gptq(weights, scaled=option is home) for option in rounded]
     # Siblings read one activation, so that they are all scaled or none is.
     best = min((option for option in options if option.complete), key=lambda each: each.noise)
+    if scaling is not None and best.space.factor is None:
+        scaling, reason = None, "scaled channels err more on held-out tokens"
     return GroupResult(
         factor=best.space.factor,
-        exponent=0.0 if scaling is None or best.space.factor is None else scaling.exponent,
+        exponent=0.0 if scaling is None else scaling.exponent,
+        reason=reason,
         weights={n: fitted_to_all(weights[n], best.space, c) for n, c in best.chosen.items()},
         signals={name: output_error(w.weight, tokens.judging) for name, w in weights.items()},
         noises={name: _least(option.tried[name] for option in options) for name in weights},
@@ -128,16 +136,21 @@ class _Option:
         return _Option(self.space, tried)
 
 
-def _scaling(task: GroupTask, moments: SplitMoments, tokens: Tokens) -> Scaling | None:
-    """The best scaling of the input channels, where it is allowed and worth it."""
+def _scaling(task: GroupTask, moments: SplitMoments, tokens: Tokens) -> tuple[Scaling | None, str]:
+    """The best scaling of the input channels, or why there is none that is worth it."""
     wanted = all(any(a.scaled for a in weight.algorithms) for weight in task.weights.values())
     if task.classes is None or not wanted:
-        return None
+        return None, ""
     magnitude = class_mean(moments.magnitude, task.classes)
     weights = [(weight.weight, weight.schemes[0]) for weight in task.weights.values()]
     found = search_scaling(weights, tokens.every, magnitude)
     gain = found.plain_error - found.error
-    return found if gain > task.least_gain * found.plain_error else None
+    if not gain > 0:
+        return None, "no exponent errs less than none"
+    if not gain > task.least_gain * found.plain_error:
+        return None, "it takes too little of the error away to be worth a Mul"
+    reason = task.why_not(found.factor)
+    return (None, reason) if reason else (found, "")
 
 
 def _least(tried: Iterable[Sequence[Candidate]]) -> dict[str, float]:

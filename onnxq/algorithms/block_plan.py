@@ -8,6 +8,7 @@ left, of experts and of Conv. Where a member of a group stays float, none of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,7 +17,8 @@ from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, WITHOUT_DATA, ran
 from onnxq.algorithms.block_candidates import BlockResult, WeightTask
 from onnxq.algorithms.block_group import GroupTask
 from onnxq.algorithms.scaling_groups import scaling_groups
-from onnxq.graph.edit import all_nodes_by_name, constant_array, value_by_name
+from onnxq.algorithms.scaling_range import why_out_of_range
+from onnxq.graph.edit import all_nodes_by_name, constant_array, constant_tensor, value_by_name
 from onnxq.numerics.schemes import PerBlock, Scheme
 from onnxq.plan import BlockEntry, Reader
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.block_group import GroupResult
     from onnxq.algorithms.scaling_groups import ScalingGroup
     from onnxq.graph.sites import Site
+    from onnxq.numerics.channel_major import ChannelMajor
     from onnxq.plan import ScalingEntry
 
 _WORTH_A_MUL = 0.1
@@ -150,7 +153,12 @@ class BlockPlanner:
         if group.scaling is None:
             return GroupTask(weights)
         fold = group.scaling.fold
-        return GroupTask(weights, fold.classes, 0.0 if fold.parameters else _WORTH_A_MUL)
+        return GroupTask(
+            weights,
+            fold.classes,
+            least_gain=0.0 if fold.parameters else _WORTH_A_MUL,
+            why_not=partial(why_out_of_range, group.scaling, model=self.model),
+        )
 
     def by_weight_alone(self, group: BlockGroup) -> dict[str, BlockResult]:
         """What becomes of a group without statistics, by weight."""
@@ -164,9 +172,15 @@ class BlockPlanner:
 
     def matrix(self, site: Site) -> NDArray[np.float32]:
         """The weight as ``[N, K]``."""
+        weight = np.asarray(constant_array(self._values[site.weight or ""]), np.float32)
+        return np.ascontiguousarray(self.layout(site).matrix(weight))
+
+    def layout(self, site: Site) -> ChannelMajor:
+        """The way from a site's weight to ``[N, K]``."""
         value = self._values[site.weight or ""]
-        weight = np.asarray(constant_array(value), np.float32)
-        return np.ascontiguousarray(self._entry(site, value).layout(weight.shape).matrix(weight))
+        tensor = constant_tensor(value)
+        shape = () if tensor is None else tuple(tensor.shape.numpy())
+        return self._entry(site, value).layout(shape)
 
     def scalings(
         self, results: Mapping[BlockGroup, GroupResult]

@@ -85,6 +85,10 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
             _width(target, rule.weight.bits, where)
         if rule.weight is not None and rule.weight.algorithm is not None and not data:
             _refuse_without_data(rule.weight.algorithm, where)
+    if not data and wanted.sequential:
+        code, text = "usage.no_data", "sequential refinement of weights needs calibration data"
+        remedy = "give --data, or leave out sequential under [weights] of the recipe"
+        raise UsageError(code, text, where="weights.sequential", remedy=remedy)
     sizes = (128, 64, 32) if width is None else width.block_sizes
     levels = (0,) if width is None else width.accuracy_levels
     return BlockSettings(

@@ -26,7 +26,8 @@ def inspect(arguments: Arguments) -> Outcome:
     """Show what MODEL holds, its sites, and why each can or cannot be quantized.
 
     With --data, also the error of each site when it alone is quantized, the worst first: which
-    layer is it?
+    layer is it? Weights in blocks (int4, uint4, int2, and int8-weights with --algorithm) are
+    quantized by each algorithm, and compared on tokens that were held out.
     """
     recipe = build_recipe(arguments)
     from onnxq import pipeline
@@ -46,6 +47,8 @@ COMMAND = command(
         parameters.MODEL,
         parameters.DATA,
         parameters.SCHEME,
+        parameters.algorithm("auto; none for int8-weights"),
+        parameters.block_size("the first that quantize measures"),
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.RECIPE,

@@ -85,20 +85,31 @@ SCHEME = click.Option(
     help="What to make; auto measures those of INT8, and says what it picked and why. int4, uint4 "
     "and int2 store weights of so many bits beside float activations.  [default: auto]",
 )
-BLOCK_SIZE = click.Option(
-    ["--block-size"],
-    type=click.Choice(BLOCK_SIZES),
-    metavar="N",
-    help="Input channels that share a scale where weights are stored in blocks (int4, uint4, int2, "
-    "int8-weights): 16, 32, 64, 128 or 256. Weights with fewer stay float.  [default: measured]",
-)
-ALGORITHM = click.Option(
-    ["--algorithm"],
-    type=click.Choice(ALGORITHMS),
-    help="How the integers of weights in blocks (int4, uint4, int2, int8-weights) are chosen; auto "
-    "takes the best for each layer on tokens held out; rtn, mse and hqq need no data.  [default: "
-    "awq with data, mse without; rtn for int8-weights]",
-)
+
+
+def block_size(default: str) -> click.Option:
+    """``--block-size``, with what holds where it is left out."""
+    return click.Option(
+        ["--block-size"],
+        type=click.Choice(BLOCK_SIZES),
+        metavar="N",
+        help="Input channels that share a scale where weights are stored in blocks (int4, uint4, "
+        "int2, int8-weights): 16, 32, 64, 128 or 256. Weights with fewer stay float.  "
+        f"[default: {default}]",
+    )
+
+
+def algorithm(default: str) -> click.Option:
+    """``--algorithm``, with what holds where it is left out."""
+    return click.Option(
+        ["--algorithm"],
+        type=click.Choice(ALGORITHMS),
+        help="How the integers of weights in blocks (int4, uint4, int2, int8-weights) are chosen; "
+        "auto takes the best for each layer on tokens held out; rtn, mse and hqq need no data.  "
+        f"[default: {default}]",
+    )
+
+
 RECIPE = click.Option(
     ["--recipe"], type=_PATH, metavar="FILE", help="Recipe (TOML); options override it."
 )

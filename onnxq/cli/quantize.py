@@ -79,8 +79,8 @@ COMMAND = command(
         parameters.MODEL,
         parameters.OUTPUT,
         parameters.SCHEME,
-        parameters.ALGORITHM,
-        parameters.BLOCK_SIZE,
+        parameters.algorithm("awq with data, mse without; rtn for int8-weights"),
+        parameters.block_size("measured"),
         click.Option(
             ["--format"],
             type=click.Choice(parameters.FORMATS),

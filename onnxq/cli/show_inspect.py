@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.cli.console import DASH, bytes_text, count_text, db_text, line, table
+from onnxq.cli.show_blocks import held_out
 from onnxq.cli.show_quantize import left_float
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def views(found: Inspection) -> Iterator[RenderableType]:
         yield from _legend(measured=measured)
     else:
         yield line("The model has no site that could be quantized.")
+    yield from held_out(sites)
     yield from left_float(
         [(site.name, site.op, site.reason) for site in sites if site.decision == "float"], None
     )

@@ -11,22 +11,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
+from onnxq.algorithms.block_order import chunks, chunks_in_sequence
 from onnxq.algorithms.guard import LEAST_SITE_DB
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect
 from onnxq.calibration.requests import Moments
 from onnxq.calibration.stats import SiteError, Stats
 from onnxq.numerics.metrics import sqnr_db
-from onnxq.stages.checkpoints import Checkpoints
+from onnxq.stages.block_prefix import Prefix
+from onnxq.stages.checkpoints import Checkpoints, described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxq.algorithms.block_candidates import BlockResult
     from onnxq.algorithms.block_group import GroupResult
     from onnxq.algorithms.block_plan import BlockGroup, BlockPlanner
     from onnxq.data import DataSource
+    from onnxq.numerics.blockwise import Matrix
     from onnxq.stages.task import Task
+
+HELD_OUT: Final = "held-out: "
+"""How statistics call errors on held-out tokens: this, the algorithm, the integers, the block, and
+``sequential`` where they were measured behind the quantized prefix."""
 
 LEAST_DB: Final = {2: 0.0, 4: 0.0, 8: LEAST_SITE_DB}
 """A site that keeps less than this stays float. Few bits keep little in single products of models
@@ -43,6 +50,9 @@ class Solved:
         ruined: SQNR in decibels of the sites that quantizing would ruin.
         reused: Whether everything was known from an interrupted run.
         summary: What was chosen, for people.
+        errors: Of each site that was quantized on statistics what is known of its errors.
+        labels: How its error under what was chosen is called there.
+        checkpoints: What another run could go on from; None without data.
     """
 
     groups: Mapping[BlockGroup, GroupResult]
@@ -50,91 +60,136 @@ class Solved:
     ruined: Mapping[str, float]
     reused: bool
     summary: str
+    errors: Mapping[str, SiteError]
+    labels: Mapping[str, str]
+    checkpoints: Checkpoints | None
+
+    def forget(self) -> None:
+        """Leave nothing to go on from: the run is complete."""
+        if self.checkpoints is not None:
+            self.checkpoints.clear()
 
 
 def solve(task: Task, planner: BlockPlanner) -> Solved:
     """Quantize every group of a planner; those with an activation on the data, if there is any."""
+    alone = {group: planner.by_weight_alone(group) for group in planner.groups if not group.tensor}
     weights: dict[str, BlockResult] = {}
     found: dict[BlockGroup, GroupResult] = {}
     ruined: dict[str, float] = {}
+    errors: dict[str, SiteError] = {}
+    labels: dict[str, str] = {}
     reused = True
+    checkpoints = None
     if task.data is not None:
-        solver = _Solver(task, task.data, planner)
+        solver = _Solver(task, task.data, planner, alone)
         found, ruined = solver.run()
-        reused = not solver.collected
+        reused, errors, labels = not solver.collected, solver.errors, solver.labels
+        checkpoints = solver.checkpoints
         for result in found.values():
             weights |= {n: w for n, w in result.weights.items() if n not in weights}
     for group in planner.groups:
         if group not in found and not any(site.name in ruined for site in group.sites):
-            alone = planner.by_weight_alone(group)
-            weights |= {n: w for n, w in alone.items() if n not in weights}
-    return Solved(found, weights, ruined, reused, _summary(weights))
-
-
-def forget(model_digest: str, data: DataSource) -> None:
-    """Leave nothing of a run that is complete for another to go on from."""
-    Checkpoints(model_digest, data.digest()).clear()
+            results = alone[group] if group in alone else planner.by_weight_alone(group)
+            weights |= {n: w for n, w in results.items() if n not in weights}
+    return Solved(found, weights, ruined, reused, _summary(weights), errors, labels, checkpoints)
 
 
 class _Solver:
     """Quantizes the groups of a planner on data."""
 
-    def __init__(self, task: Task, data: DataSource, planner: BlockPlanner) -> None:
+    def __init__(
+        self,
+        task: Task,
+        data: DataSource,
+        planner: BlockPlanner,
+        alone: Mapping[BlockGroup, Mapping[str, BlockResult]],
+    ) -> None:
         self._task, self._data, self._planner = task, data, planner
-        self._budget = task.prepared.recipe.calibration.memory_budget
+        recipe = task.prepared.recipe
+        self._budget = recipe.calibration.memory_budget
+        self._found: dict[BlockGroup, GroupResult] = {}
+        self._ruined: dict[str, float] = {}
+        groups = [group for group in planner.groups if group.tensor]
+        self._chunks = [groups]
+        self._prefix: Prefix | None = None
+        if recipe.weights.sequential:
+            self._chunks = chunks_in_sequence(planner.model, groups, self._budget)
+            self._prefix = Prefix(planner)
+            observed = {site.weight for group in groups for site in group.sites}
+            for group, results in alone.items():
+                if not any(site.weight in observed for site in group.sites):
+                    self._go_on_behind(group, results, None)
         digest, data_digest = task.prepared.digest, data.digest()
-        self._checkpoints = Checkpoints(digest, data_digest)
+        self.checkpoints = Checkpoints(digest, data_digest, self._before())
         self._known = load_cached(digest, data_digest)
         self.collected = False
+        self.errors: dict[str, SiteError] = {}
+        self.labels: dict[str, str] = {}
 
     def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
         """What was found for each group, and the sites that would be ruined.
 
         Groups that no token reached are not found: their weights are all that is known of them.
         """
-        groups = [group for group in self._planner.groups if group.tensor]
-        found: dict[BlockGroup, GroupResult] = {}
-        ruined: dict[str, float] = {}
-        for group in groups:
-            result = self._checkpoints.load(group, self._planner.specs)
-            if result is not None:
-                found[group] = result
-        self._report(len(found), len(groups))
-        for chunk in self._chunks([group for group in groups if group not in found]):
-            stats = self._collected(chunk)
+        for chunk in self._chunks:
             for group in chunk:
-                moments = stats.tensors.pop(group.tensor).moments
-                if moments is None or not (moments.tokens or moments.left_out):
-                    continue
-                if moments.left_out:
-                    ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
-                    continue
-                found[group] = solve_group(self._planner.task(group), moments)
-                self._checkpoints.save(group, self._planner.specs, found[group])
-                self._report(len(found), len(groups))
-        for group, result in found.items():
-            ruined |= self._judged(group, result)
+                result = self.checkpoints.load(group, self._planner.specs)
+                if result is not None:
+                    self._found[group] = result
+            self._report()
+            missing = [group for group in chunk if group not in self._found]
+            for part in chunks(missing, self._budget):
+                self._solve(part)
+            self._judge(chunk)
         store(self._known)
-        return found, ruined
+        # Of a weight in two groups the first result counts, wherever a run went on.
+        order = [group for chunk in self._chunks for group in chunk if group in self._found]
+        return {group: self._found[group] for group in order}, self._ruined
 
-    def _chunks(self, groups: Sequence[BlockGroup]) -> Iterator[list[BlockGroup]]:
-        """Groups whose statistics fit into the budget together; one at least."""
-        chunk: list[BlockGroup] = []
-        room = self._budget
-        for group in groups:
-            if chunk and group.moment_bytes > room:
-                yield chunk
-                chunk, room = [], self._budget
-            chunk.append(group)
-            room -= group.moment_bytes
-        if chunk:
-            yield chunk
+    def _solve(self, part: Sequence[BlockGroup]) -> None:
+        """Observe the activations of some groups in one pass, and quantize the groups."""
+        stats = self._collected(part)
+        for group in part:
+            moments = stats.tensors.pop(group.tensor).moments
+            if moments is None or not (moments.tokens or moments.left_out):
+                continue
+            if moments.left_out:
+                self._ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
+                continue
+            result = solve_group(self._planner.task(group), moments)
+            self._found[group] = result
+            self.checkpoints.save(group, self._planner.specs, result)
+            self._report()
+
+    def _judge(self, chunk: Sequence[BlockGroup]) -> None:
+        """Find what would be ruined; what is behind is observed behind the rest, if it shall."""
+        for group in chunk:
+            result = self._found.get(group)
+            if result is not None:
+                self._ruined |= self._judged(group, result)
+                self._go_on_behind(group, result.weights, result.factor)
+
+    def _go_on_behind(
+        self, group: BlockGroup, weights: Mapping[str, BlockResult], factor: Matrix | None
+    ) -> None:
+        if self._prefix is None:
+            return
+        for site in group.sites:
+            if site.name not in self._ruined:
+                self._prefix.put(site, weights[site.weight or ""], factor)
+
+    def _before(self) -> str:
+        """What is done to the model before the last group is observed; empty for nothing."""
+        if self._prefix is None:
+            return ""
+        specs = self._planner.specs
+        return "\n".join("\0\0".join(described(g, specs) for g in c) for c in self._chunks)
 
     def _collected(self, chunk: Sequence[BlockGroup]) -> Stats:
         self.collected = True
         requests = [Moments(group.tensor) for group in chunk]
         return collect(
-            self._task.prepared.model,
+            self._planner.model if self._prefix is None else self._prefix.model,
             requests,
             self._data,
             Stats(self._known.model_digest, self._known.data_digest),
@@ -148,24 +203,22 @@ class _Solver:
         for site in group.sites:
             name, spec = site.weight or "", self._planner.specs[site.name]
             signal, noises = result.signals[name], result.noises[name]
-            kept = self._known.sites.setdefault(site.name, SiteError())
-            labels = {held_out_label(label, spec.block_size): e for label, e in noises.items()}
+            kept = self.errors[site.name] = self._known.sites.setdefault(site.name, SiteError())
+            where = f"block {spec.block_size}{'' if self._prefix is None else ', sequential'}"
             # Relative to the signal on the same tokens: other candidates were measured on others.
             scale = kept.signal / signal if signal > 0 and kept.signal > 0 else 1.0
             kept.signal = kept.signal or signal
-            kept.noise |= {label: error * scale for label, error in labels.items()}
-            sqnr = sqnr_db(signal, noises[result.weights[name].label])
+            kept.noise |= {f"{HELD_OUT}{n}, {where}": e * scale for n, e in noises.items()}
+            best = result.weights[name].label
+            self.labels[site.name] = f"{HELD_OUT}{best}, {where}"
+            sqnr = sqnr_db(signal, noises[best])
             if not sqnr >= LEAST_DB[spec.bits]:
                 ruined[site.name] = sqnr
         return ruined
 
-    def _report(self, done: int, total: int) -> None:
-        self._task.report("quantize weights", done, total)
-
-
-def held_out_label(label: str, block_size: int) -> str:
-    """How statistics name an error on held-out tokens."""
-    return f"held-out: {label}, block {block_size}"
+    def _report(self) -> None:
+        total = sum(len(chunk) for chunk in self._chunks)
+        self._task.report("quantize weights", len(self._found), total)
 
 
 def _summary(weights: Mapping[str, BlockResult]) -> str:

@@ -24,7 +24,7 @@ from onnxq.graph.edit import value_by_name
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import LEAST_BLOCK
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.block_solver import LEAST_DB, forget, solve
+from onnxq.stages.block_solver import LEAST_DB, solve
 from onnxq.stages.calibrate import CalibrationRun
 from onnxq.stages.contest import compete
 from onnxq.stages.task import Decided, decided
@@ -65,7 +65,7 @@ def blocks(task: Task) -> Decided:
 
 def _with_fitting_sizes(prepared: Prepared, settings: BlockSettings) -> BlockSettings:
     """Without the block sizes that no weight is as long as."""
-    products = _select(prepared, settings, 0).chosen
+    products = select_in_blocks(prepared, settings, 0).chosen
     lengths = input_channels(prepared.model, products)
     sizes = sizes_that_fit(settings.block_sizes, lengths, prepared.outcomes)
     if sizes or not lengths:
@@ -114,18 +114,18 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
 def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> Decided:
     """The plan of one block size and level; sites that it would ruin stay float."""
     start, prepared = time.perf_counter(), task.prepared
-    wanted = selection = _select(prepared, settings, size)
-    planner = _planner(prepared, selection, settings, size, level)
+    wanted = selection = select_in_blocks(prepared, settings, size)
+    planner = planner_for(prepared, selection, settings, size, level)
     solved = solve(task, planner)
     if solved.ruined:
         first, specs = solved, planner.specs
         kept = {name: _why_ruined(db, specs[name].bits) for name, db in solved.ruined.items()}
-        selection = _select(prepared, settings, size, kept)
-        planner = _planner(prepared, selection, settings, size, level)
+        selection = select_in_blocks(prepared, settings, size, kept)
+        planner = planner_for(prepared, selection, settings, size, level)
         solved = solve(task, planner)
         solved = replace(solved, reused=solved.reused and first.reused)
-    if task.data is not None:
-        forget(prepared.digest, task.data)
+        first.forget()
+    solved.forget()
     fields = _fields(prepared, planner, selection, solved)
     fields["warnings"] = (*_rules_not_kept(prepared, selection), *kept_float(wanted, selection))
     if task.data is not None:
@@ -152,9 +152,17 @@ def _why_ruined(sqnr: float, bits: int) -> str:
     return why_ruined(sqnr, LEAST_DB[bits])
 
 
-def _select(
+def select_in_blocks(
     prepared: Prepared, settings: BlockSettings, size: int, kept: Mapping[str, str] = _NOTHING
 ) -> Selection:
+    """What is quantized in blocks of this size by structure.
+
+    Args:
+        prepared: The model.
+        settings: What is asked for.
+        size: The block size.
+        kept: Sites to keep float beside the recipe's, with the reason.
+    """
     model, sites, target = prepared.model, prepared.sites, prepared.target
     wanted = WantedSize(size, fixed=not settings.open_size)
     kept = {
@@ -168,9 +176,10 @@ def _select(
     )
 
 
-def _planner(
+def planner_for(
     prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
 ) -> BlockPlanner:
+    """What makes the plan of a selection, for one block size and accuracy level."""
     model, outcomes = prepared.model, prepared.outcomes
     specs = block_specs(model, selection.chosen, settings, outcomes, size, level)
     return BlockPlanner(prepared.model, prepared.sites, specs)

@@ -37,9 +37,15 @@ _DAMAGES = (OSError, SafetensorError, LookupError, ValueError, TypeError, Attrib
 class Checkpoints:
     """Results of groups of one model on one set of data."""
 
-    def __init__(self, model_digest: str, data_digest: str) -> None:
-        """Name the folder by the digests of the model and of the samples."""
-        text = f"{model_digest} {data_digest} {__version__} {version('numpy')}"
+    def __init__(self, model_digest: str, data_digest: str, before: str = "") -> None:
+        """Name the folder.
+
+        Args:
+            model_digest: Of the model.
+            data_digest: Of the samples.
+            before: What is done to the model before groups are observed; empty for nothing.
+        """
+        text = f"{model_digest} {data_digest} {__version__} {version('numpy')} {before}"
         key = hashlib.sha256(text.encode()).hexdigest()
         self._folder = user_cache_path("onnxq") / "groups" / key[:32]
 
@@ -58,7 +64,7 @@ class Checkpoints:
         """Keep what was found; a cache that cannot be written to is no failure."""
         name = _name(group, specs)
         staged = self._folder / f".{name}.{os.getpid()}"
-        body, arrays = _described(result)
+        body, arrays = _taken_apart(result)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(arrays, staged, metadata={"onnxq": json.dumps(body)})
@@ -72,13 +78,17 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _name(group: BlockGroup, specs: Mapping[str, BlockSpec]) -> str:
+def described(group: BlockGroup, specs: Mapping[str, BlockSpec]) -> str:
+    """What is wanted of a group."""
     members = [f"{site.name} {specs[site.name]}" for site in group.sites]
-    text = "\0".join([group.tensor, str(group.scaling is None), *members])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return "\0".join([group.tensor, str(group.scaling is None), *members])
 
 
-def _described(result: GroupResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _name(group: BlockGroup, specs: Mapping[str, BlockSpec]) -> str:
+    return hashlib.sha256(described(group, specs).encode()).hexdigest()[:32]
+
+
+def _taken_apart(result: GroupResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     if result.factor is not None:
         arrays["factor"] = result.factor
@@ -94,6 +104,7 @@ def _described(result: GroupResult) -> tuple[dict[str, Any], dict[str, np.ndarra
             arrays[f"{number}/packed"] = weight.packed
     body = {
         "exponent": result.exponent,
+        "reason": result.reason,
         "weights": weights,
         "signals": dict(result.signals),
         "noises": {name: dict(noises) for name, noises in result.noises.items()},
@@ -111,6 +122,7 @@ def _restored(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Grou
     return GroupResult(
         factor=arrays.get("factor"),
         exponent=body["exponent"],
+        reason=body["reason"],
         weights=weights,
         signals=body["signals"],
         noises=body["noises"],

@@ -6,7 +6,7 @@ other and against float on samples that may be used for choosing, and takes the 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.build_plan import assemble
@@ -20,6 +20,7 @@ from onnxq.stages.contest import compete
 from onnxq.stages.dynamic import dynamic, select_dynamic_of
 from onnxq.stages.dynamic import select_guarded as select_dynamic_guarded
 from onnxq.stages.half import half, select_half
+from onnxq.stages.inspect_blocks import inspect_blocks, select_blocks_of
 from onnxq.stages.task import Decided
 from onnxq.stages.weights import select_guarded as select_weights_guarded
 from onnxq.stages.weights import select_weights_of, weight_options, weights
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.selection import Selection
     from onnxq.data import DataSource
     from onnxq.plan import Decision as SiteDecision
+    from onnxq.stages.inspect_blocks import BlockFindings
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
     from onnxq.verify.verification import Report
@@ -59,11 +61,34 @@ def decide_plan(task: Task) -> Decided:
         return schemes[task.prepared.recipe.scheme](task)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What data says of each site.
+
+    Attributes:
+        selection: What is quantized, less what that would ruin.
+        decision: What it is called.
+        sqnr_db: SQNR in decibels of the sites that were measured in integers, by name; of 16 bits
+            nothing is.
+        blocks: What was found of weights in blocks, by name of the site.
+    """
+
+    selection: Selection
+    decision: SiteDecision
+    sqnr_db: Mapping[str, float]
+    blocks: Mapping[str, BlockFindings]
+
+
 def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
     """What the recipe's scheme quantizes by structure alone, and what that is called; no data.
 
     ``auto`` shows static INT8, which has the most to say.
+
+    Raises:
+        UsageError: The target has no kernel for the scheme.
     """
+    if stores_blocks(prepared.recipe):
+        return select_blocks_of(prepared)
     match prepared.recipe.scheme:
         case "int8-dynamic":
             return select_dynamic_of(prepared), "int8-dynamic"
@@ -75,9 +100,7 @@ def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
             return prepared.select({}), "int8"
 
 
-def measured_selection(
-    prepared: Prepared, data: DataSource, report: Report
-) -> tuple[Selection, SiteDecision, Mapping[str, float]]:
+def measured_selection(prepared: Prepared, data: DataSource, report: Report) -> Measured:
     """As :func:`selection_for`, less what the data shows that quantizing would ruin.
 
     Args:
@@ -85,23 +108,25 @@ def measured_selection(
         data: Calibration samples.
         report: Told of progress.
 
-    Returns:
-        The selection, what it is called, and the SQNR in decibels of the sites that were measured
-        in integers; of 16 bits nothing is.
+    Raises:
+        UsageError: As there.
     """
     scheme = prepared.recipe.scheme
+    if stores_blocks(prepared.recipe):
+        found = inspect_blocks(prepared, data, report)
+        return Measured(found.selection, found.scheme, found.sqnr_db, found.sites)
     if scheme == "float16" or scheme == "bfloat16":
-        return select_half(prepared, data, report), scheme, {}
+        return Measured(select_half(prepared, data, report), scheme, {}, {})
     measured = measure_sites(prepared, data, report)
     match scheme:
         case "int8-dynamic":
             selection = select_dynamic_guarded(prepared, data, report)
-            return selection, "int8-dynamic", measured.sqnr_db
+            return Measured(selection, "int8-dynamic", measured.sqnr_db, {})
         case "int8-weights":
             selection = select_weights_guarded(prepared, data, report)
-            return selection, "int8-weights", measured.sqnr_db
+            return Measured(selection, "int8-weights", measured.sqnr_db, {})
         case _:
-            return measured.selection, "int8", measured.sqnr_db
+            return Measured(measured.selection, "int8", measured.sqnr_db, {})
 
 
 def _silent(step: str, done: int, total: int) -> None:

@@ -59,7 +59,7 @@ def test_weights_shorter_than_any_block(tmp_path: Path, output: Path) -> None:
     made = tmp_path / "made.onnx"
     run = onnxq("quantize", short, "--scheme", "int4", "-o", made, "--json")
     assert run.status == 0
-    assert "its 8 input channels are fewer than a block of 32" in run.document["warnings"][0]
+    assert "its 8 input channels are fewer than a block of 16" in run.document["warnings"][0]
 
 
 @pytest.mark.parametrize("algorithm", ["awq", "gptq", "mse+gptq", "hqq+gptq", "awq+gptq"])
