@@ -53,6 +53,8 @@ class Solved:
         errors: Of each site that was quantized on statistics what is known of its errors.
         labels: How its error under what was chosen is called there.
         checkpoints: What another run could go on from; None without data.
+        too_few: Activations of which fewer tokens than channels were seen, with how many: what
+            reads them is quantized by its weights alone, because anything would fit so few.
     """
 
     groups: Mapping[BlockGroup, GroupResult]
@@ -63,6 +65,7 @@ class Solved:
     errors: Mapping[str, SiteError]
     labels: Mapping[str, str]
     checkpoints: Checkpoints | None
+    too_few: Mapping[str, int]
 
     def forget(self) -> None:
         """Leave nothing to go on from: the run is complete."""
@@ -80,18 +83,29 @@ def solve(task: Task, planner: BlockPlanner) -> Solved:
     labels: dict[str, str] = {}
     reused = True
     checkpoints = None
+    too_few: dict[str, int] = {}
     if task.data is not None:
         solver = _Solver(task, task.data, planner, alone)
         found, ruined = solver.run()
         reused, errors, labels = not solver.collected, solver.errors, solver.labels
-        checkpoints = solver.checkpoints
+        checkpoints, too_few = solver.checkpoints, solver.too_few
         for result in found.values():
             weights |= {n: w for n, w in result.weights.items() if n not in weights}
     for group in planner.groups:
         if group not in found and not any(site.name in ruined for site in group.sites):
             results = alone[group] if group in alone else planner.by_weight_alone(group)
             weights |= {n: w for n, w in results.items() if n not in weights}
-    return Solved(found, weights, ruined, reused, _summary(weights), errors, labels, checkpoints)
+    return Solved(
+        groups=found,
+        weights=weights,
+        ruined=ruined,
+        reused=reused,
+        summary=_summary(weights),
+        errors=errors,
+        labels=labels,
+        checkpoints=checkpoints,
+        too_few=too_few,
+    )
 
 
 class _Solver:
@@ -123,13 +137,15 @@ class _Solver:
         self.checkpoints = Checkpoints(digest, data_digest, self._before())
         self._known = load_cached(digest, data_digest)
         self.collected = False
+        self.too_few: dict[str, int] = {}
         self.errors: dict[str, SiteError] = {}
         self.labels: dict[str, str] = {}
 
     def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
         """What was found for each group, and the sites that would be ruined.
 
-        Groups that no token reached are not found: their weights are all that is known of them.
+        Groups that no token reached, or fewer than they have channels, are not found: they are
+        quantized by their weights alone.
         """
         for chunk in self._chunks:
             for group in chunk:
@@ -155,6 +171,9 @@ class _Solver:
                 continue
             if moments.left_out:
                 self._ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
+                continue
+            if moments.tokens < group.channels:
+                self.too_few[group.tensor] = moments.tokens
                 continue
             result = solve_group(self._planner.task(group), moments)
             self._found[group] = result

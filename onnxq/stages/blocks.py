@@ -127,7 +127,11 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
         first.forget()
     solved.forget()
     fields = _fields(prepared, planner, selection, solved)
-    fields["warnings"] = (*_rules_not_kept(prepared, selection), *kept_float(wanted, selection))
+    fields["warnings"] = (
+        *_rules_not_kept(prepared, selection),
+        *kept_float(wanted, selection),
+        *_too_few(solved.too_few),
+    )
     if task.data is not None:
         fields["data_digest"] = task.data.digest()
     result = decided(task, prepared, selection, settings.scheme, fields)
@@ -198,6 +202,18 @@ def _rules_not_kept(prepared: Prepared, selection: Selection) -> tuple[str, ...]
     return (
         f"{listed(names, _NAMED)}: a rule says how its activation is quantized; it stays float",
     )
+
+
+def _too_few(tokens: Mapping[str, int]) -> tuple[str, ...]:
+    """A warning where the data is too little for statistics."""
+    if not tokens:
+        return ()
+    name, count = min(tokens.items(), key=lambda pair: pair[1])
+    text = (
+        f"calibration saw fewer tokens than channels of {len(tokens)} activations (of {name!r} "
+        f"{count}): the weights that read them are quantized without; give more data"
+    )
+    return (text,)
 
 
 def _fields(

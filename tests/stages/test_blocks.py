@@ -267,3 +267,14 @@ def test_a_shared_weight_is_stored_once_and_not_scaled(tmp_path: Path) -> None:
     assert len({entry.initializer for entry in result.plan.blocks}) == 1
     assert applied(model) == model.with_name("small.onnx").read_bytes()
     assert measured(model, samples()) > 10
+
+
+def test_few_tokens_are_not_fitted_to(tmp_path: Path) -> None:
+    model = layer(tmp_path)
+    data = [{"x": feeds["x"][:4]} for feeds in samples(10)]
+    result = convert(model, recipe(algorithm="awq+gptq"), data)
+    (warning,) = [text for text in result.warnings if "fewer tokens than channels" in text]
+    assert "of 2 activations" in warning
+    assert result.calibration is not None
+    assert result.calibration.chosen == "mse (3)"
+    assert not result.plan.scalings
