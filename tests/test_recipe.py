@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxq.recipe
-from onnxq.errors import RecipeError
+from onnxq.errors import RecipeError, UsageError
 from onnxq.recipe import (
     ActivationOverride,
     CalibrationSettings,
@@ -335,3 +335,9 @@ def test_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Recipe().seed = 3
     assert Rule(match=("*",), keep="float") == Rule(match=("*",), keep="float")
+
+
+def test_unsigned_integers_are_never_symmetric() -> None:
+    check_fit(Recipe.model_validate({"scheme": "uint4", "weights": {"symmetric": False}}))
+    with pytest.raises(UsageError, match="zero points of its own"):
+        check_fit(Recipe.model_validate({"scheme": "uint4", "weights": {"symmetric": True}}))

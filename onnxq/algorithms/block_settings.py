@@ -95,7 +95,8 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
         scheme=scheme,
         bits=bits,
         algorithm=algorithm,
-        symmetric=wanted.symmetric,
+        # Unsigned integers have a zero point of their own in every block.
+        symmetric=False if scheme == "uint4" else wanted.symmetric,
         form=form,
         block_sizes=(wanted.block_size,) if wanted.block_size else sizes,
         open_size=wanted.block_size is None,

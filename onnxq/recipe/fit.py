@@ -56,6 +56,9 @@ def check_fit(recipe: Recipe) -> None:
         if key in {"symmetric", "sequential"} and not blocks:
             text = f"int8-weights heeds {key} only with an algorithm"
             raise _refused(text, f"weights.{key}", "give --algorithm too, such as awq or rtn")
+    unsigned = "uint4 has zero points of its own; int4 may be symmetric"
+    if scheme == "uint4" and recipe.weights.symmetric:
+        raise _refused(unsigned, "weights.symmetric", "give --scheme int4")
     for number, rule in enumerate(recipe.rules, start=1):
         if rule.weight is None or scheme in HALF_TYPES:
             continue
