@@ -91,6 +91,8 @@ def _why_none(node: ir.Node, exact: tuple[int, ...], name: str) -> str:
 
 
 def _why_unclear(node: ir.Node) -> str:
+    if node.attributes.get_int("training_mode", 0):
+        return f"{node.op_type} is in training mode"
     if any(a.type in _BODIES for a in node.attributes.values() if not a.is_ref()):
         return f"what {node.op_type} hands to its body and back stays float32"
     for value in (*node.inputs, *node.outputs):

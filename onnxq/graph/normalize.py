@@ -34,7 +34,7 @@ from onnxq.graph.names import UniqueNamesPass
 from onnxq.graph.plain_einsum import PlainEinsumPass
 from onnxq.graph.plain_gemm import PlainGemmPass
 from onnxq.graph.plain_matmul import PlainMatMulPass
-from onnxq.graph.shapes import infer_shapes
+from onnxq.graph.shapes import infer_shapes, leave_unnamed
 from onnxq.graph.unfuse import UnfusePass
 from onnxq.graph.widen import widened
 
@@ -115,6 +115,7 @@ def _normalized(model: ir.Model, widens: Collection[str]) -> NormalizeResult:
     _restore_types(model, work)
     sort_nodes(work)
     notes += infer_shapes(work)
+    leave_unnamed(model, work)
     _check_interface(model, work)
     return NormalizeResult(work, tuple(notes))
 

@@ -12,7 +12,7 @@ from onnxq.errors import ModelError
 from onnxq.graph import native
 from onnxq.graph.edit import OVERRIDABLE_SINCE_IR, all_nodes, clone
 from onnxq.graph.names import UniqueNamesPass
-from onnxq.graph.shapes import through_proto
+from onnxq.graph.shapes import leave_unnamed, through_proto
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,6 +63,7 @@ def raise_opset(model: ir.Model, minimum: int) -> ir.Model:
         raise _failed(model, minimum, " ".join(str(error).split())[:200]) from error
     if opset_version(result) < minimum:
         raise _failed(model, minimum, "the converter left it unchanged")
+    leave_unnamed(model, result)
     # Raised to a newer IR version, initializers among the inputs would become mere defaults.
     if (model.ir_version or 0) < OVERRIDABLE_SINCE_IR:
         common.RemoveInitializersFromInputsPass()(result)

@@ -76,3 +76,15 @@ def _merge(model: ir.Model, inferred: ir.Model) -> None:
                     value.type = found.type
                 if found.shape is not None:
                     value.shape = found.shape.copy()
+
+
+def leave_unnamed(before: ir.Model, after: ir.Model) -> None:
+    """A length of an output that had no name keeps none: shape inference makes one up."""
+    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
+        if old.shape is None or new.shape is None or old.shape.rank() != new.shape.rank():
+            continue
+        dims = [
+            mine if isinstance(mine, int) or isinstance(own, int) or own.value else own
+            for own, mine in zip(old.shape, new.shape, strict=True)
+        ]
+        new.shape = ir.Shape(dims)

@@ -12,9 +12,11 @@ import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import parser
 
 from onnxq.graph import edit, io
 from onnxq.graph.normalize import normalize
+from onnxq.graph.opset import raise_opset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -414,3 +416,14 @@ def test_a_step_that_fails_is_left_out_alone(parse: Parse, monkeypatch: pytest.M
     result = normalize(model)
     assert result.notes == ("FoldLayoutPass was left out: no luck",) * 2
     assert sum(node.op_type == "Neg" for node in result.model.graph) == 1
+
+
+def test_lengths_of_outputs_without_a_name_get_none() -> None:
+    text = "g (float[2, N, 4] x) => (float[2, M, 4] y) { y = Concat<axis = 1>(x, x) }"
+    for version in (11, 17):
+        model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {version}]> {text}')
+        model.graph.output[0].type.tensor_type.shape.dim[1].Clear()
+        raised = raise_opset(ir.serde.deserialize_model(model), 13)
+        found = normalize(raised).model.graph.outputs[0].shape
+        assert found is not None
+        assert [dim if isinstance(dim, int) else dim.value for dim in found] == [2, None, 4]
