@@ -14,14 +14,13 @@ would double every error.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import PAIR_LIMIT, PerAxis
 
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ _WIDER = np.linspace(2.0, 1.0, 64, endpoint=False, dtype=np.float32)
 """At twice the unshrunk scale no magnitude is above half of the bound of a pair."""
 
 _UNBOUNDED = 1 << 16
-
-_WORTH_THREADS = 1 << 14
-"""With fewer weights than this, starting threads takes longer than the search."""
 
 
 def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
@@ -57,18 +53,13 @@ def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
     factors = np.concatenate([_FACTORS, _WIDER]) if scheme.pairs else _FACTORS
     bound = PAIR_LIMIT if scheme.pairs else _UNBOUNDED
 
-    def search(part: NDArray[np.int64]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = _best_factors(halves, peak, part, scheme.qmax, bound, factors)
-        return found
+    best = np.ones(len(halves), np.float32)
 
-    every = np.arange(len(halves))
-    workers = os.cpu_count() or 1
-    if halves.size < _WORTH_THREADS or workers == 1:
-        best = search(every)
-    else:
-        parts = np.array_split(every, workers)
-        with ThreadPoolExecutor(workers) as pool:  # the search is compiled and releases the GIL
-            best = np.concatenate(list(pool.map(search, parts)))
+    def search(first: int, end: int) -> None:
+        rows = np.arange(first, end)
+        best[first:end] = _best_factors(halves, peak, rows, scheme.qmax, bound, factors)
+
+    over_rows(search, len(halves), halves.size)
     # A wider scale may reach beyond float32, where the scale itself does not.
     reach = (peak.astype(np.float64) * best).reshape(() if axis is None else (-1,))
     return qparams_from_range(-reach, reach, scheme)
