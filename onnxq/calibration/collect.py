@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from onnxq.calibration.requests import (
 )
 from onnxq.calibration.session import open_model
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
+from onnxq.data.padding import unpadded
 from onnxq.errors import DataError
 from onnxq.graph.edit import value_by_name
 from onnxq.numerics.histogram import FloatHistogram
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET = 2 << 30
 """Bytes of probed tensors that one pass may hold."""
 
-_MASK = "attention_mask"
 _HELD_OUT = 5
 """One in so many samples, or tokens, is held out from moments."""
 
@@ -120,7 +120,7 @@ class _MomentObserver:
 
     def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
         values = np.asarray(arrays[0], np.float32)
-        tokens = values[_kept(run.sample, values.shape)]
+        tokens = values[unpadded(run.sample.feeds, values.shape[:-1])]
         rows = tokens.reshape(-1, values.shape[-1])
         if self.stats.moments is None:
             self.stats.moments = SplitMoments(rows.shape[1])
@@ -396,12 +396,6 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
             first = site not in stats.sites
             error = stats.sites.setdefault(site, SiteError())
             return _ErrorObserver(probe.output_error(request), error, label, first)
-
-
-def _kept(sample: Sample, shape: tuple[int, ...]) -> Any:
-    """An index that leaves padded positions out; everything where no mask has this shape."""
-    mask = sample.feeds.get(_MASK)
-    return ... if mask is None or mask.shape != shape[:-1] else mask.astype(bool)
 
 
 def _tensor(stats: Stats, tensor: str) -> TensorStats:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.data.padding import unpadded
 from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, EqualityMeter, ErrorMeter
-from onnxq.verify.next_tokens import MASK, NextTokenMeters
+from onnxq.verify.next_tokens import NextTokenMeters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -279,7 +280,4 @@ def _is_float(spec: TensorSpec) -> bool:
 
 def _kept(output: NDArray[Any], feeds: Feeds) -> Any:
     """An index that leaves padded positions out; everything where there is no mask."""
-    mask = feeds.get(MASK)
-    if mask is None or output.ndim < 2 or output.shape[:2] != mask.shape or mask.all():
-        return ...
-    return mask.astype(bool)
+    return unpadded(feeds, output.shape[:2]) if output.ndim > 1 else ...

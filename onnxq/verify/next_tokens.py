@@ -2,8 +2,7 @@
 
 A sample counts where it says which input holds the tokens that the logits score, ``[batch,
 sequence]``, and the first float output is ``[batch, sequence, vocabulary]``. Padded positions are
-left out. Tokens that came before, as past keys and values, are no rows of the logits: a mask that
-is longer than the tokens covers them too, so its end is what counts.
+left out. Tokens that came before, as past keys and values, are no rows of the logits.
 
 Whether the logits at a position know the tokens behind it is tried, once: a model that fills in
 masked tokens does, and has no perplexity.
@@ -16,18 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from onnxq.data.padding import unpadded_tokens
 from onnxq.numerics.metrics import AgreementMeter
 from onnxq.numerics.token_metrics import NOTHING_FOLLOWS, TokenMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from onnxq.data import Sample
     from onnxq.runtime.session import Session
-
-MASK: Final = "attention_mask"
 
 _SAME: Final = 1e-2
 """Share of the logits' energy up to which later tokens changed nothing but roundings: all tokens of
@@ -77,7 +73,7 @@ class NextTokenMeters:
             return
         if expected.shape[2] <= tokens.max(initial=0):
             return
-        kept = _kept(tokens, sample.feeds)
+        kept = unpadded_tokens(sample.feeds, tokens.shape)
         if self._looks_ahead is None:
             self._looks_ahead = self._try(sample, expected, kept)
         following = np.full(tokens.shape, NOTHING_FOLLOWS, np.int64)
@@ -120,12 +116,3 @@ class NextTokenMeters:
             tokens=meter.tokens,
             looks_ahead=ahead,
         )
-
-
-def _kept(tokens: NDArray[Any], feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Which tokens are no padding, ``[batch, sequence]``."""
-    mask = feeds.get(MASK)
-    length = tokens.shape[1]
-    if mask is None or mask.ndim != 2 or mask.shape[0] != len(tokens) or mask.shape[1] < length:
-        return np.ones(tokens.shape, np.bool_)
-    return mask[:, mask.shape[1] - length :].astype(np.bool_)
