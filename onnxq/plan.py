@@ -33,6 +33,7 @@ from onnxq.numerics.schemes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -246,6 +247,41 @@ class ScalingEntry(_Entry):
     readers: tuple[Reader, ...]
     weights: tuple[Reader, ...]
     axes: tuple[int, ...]
+
+    def factor(self, arrays: Mapping[str, np.ndarray]) -> NDArray[np.float32]:
+        """What each channel of the activation is divided by.
+
+        Raises:
+            PlanError: The arrays lack it.
+        """
+        return np.asarray(_array(arrays, f"scaling/{self.tensor}/factor"), np.float32)
+
+    def divisor(self, fold: FoldedEntry, arrays: Mapping[str, np.ndarray]) -> NDArray[np.float32]:
+        """What one of the constants is divided by along its axis.
+
+        Raises:
+            PlanError: The arrays lack it, or name channels that the activation has not.
+        """
+        factor = self.factor(arrays)
+        if fold.source is None:
+            return factor
+        source = _array(arrays, f"scaling/{self.tensor}/source/{fold.source}")
+        if source.size and not (source.min() >= -1 and source.max() < factor.size):
+            raise scaling_misfit(self.tensor)
+        return np.where(source < 0, np.float32(1), factor[source])
+
+
+def scaling_misfit(name: str) -> PlanError:
+    """The refusal of factors that do not fit the tensor of this name."""
+    code, text = "plan.axis", f"the factors for {name!r} do not fit it"
+    return PlanError(code, text, remedy="make a plan for this model")
+
+
+def _array(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    if key not in arrays:
+        code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
+        raise PlanError(code, text, remedy="make the plan again with --plan-out")
+    return arrays[key]
 
 
 class DynamicEntry(_Entry):
@@ -503,11 +539,7 @@ class Plan(_Entry):
         Raises:
             PlanError: The plan lacks it.
         """
-        key = f"{kind}/{name}/{what}"
-        if key not in self.arrays:
-            code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
-            raise PlanError(code, text, remedy="make the plan again with --plan-out")
-        return self.arrays[key]
+        return _array(self.arrays, f"{kind}/{name}/{what}")
 
 
 def plan_digest(plan: Plan) -> str:

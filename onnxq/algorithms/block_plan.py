@@ -254,14 +254,9 @@ def row_divisors(
     """
     found: dict[Reader, NDArray[np.float32]] = {}
     for entry in entries:
-        factor = np.asarray(arrays[f"scaling/{entry.tensor}/factor"], np.float32)
         for fold in entry.folds:
-            divisor = factor
-            if fold.source is not None:
-                source = arrays[f"scaling/{entry.tensor}/source/{fold.source}"]
-                divisor = np.where(source < 0, np.float32(1), factor[source])
             reader = Reader(node=fold.node, input=fold.input)
-            found[reader] = found.get(reader, np.float32(1)) * divisor
+            found[reader] = found.get(reader, np.float32(1)) * entry.divisor(fold, arrays)
     return found
 
 

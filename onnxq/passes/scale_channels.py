@@ -24,14 +24,14 @@ import onnx_ir as ir
 from onnxq.errors import PlanError
 from onnxq.graph.edit import constant_tensor
 from onnxq.passes.base import Editor
-from onnxq.plan import Reader
+from onnxq.plan import Reader, scaling_misfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from onnxq.plan import FoldedEntry, ScalingEntry
+    from onnxq.plan import ScalingEntry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,39 +66,22 @@ class ScaleChannels(ir.passes.InPlacePass):
         editor = Editor(model)
         steps: defaultdict[Reader, list[_Step]] = defaultdict(list)
         for entry in self.entries:
-            factor = np.asarray(self._array(entry, "factor"), np.float32)
+            factor = entry.factor(self.arrays)
             for reader, axis in zip(entry.weights, entry.axes, strict=True):
                 shape = tuple(_constant(editor, reader)[1].shape.numpy())
                 if not 0 <= axis < len(shape) or shape[axis] != factor.size:
-                    raise _misfit(entry.tensor)
+                    raise scaling_misfit(entry.tensor)
                 place = axis - len(shape)
                 steps[reader].append(_Step((entry.tensor, place, None, True), place, factor))
             for fold in entry.folds:
-                step = self._division(entry, fold, factor)
-                steps[Reader(node=fold.node, input=fold.input)].append(step)
+                inverse = (1 / entry.divisor(fold, self.arrays)).astype(np.float32)
+                key = (entry.tensor, fold.axis, fold.source, False)
+                reader = Reader(node=fold.node, input=fold.input)
+                steps[reader].append(_Step(key, fold.axis, inverse))
             if not entry.folds:
                 _multiply(editor, entry, factor)
         _write(editor, steps)
         return ir.passes.PassResult(model, modified=bool(self.entries))
-
-    def _array(self, entry: ScalingEntry, what: str) -> np.ndarray:
-        key = f"scaling/{entry.tensor}/{what}"
-        if key not in self.arrays:
-            code, text = "plan.incomplete", f"the plan lacks the array {key!r}"
-            raise PlanError(code, text, remedy="make the plan again with --plan-out")
-        return self.arrays[key]
-
-    def _division(
-        self, entry: ScalingEntry, fold: FoldedEntry, factor: NDArray[np.float32]
-    ) -> _Step:
-        divisor = factor
-        if fold.source is not None:
-            source = self._array(entry, f"source/{fold.source}")
-            if source.size and not (source.min() >= -1 and source.max() < factor.size):
-                raise _misfit(entry.tensor)
-            divisor = np.where(source < 0, np.float32(1), factor[source])
-        key = (entry.tensor, fold.axis, fold.source, False)
-        return _Step(key, fold.axis, (1 / divisor).astype(np.float32))
 
 
 def _write(editor: Editor, steps: Mapping[Reader, list[_Step]]) -> None:
@@ -139,7 +122,7 @@ def _shape(tensor: ir.TensorProtocol, steps: Iterable[_Step]) -> tuple[int, ...]
         if shape[step.axis] == 1:
             shape[step.axis] = step.vector.size
         elif step.vector.size not in {1, shape[step.axis]}:
-            raise _misfit(tensor.name or "")
+            raise scaling_misfit(tensor.name or "")
     return tuple(shape)
 
 
@@ -161,8 +144,3 @@ def _multiply(editor: Editor, entry: ScalingEntry, factor: NDArray[np.float32]) 
     product.outputs[0].shape = value.shape
     editor.put_behind(value, product)
     editor.rewire(entry.readers, product.outputs[0])
-
-
-def _misfit(name: str) -> PlanError:
-    code, text = "plan.axis", f"the factors for {name!r} do not fit it"
-    return PlanError(code, text, remedy="make a plan for this model")
