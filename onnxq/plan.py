@@ -364,11 +364,6 @@ class InBlocks(_Entry):
         """Whether ONNX Runtime's operators on packed blocks take this size."""
         return self.block_size >= LEAST_BLOCK and self.block_size.bit_count() == 1
 
-    @property
-    def middle(self) -> int:
-        """The zero point of a symmetric weight."""
-        return 1 << (self.bits - 1)
-
     def scheme(self, granularity: Granularity) -> Scheme:
         """The integers; blocks lie along another axis in ``[N, K]`` than in the weight itself."""
         return Scheme(self.bits, symmetric=self.symmetric, granularity=granularity)

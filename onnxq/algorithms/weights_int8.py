@@ -26,7 +26,7 @@ from onnxq.graph.edit import (
     value_by_name,
 )
 from onnxq.numerics.affine import qparams_from_range, weight_range
-from onnxq.numerics.schemes import PerAxis, PerBlock, QParams
+from onnxq.numerics.schemes import PerAxis, PerBlock, QParams, middle_of
 from onnxq.plan import BlockEntry, Reader, WeightEntry
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def block_params(
     """
     layout, key = entry.layout(shape), f"block/{entry.initializer}"
     scale = layout.restore(arrays[f"{key}/scale"])
-    zero_point = np.full(scale.shape, entry.middle, np.uint8)
+    zero_point = np.full(scale.shape, middle_of(entry.bits), np.uint8)
     if not entry.symmetric:
         zero_point = layout.restore(arrays[f"{key}/zero_point"])
     return QParams(scale, zero_point, entry.scheme(PerBlock(entry.block_size, layout.sums[0])))

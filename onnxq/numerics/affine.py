@@ -30,6 +30,7 @@ from onnxq.numerics.schemes import (
     PerTensor,
     QParams,
     Scheme,
+    middle_of,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, scheme: Scheme) -> QPara
     raw = np.where(span > 0, np.maximum(span / steps, _TINY), 1.0)
     scale = raw.astype(np.float32)
     if scheme.symmetric:
-        middle = 0 if scheme.signed else 1 << (scheme.bits - 1)
+        middle = 0 if scheme.signed else middle_of(scheme.bits)
         zero_point = np.full(scale.shape, middle, dtype=scheme.dtype)
     else:
         offset = np.rint(-lo / scale.astype(np.float64)) + scheme.qmin

@@ -25,7 +25,7 @@ import numpy as np
 from onnxq.errors import InternalError
 from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.rows import over_rows
-from onnxq.numerics.schemes import PerBlock, QParams
+from onnxq.numerics.schemes import PerBlock, QParams, middle_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def residual(weight: Matrix, factor: Matrix, scheme: Scheme) -> Matrix:
     """
     found = np.empty_like(weight)
     top = np.float32(scheme.qmax)
-    middle = np.float32((scheme.qmax + 1) / 2 if scheme.symmetric else 0)
+    middle = np.float32(middle_of(scheme.bits) if scheme.symmetric else 0)
     work = partial(_residual, weight, factor, block_size(scheme), top, middle, found)
     over_rows(work, *_extent(weight))
     return found

@@ -23,6 +23,7 @@ import numpy as np
 from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.blockwise import block_size, covering
 from onnxq.numerics.rows import over_rows
+from onnxq.numerics.schemes import middle_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def _cheapest(
     count, width = values.shape
     change = np.empty((count, len(SHRINKS), width), np.float32)
     top = np.float32(scheme.qmax)
-    middle = np.float32((scheme.qmax + 1) / 2 if scheme.symmetric else 0)
+    middle = np.float32(middle_of(scheme.bits) if scheme.symmetric else 0)
     work = partial(_changes, values, *ends, SHRINKS, top, middle, change)
     over_rows(work, count, change.size)
     flat = change.reshape(-1, width)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxq.numerics.schemes import middle_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -83,5 +85,5 @@ def packed_shape(blocks: tuple[int, int], bits: int, block_size: int) -> tuple[i
 def pack_zero_points(zero_points: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Zero points ``[N, blocks]`` as ``[N, ceil(blocks · bits / 8)]``."""
     rest = -zero_points.shape[-1] % (8 // bits)
-    filled = np.pad(zero_points, ((0, 0), (0, rest)), constant_values=1 << (bits - 1))
+    filled = np.pad(zero_points, ((0, 0), (0, rest)), constant_values=middle_of(bits))
     return pack(filled, bits)

@@ -99,6 +99,11 @@ class Scheme:
         return f"{'int' if self.signed else 'uint'}{self.bits}{symmetric}{pairs}"
 
 
+def middle_of(bits: int) -> int:
+    """The zero point of symmetric unsigned integers."""
+    return 1 << (bits - 1)
+
+
 ACTIVATION_UINT8 = Scheme(bits=8, signed=False)
 """Asymmetric uint8 per tensor: what integer kernels take for activations."""
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnxq.errors import PlanError
 from onnxq.numerics.affine import quantize
 from onnxq.numerics.packing import pack_blocks, packed_shape, unpack_blocks
-from onnxq.numerics.schemes import PerBlock, QParams, Scheme
+from onnxq.numerics.schemes import PerBlock, QParams, Scheme, middle_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ class BlockWeight:
     def typed(self, integers: NDArray[np.uint8]) -> ir.TensorProtocol:
         """Unsigned integers or zero points as a tensor of :attr:`dtype`."""
         if self.symmetric:
-            shifted = (integers - np.uint8(1 << (self.bits - 1))).view(np.int8)
+            shifted = (integers - np.uint8(middle_of(self.bits))).view(np.int8)
             return ir.Tensor(shifted.astype(_STORED[self.dtype]), dtype=self.dtype)
         return ir.Tensor(integers.astype(_STORED[self.dtype]), dtype=self.dtype)
 
@@ -146,7 +146,7 @@ def read_weight(
     """
     blocks = (layout.channels, -(-layout.length // entry.block_size))
     scale = _checked(plan.array("block", name, "scale"), name, np.float32, blocks)
-    zero_point = np.full(blocks, entry.middle, np.uint8)
+    zero_point = np.full(blocks, middle_of(entry.bits), np.uint8)
     if not entry.symmetric:
         given = plan.array("block", name, "zero_point")
         zero_point = _checked(given, name, np.uint8, blocks)
