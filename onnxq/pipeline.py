@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Decision
     from onnxq.data import DataLike
-
+    from onnxq.stages.samples import Samples
 
 __all__ = [
     "CalibrationRun",
@@ -206,24 +206,13 @@ def quantize(
     samples = open_samples(prepared, data, options.eval_data, options.labels)
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
-    macs = observed_macs(prepared, samples.first)
-    found = decide_plan(
-        Task(
-            prepared=prepared,
-            data=samples.calibration,
-            samples=samples.for_choosing,
-            macs=macs,
-            independent=samples.independent,
-            min_sqnr=options.min_sqnr,
-            timing=options.timing,
-            report=options.report,
-        )
-    )
+    task = _task(prepared, samples, options)
+    found = decide_plan(task)
     if not found.selection.chosen:
         return _unchanged(prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     quantized = execute(found.plan, written)
-    evidence = samples.evidence(macs, recipe.target, options.timing)
+    evidence = samples.evidence(task.macs, recipe.target, options.timing)
     verification, missed = _publish_verified(quantized, source, output, found, evidence, options)
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
     planned = (*prepared.notes_for(found.plan.scheme), *found.plan.warnings)
@@ -347,6 +336,19 @@ def inspect(
 def _with_target(recipe: Recipe | None, target: str | None) -> Recipe:
     recipe = recipe or Recipe()
     return recipe if target is None else recipe.model_copy(update={"target": target})
+
+
+def _task(prepared: Prepared, samples: Samples, options: RunOptions) -> Task:
+    return Task(
+        prepared=prepared,
+        data=samples.calibration,
+        samples=samples.for_choosing,
+        macs=observed_macs(prepared, samples.first),
+        independent=samples.independent,
+        min_sqnr=options.min_sqnr,
+        timing=options.timing,
+        report=options.report,
+    )
 
 
 def _publish_verified(

@@ -142,25 +142,9 @@ def compare(
     # Numbers before times: a bad sample or model is then told at once.
     numbers = _compare_numbers(pairs, source, aligned, report)
     timed = _time(pairs, source, timing, report)
-    runs = [
-        ComparedRun(
-            model=path,
-            provider=provider,
-            file_bytes=file_bytes(path),
-            kernels=_kernels(path, provider),
-            fidelity=numbers[index] if index else None,
-            accuracy=_accuracy(numbers, index),
-            perplexity=_perplexity(numbers, index),
-            latency=timed.results[str(index)] if timed else None,
-            ratio=timed.ratio(str(index - index % len(paths)), str(index))
-            if timed and index % len(paths)
-            else None,
-        )
-        for index, (path, provider) in enumerate(pairs)
-    ]
     language = numbers[0].language
     return Comparison(
-        runs=tuple(runs),
+        runs=_runs(pairs, len(paths), numbers, timed),
         samples=len(source),
         timing=timing,
         tokens=None if language is None else language.tokens,
@@ -247,6 +231,31 @@ def _compare_numbers(
 
 def _named(step: str, report: Report) -> Callable[[int, int], None]:
     return lambda done, total: report(step, done, total)
+
+
+def _runs(
+    pairs: Sequence[tuple[Path, str]],
+    models: int,
+    numbers: Sequence[Fidelity],
+    timed: Timing | None,
+) -> tuple[ComparedRun, ...]:
+    """What was measured of each run; ``models`` of them have one provider."""
+    return tuple(
+        ComparedRun(
+            model=path,
+            provider=provider,
+            file_bytes=file_bytes(path),
+            kernels=_kernels(path, provider),
+            fidelity=numbers[index] if index else None,
+            accuracy=_accuracy(numbers, index),
+            perplexity=_perplexity(numbers, index),
+            latency=timed.results[str(index)] if timed else None,
+            ratio=timed.ratio(str(index - index % models), str(index))
+            if timed and index % models
+            else None,
+        )
+        for index, (path, provider) in enumerate(pairs)
+    )
 
 
 def _accuracy(numbers: Sequence[Fidelity], index: int) -> float | None:
