@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from rich import box
@@ -26,18 +27,22 @@ from onnxq.graph.io import load
 from onnxq.graph.structure import signature
 from onnxq.runtime.machine import inspect_machine, versions
 from onnxq.runtime.session import SessionSettings, open_session
-from onnxq.runtime.timing import Ratio
+from onnxq.runtime.timing import Ratio, TimingSettings, measure
 from onnxq.verify.fidelity import Fidelity, compare_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxq.data import DataSource
+    from onnxq.runtime.timing import Contender, Timing
 
 ROOT: Final = Path(__file__).parents[2]
 THREADS: Final = 2
 
 _PLAIN_WIDTH: Final = 240
+_TIMED_SAMPLES: Final = 64
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,49 @@ def parser(document: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     return made
+
+
+def timed(work: Workload, contenders: Sequence[Contender], settings: TimingSettings) -> Timing:
+    """The contenders timed against each other on the evaluation samples."""
+    feeds = [sample.feeds for sample in islice(work.evaluation_data(), _TIMED_SAMPLES)]
+    return measure(contenders, feeds, settings)
+
+
+def timing_tables(
+    benchmark: str,
+    document: str | None,
+    compare: Callable[[Workload, TimingSettings, Path], Sequence[_Result]],
+    columns: Sequence[str],
+    row: Callable[[_Result], Sequence[str]],
+    *,
+    names: Sequence[str],
+    samples: int,
+) -> None:
+    """Read the command line, compare what becomes of models of ``models/``, print a table of each.
+
+    Args:
+        benchmark: The benchmark's name.
+        document: The command's help.
+        compare: Writes models into a folder and times them.
+        columns: The columns.
+        row: One result for people.
+        names: The models, where none is named.
+        samples: How many calibration samples, where nothing else is said.
+    """
+    made = parser(document)
+    made.add_argument("names", nargs="*", metavar="NAME", default=list(names))
+    text = f"calibration samples; default: {samples}"
+    made.add_argument("--samples", type=int, metavar="N", default=samples, help=text)
+    made.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
+    options = made.parse_args()
+    timing = TimingSettings(rounds=options.rounds, threads=THREADS)
+    found = {}
+    for name in options.names:
+        with tempfile.TemporaryDirectory(prefix=f"onnxq-{benchmark}-") as folder:
+            work = built(name, options.samples, Path(folder))
+            found[name] = compare(work, timing, Path(folder))
+        show(name, columns, [row(result) for result in found[name]])
+    write_json(options.json, benchmark, {"timing": timing, "models": found})
 
 
 def write_json(path: Path | None, benchmark: str, figures: Mapping[str, Any]) -> None:

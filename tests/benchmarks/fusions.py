@@ -19,10 +19,7 @@ greatest).
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.keep_apart import SKIP_NORM, find_kept_apart
@@ -33,29 +30,22 @@ from onnxq.passes.keep_apart import KeepApart
 from onnxq.pipeline import RunOptions, quantize
 from onnxq.recipe import CalibrationSettings, Recipe
 from onnxq.runtime.kernels import executed
-from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.runtime.timing import Contender
 from onnxq.stages.prepare import normalized_for
 from onnxq.targets import load_target
-from tests.benchmarks.common import (
-    THREADS,
-    Workload,
-    built,
-    number,
-    parser,
-    show,
-    times,
-    write_json,
-)
+from tests.benchmarks.common import number, timed, times, timing_tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx_ir as ir
 
     from onnxq.plan import Plan
-    from onnxq.runtime.timing import Ratio
+    from onnxq.runtime.timing import Ratio, TimingSettings
+    from tests.benchmarks.common import Workload
 
 COLUMNS: Final = ("model", "fused nodes", "apart nodes", "fused ms", "apart ms", "x faster apart")
 
-_FEEDS: Final = 64
 _NOTHING: Final = Selection((), (), {}, frozenset())
 
 
@@ -96,8 +86,7 @@ def compare(work: Workload, timing: TimingSettings, folder: Path) -> tuple[Resul
     contenders = [Contender(name, folder / f"{name}.onnx") for name in models]
     for contender in contenders:
         save(models[contender.name], contender.model)
-    feeds = [dict(sample.feeds) for sample in islice(work.evaluation_data(), _FEEDS)]
-    measured = measure(contenders, feeds, timing)
+    measured = timed(work, contenders, timing)
     nodes = {contender.name: _fused(contender.model) for contender in contenders}
     return tuple(
         Result(
@@ -137,21 +126,7 @@ def _fused(path: Path) -> int:
 
 def main() -> int:
     """Read the command line, measure and print."""
-    made = parser(__doc__)
-    made.add_argument("names", nargs="*", metavar="NAME", default=["minilm"])
-    made.add_argument(
-        "--samples", type=int, metavar="N", default=16, help="calibration samples; default: 16"
-    )
-    made.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
-    options = made.parse_args()
-    timing = TimingSettings(rounds=options.rounds, threads=THREADS)
-    found = {}
-    for name in options.names:
-        with tempfile.TemporaryDirectory(prefix="onnxq-fusions-") as folder:
-            work = built(name, options.samples, Path(folder))
-            found[name] = compare(work, timing, Path(folder))
-        show(name, COLUMNS, [row(result) for result in found[name]])
-    write_json(options.json, "fusions", {"timing": timing, "models": found})
+    timing_tables("fusions", __doc__, compare, COLUMNS, row, names=["minilm"], samples=16)
     return 0
 
 

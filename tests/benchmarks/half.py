@@ -18,10 +18,7 @@ greatest); megabytes of the process. The targets' default form follows from this
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import onnx
@@ -31,27 +28,18 @@ from onnxq.graph.io import file_bytes
 from onnxq.pipeline import RunOptions, quantize
 from onnxq.recipe import Recipe
 from onnxq.runtime.kernels import executed
-from onnxq.runtime.timing import Contender, TimingSettings, measure
-from tests.benchmarks.common import (
-    THREADS,
-    Workload,
-    built,
-    fidelity,
-    number,
-    parser,
-    show,
-    times,
-    write_json,
-)
+from onnxq.runtime.timing import Contender
+from tests.benchmarks.common import fidelity, number, timed, times, timing_tables
 
 if TYPE_CHECKING:
-    from onnxq.runtime.timing import Ratio
+    from pathlib import Path
+
+    from onnxq.runtime.timing import Ratio, TimingSettings
+    from tests.benchmarks.common import Workload
 
 COLUMNS: Final = ("form", "x smaller", "SQNR dB", "Casts", "ms", "x float's speed", "MB")
 FORMS: Final = (("float16", "weights"), ("float16", "compute"), ("bfloat16", "weights"))
 DEFAULTS: Final = ("minilm", "efficientnet_lite0")
-
-_FEEDS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +76,7 @@ def compare(work: Workload, timing: TimingSettings, folder: Path) -> tuple[Resul
         paths[name] = folder / f"{scheme}-{form}.onnx"
         quantize(work.model, work.calibration, paths[name], recipe=recipe, options=options)
     contenders = [Contender(name, path) for name, path in paths.items()]
-    feeds = [dict(sample.feeds) for sample in islice(work.evaluation_data(), _FEEDS)]
-    measured = measure(contenders, feeds, timing)
+    measured = timed(work, contenders, timing)
     return tuple(
         Result(
             form=name,
@@ -119,21 +106,7 @@ def row(found: Result) -> tuple[str, ...]:
 
 def main() -> int:
     """Read the command line, measure and print."""
-    made = parser(__doc__)
-    made.add_argument("names", nargs="*", metavar="NAME", default=list(DEFAULTS))
-    made.add_argument(
-        "--samples", type=int, metavar="N", default=32, help="calibration samples; default: 32"
-    )
-    made.add_argument("--rounds", type=int, metavar="N", default=5, help="default: 5")
-    options = made.parse_args()
-    timing = TimingSettings(rounds=options.rounds, threads=THREADS)
-    found = {}
-    for name in options.names:
-        with tempfile.TemporaryDirectory(prefix="onnxq-half-") as folder:
-            work = built(name, options.samples, Path(folder))
-            found[name] = compare(work, timing, Path(folder))
-        show(name, COLUMNS, [row(result) for result in found[name]])
-    write_json(options.json, "half", {"timing": timing, "models": found})
+    timing_tables("half", __doc__, compare, COLUMNS, row, names=DEFAULTS, samples=32)
     return 0
 
 
