@@ -7,7 +7,8 @@ integers where an algorithm chose them), one weight and a few matrices of its si
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
@@ -49,7 +50,6 @@ class Solved:
         weights: Of each weight, by name.
         ruined: SQNR in decibels of the sites that quantizing would ruin.
         reused: Whether everything was known from an interrupted run.
-        summary: What was chosen, for people.
         errors: Of each site that was quantized on statistics what is known of its errors.
         labels: How its error under what was chosen is called there.
         checkpoints: What another run could go on from; None without data.
@@ -61,11 +61,16 @@ class Solved:
     weights: Mapping[str, BlockResult]
     ruined: Mapping[str, float]
     reused: bool
-    summary: str
     errors: Mapping[str, SiteError]
     labels: Mapping[str, str]
     checkpoints: Checkpoints | None
     too_few: Mapping[str, int]
+
+    @property
+    def summary(self) -> str:
+        """How often each algorithm was best, for people."""
+        counts = Counter(result.label.split(",")[0] for result in self.weights.values())
+        return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
 
     def forget(self) -> None:
         """Leave nothing to go on from: the run is complete."""
@@ -73,39 +78,31 @@ class Solved:
             self.checkpoints.clear()
 
 
+_NOTHING: Final = Solved(
+    groups={},
+    weights={},
+    ruined={},
+    reused=True,
+    errors={},
+    labels={},
+    checkpoints=None,
+    too_few={},
+)
+
+
 def solve(task: Task, planner: BlockPlanner) -> Solved:
     """Quantize every group of a planner; those with an activation on the data, if there is any."""
     alone = {group: planner.by_weight_alone(group) for group in planner.groups if not group.tensor}
+    solved = _NOTHING if task.data is None else _Solver(task, task.data, planner, alone).run()
     weights: dict[str, BlockResult] = {}
-    found: dict[BlockGroup, GroupResult] = {}
-    ruined: dict[str, float] = {}
-    errors: dict[str, SiteError] = {}
-    labels: dict[str, str] = {}
-    reused = True
-    checkpoints = None
-    too_few: dict[str, int] = {}
-    if task.data is not None:
-        solver = _Solver(task, task.data, planner, alone)
-        found, ruined = solver.run()
-        reused, errors, labels = not solver.collected, solver.errors, solver.labels
-        checkpoints, too_few = solver.checkpoints, solver.too_few
-        for result in found.values():
-            weights |= {n: w for n, w in result.weights.items() if n not in weights}
+    for result in solved.groups.values():
+        weights |= {n: w for n, w in result.weights.items() if n not in weights}
     for group in planner.groups:
-        if group not in found and not any(site.name in ruined for site in group.sites):
+        ruined = any(site.name in solved.ruined for site in group.sites)
+        if group not in solved.groups and not ruined:
             results = alone[group] if group in alone else planner.by_weight_alone(group)
             weights |= {n: w for n, w in results.items() if n not in weights}
-    return Solved(
-        groups=found,
-        weights=weights,
-        ruined=ruined,
-        reused=reused,
-        summary=_summary(weights),
-        errors=errors,
-        labels=labels,
-        checkpoints=checkpoints,
-        too_few=too_few,
-    )
+    return replace(solved, weights=weights)
 
 
 class _Solver:
@@ -141,8 +138,8 @@ class _Solver:
         self.errors: dict[str, SiteError] = {}
         self.labels: dict[str, str] = {}
 
-    def run(self) -> tuple[dict[BlockGroup, GroupResult], dict[str, float]]:
-        """What was found for each group, and the sites that would be ruined.
+    def run(self) -> Solved:
+        """What was found for each group, and the sites that would be ruined; no weight by name.
 
         Groups that no token reached, or fewer than they have channels, are not found: they are
         quantized by their weights alone.
@@ -160,7 +157,16 @@ class _Solver:
         store(self._known)
         # Of a weight in two groups the first result counts, wherever a run went on.
         order = [group for chunk in self._chunks for group in chunk if group in self._found]
-        return {group: self._found[group] for group in order}, self._ruined
+        return Solved(
+            groups={group: self._found[group] for group in order},
+            weights={},
+            ruined=self._ruined,
+            reused=not self.collected,
+            errors=self.errors,
+            labels=self.labels,
+            checkpoints=self.checkpoints,
+            too_few=self.too_few,
+        )
 
     def _solve(self, part: Sequence[BlockGroup]) -> None:
         """Observe the activations of some groups in one pass, and quantize the groups."""
@@ -238,12 +244,3 @@ class _Solver:
     def _report(self) -> None:
         total = sum(len(chunk) for chunk in self._chunks)
         self._task.report("quantize weights", len(self._found), total)
-
-
-def _summary(weights: Mapping[str, BlockResult]) -> str:
-    """How often each algorithm was best."""
-    counts: dict[str, int] = {}
-    for result in weights.values():
-        label = result.label.split(",")[0]
-        counts[label] = counts.get(label, 0) + 1
-    return ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
