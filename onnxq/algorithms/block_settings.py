@@ -55,6 +55,10 @@ class BlockSettings:
     open_size: bool
     accuracy_levels: tuple[int, ...]
 
+    def wanted(self, size: int) -> WantedSize:
+        """One of the sizes, with what shorter weights do."""
+        return WantedSize(size, fixed=not self.open_size)
+
 
 def form_of(recipe: Recipe) -> BlockFormat:
     """What is written of a recipe's weights in blocks."""
@@ -144,8 +148,7 @@ def block_specs(
         size: The block size, where no rule says another.
         level: The accuracy level.
     """
-    wanted = WantedSize(size, fixed=not settings.open_size)
-    sizes = own_sizes(input_channels(model, sites), outcomes, wanted)
+    sizes = own_sizes(input_channels(model, sites), outcomes, settings.wanted(size))
     found = {}
     for site in sites:
         if site.activation is None:

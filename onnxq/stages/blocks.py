@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from onnxq.algorithms.block_lengths import WantedSize, input_channels, sizes_that_fit, too_short
+from onnxq.algorithms.block_lengths import input_channels, sizes_that_fit, too_short
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
 from onnxq.algorithms.block_settings import block_settings, block_specs
 from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
@@ -168,10 +168,9 @@ def select_in_blocks(
         kept: Sites to keep float beside the recipe's, with the reason.
     """
     model, sites, target = prepared.model, prepared.sites, prepared.target
-    wanted = WantedSize(size, fixed=not settings.open_size)
     kept = {
         **unseen_beside_damage(sites),
-        **too_short(model, sites, prepared.outcomes, wanted),
+        **too_short(model, sites, prepared.outcomes, settings.wanted(size)),
         **kept,
     }
     blocks_only = settings.form == "kernel"
