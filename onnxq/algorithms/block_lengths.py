@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.graph.edit import constant_tensor, value_by_name
@@ -25,61 +24,23 @@ def override_of(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverrid
     return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight
 
 
-@dataclass(frozen=True, slots=True)
-class WantedSize:
-    """A block size in general.
-
-    Attributes:
-        size: The size.
-        fixed: Whether the user asks for it. Else a weight with fewer input channels takes the
-            largest size that it fills.
-    """
-
-    size: int
-    fixed: bool = True
-
-    def of(self, channels: int) -> int:
-        """The block size of a weight with so many input channels."""
-        size = self.size
-        while not self.fixed and size > LEAST_BLOCK and size > channels:
-            size //= 2
-        return size
+def filled(size: int, channels: int) -> int:
+    """The largest of a block size, its half, its quarter ... that so many input channels fill."""
+    while size > LEAST_BLOCK and size > channels:
+        size //= 2
+    return size
 
 
-def own_sizes(
-    lengths: Mapping[str, int], outcomes: Mapping[str, RuleOutcome], wanted: WantedSize
-) -> dict[str, int]:
-    """The block size of each site: a rule's, else the general one.
-
-    Args:
-        lengths: Input channels of each site's weight.
-        outcomes: What the recipe's rules say of each site.
-        wanted: The block size, where no rule says another.
-    """
-    return {
-        name: override_of(outcomes, name).block_size or wanted.of(length)
-        for name, length in lengths.items()
-    }
-
-
-def too_short(
-    model: ir.Model,
-    sites: Iterable[Site],
-    outcomes: Mapping[str, RuleOutcome],
-    wanted: WantedSize,
-) -> dict[str, str]:
+def too_short(lengths: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, str]:
     """The products whose weight has fewer input channels than a block, with the reason.
 
     Args:
-        model: A normalized model.
-        sites: Its sites.
-        outcomes: What the recipe's rules say of each site.
-        wanted: The block size, where no rule says another.
+        lengths: Input channels of each site's weight.
+        sizes: The block size of each.
     """
-    lengths = input_channels(model, sites)
     return {
         name: f"its {lengths[name]} input channels are fewer than a block of {size}"
-        for name, size in own_sizes(lengths, outcomes, wanted).items()
+        for name, size in sizes.items()
         if lengths[name] < size
     }
 

@@ -1,14 +1,14 @@
 """The part of a plan that stores weights in blocks: what is quantized jointly, and what came of it.
 
-Products of the main graph that read one activation are quantized together, on its statistics. What
-no statistics fit is quantized by its weights alone: products inside of subgraphs, weights on the
-left, of experts and of Conv. Where a member of a group stays float, none of them is scaled.
+Products and convolutions of the main graph that read one activation are quantized together, on its
+statistics; convolutions through different windows apart. What no statistics fit is quantized by its
+weights alone: products inside of subgraphs, weights on the left, of experts, of Conv of several
+groups. Where a member of a group stays float, none of them is scaled.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxq.algorithms.block_candidates import BlockResult, WeightTask
 from onnxq.algorithms.block_group import GroupTask
 from onnxq.algorithms.scaling_groups import scaling_groups
 from onnxq.algorithms.scaling_range import why_out_of_range
+from onnxq.graph.conv_windows import window_of
 from onnxq.graph.edit import all_nodes_by_name, constant_array, constant_tensor, value_by_name
 from onnxq.numerics.schemes import PerBlock, Scheme
 from onnxq.plan import BlockEntry, Reader
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.scaling_groups import ScalingGroup
     from onnxq.graph.sites import Site
     from onnxq.numerics.channel_major import ChannelMajor
+    from onnxq.numerics.windows import Window
     from onnxq.plan import ScalingEntry
 
 _WORTH_A_MUL = 0.1
@@ -82,21 +84,28 @@ class BlockGroup:
         sites: The sites; one only where ``tensor`` is empty.
         tensor: The activation that they read, on whose statistics they are quantized; empty where
             no statistics fit them.
-        channels: How many channels it has.
+        window: How convolutions read it; None where rows are multiplied.
+        length: How many input channels the weights have: K.
         scaling: How it can be scaled; None where it cannot.
         reason: Why it is quantized without statistics, or is not scaled; empty if neither.
     """
 
     sites: tuple[Site, ...]
     tensor: str
-    channels: int
+    window: Window | None
+    length: int
     scaling: ScalingGroup | None
     reason: str
 
     @property
     def moment_bytes(self) -> int:
         """What its statistics take at the most: two Gram matrices."""
-        return 2 * 4 * self.channels**2 if self.tensor else 0
+        return 2 * 4 * self.length**2 if self.tensor else 0
+
+    @property
+    def taps(self) -> int:
+        """How many consecutive input channels of the weights read one channel of the tensor."""
+        return 1 if self.window is None else self.window.taps
 
 
 class BlockPlanner:
@@ -125,23 +134,35 @@ class BlockPlanner:
         grouped: set[str] = set()
         for group in scaling_groups(self.model, sites):
             members = tuple(site for site in group.sites if site.name in self.specs)
-            if not members or group.axis != -1 or not all(map(self._plain, members)):
+            if not all(map(self._plain, members)):
                 continue
             reason = group.reason
             if len(members) < len(group.sites):
                 reason = "another product that reads its activation stays float"
-            scaling = None if reason else group
+            windows: dict[Window | None, list[Site]] = {}
+            for site in members:
+                windows.setdefault(self._window(site), []).append(site)
+            if len(windows) > 1:
+                reason = "convolutions read its activation through different windows"
             grouped.update(site.name for site in members)
-            yield BlockGroup(members, group.tensor, group.channels, scaling, reason)
+            for window, own in windows.items():
+                length = group.channels * (1 if window is None else window.taps)
+                scaling = None if reason else group
+                yield BlockGroup(tuple(own), group.tensor, window, length, scaling, reason)
         for site in sites:
             if site.name in self.specs and site.name not in grouped:
                 where = f" in {site.place}" if site.place else ""
                 reason = f"no statistics are collected for this {site.op}{where}"
-                yield BlockGroup((site,), "", 0, None, reason)
+                yield BlockGroup((site,), "", None, 0, None, reason)
 
     def _plain(self, site: Site) -> bool:
-        """Whether it multiplies rows of its activation by a matrix."""
-        return site.op in {"MatMul", "Gemm"} and not site.weight_only
+        """Whether it multiplies rows or patches of its activation by a matrix."""
+        return site.op in {"Conv", "Gemm", "MatMul"} and not site.weight_only
+
+    def _window(self, site: Site) -> Window | None:
+        if site.op != "Conv":
+            return None
+        return window_of(self._nodes[site.name], self.layout(site).shape[2:])
 
     def task(self, group: BlockGroup) -> GroupTask:
         """What is wanted of a group with an activation."""
@@ -152,12 +173,12 @@ class BlockPlanner:
             weights[site.weight or ""] = WeightTask(self.matrix(site), algorithms, spec.schemes)
         if group.scaling is None:
             return GroupTask(weights)
-        fold = group.scaling.fold
+        scaling, taps = group.scaling, group.taps
         return GroupTask(
             weights,
-            fold.classes,
-            least_gain=0.0 if fold.parameters else _WORTH_A_MUL,
-            why_not=partial(why_out_of_range, group.scaling, model=self.model),
+            np.repeat(scaling.fold.classes, taps),
+            least_gain=0.0 if scaling.fold.parameters else _WORTH_A_MUL,
+            why_not=lambda factor: why_out_of_range(scaling, factor[::taps], self.model),
         )
 
     def by_weight_alone(self, group: BlockGroup) -> dict[str, BlockResult]:
@@ -191,7 +212,7 @@ class BlockPlanner:
         for group, result in results.items():
             if group.scaling is not None and result.factor is not None:
                 entries.append(group.scaling.entry())
-                arrays |= group.scaling.arrays(result.factor)
+                arrays |= group.scaling.arrays(result.factor[:: group.taps])
         return tuple(entries), arrays
 
     def blocks(

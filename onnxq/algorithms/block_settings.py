@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS, WITH_DATA, WITHOUT_DATA
-from onnxq.algorithms.block_lengths import WantedSize, input_channels, override_of, own_sizes
+from onnxq.algorithms.block_lengths import filled, input_channels, override_of
 from onnxq.algorithms.block_plan import BlockSpec
+from onnxq.algorithms.weights_int8 import why_no_kernel
 from onnxq.errors import UsageError
+from onnxq.graph.edit import all_nodes_by_name
 from onnxq.recipe import BITS
 
 if TYPE_CHECKING:
@@ -28,41 +30,48 @@ _FORMS: Final[dict[str, BlockFormat]] = {
     "folded": "folded",
 }
 
+_FOLDED_SIZE: Final = 32
+
 
 @dataclass(frozen=True, slots=True)
 class BlockSettings:
     """What a recipe asks for in general.
 
     Attributes:
+        target: What kernels there are.
         scheme: The scheme's name.
         bits: Width of the integers.
         algorithm: How they are chosen.
         symmetric: Whether zero points are fixed; None leaves it to the error with ``auto``,
             else they are free.
         form: What is written.
+        folds_rest: Whether weights that the kernel does not take are folded; else they stay float.
         block_sizes: The sizes to measure, or the one that is wanted.
         open_size: Whether the size is measured; a site with fewer input channels then takes the
             largest that it fills.
         accuracy_levels: The levels to measure, or the one that is wanted.
     """
 
+    target: Target
     scheme: Decision
     bits: int
     algorithm: str
     symmetric: bool | None
     form: BlockFormat
+    folds_rest: bool
     block_sizes: tuple[int, ...]
     open_size: bool
     accuracy_levels: tuple[int, ...]
 
-    def wanted(self, size: int) -> WantedSize:
-        """One of the sizes, with what shorter weights do."""
-        return WantedSize(size, fixed=not self.open_size)
-
 
 def form_of(recipe: Recipe) -> BlockFormat:
-    """What is written of a recipe's weights in blocks."""
+    """What is written of a recipe's weights in blocks, where the target has a kernel for them."""
     return _FORMS[recipe.weights.form]
+
+
+def folds_rest(recipe: Recipe) -> bool:
+    """Whether weights that the target has no kernel for are folded."""
+    return recipe.weights.form == "auto"
 
 
 def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettings:
@@ -96,12 +105,14 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
     sizes = (128, 64, 32) if width is None else width.block_sizes
     levels = (0,) if width is None else width.accuracy_levels
     return BlockSettings(
+        target=target,
         scheme=scheme,
         bits=bits,
         algorithm=algorithm,
         # Unsigned integers have a zero point of their own in every block.
         symmetric=False if scheme == "uint4" else wanted.symmetric,
         form=form,
+        folds_rest=folds_rest(recipe),
         block_sizes=(wanted.block_size,) if wanted.block_size else sizes,
         open_size=wanted.block_size is None,
         accuracy_levels=(wanted.accuracy_level,) if wanted.accuracy_level else levels,
@@ -148,12 +159,12 @@ def block_specs(
         size: The block size, where no rule says another.
         level: The accuracy level.
     """
-    sizes = own_sizes(input_channels(model, sites), outcomes, settings.wanted(size))
+    products = [site for site in sites if site.activation is not None]
+    sizes = block_sizes(model, products, settings, outcomes, size)
+    folded = _folded(model, products, settings)
     found = {}
-    for site in sites:
-        if site.activation is None:
-            continue
-        rule = override_of(outcomes, site.name)
+    for site in products:
+        rule, folds = override_of(outcomes, site.name), site.weight in folded
         algorithm = rule.algorithm or settings.algorithm
         symmetric = settings.symmetric if rule.symmetric is None else rule.symmetric
         if symmetric is None and algorithm != "auto":
@@ -163,7 +174,52 @@ def block_specs(
             block_size=sizes.get(site.name, size),
             symmetric=symmetric,
             algorithm=algorithm,
-            form=settings.form,
-            accuracy_level=level,
+            form="folded" if folds else settings.form,
+            accuracy_level=0 if folds else level,
         )
     return found
+
+
+def block_sizes(
+    model: ir.Model,
+    sites: Iterable[Site],
+    settings: BlockSettings,
+    outcomes: Mapping[str, RuleOutcome],
+    size: int,
+) -> dict[str, int]:
+    """The block size of each product, by name: a rule's, else the general one.
+
+    Where the size is open, a weight of fewer input channels takes the largest that it fills. What
+    is folded has float's speed whatever its blocks: they are fine there, and what is shorter than
+    they are is too small to gain anything.
+
+    Args:
+        model: A normalized model.
+        sites: Its sites.
+        settings: What is asked for in general.
+        outcomes: What the recipe's rules say of each site.
+        size: The block size, where no rule says another.
+    """
+    products = [site for site in sites if site.activation is not None]
+    lengths, folded = input_channels(model, products), _folded(model, products, settings)
+
+    def own(site: Site, channels: int) -> int:
+        if not settings.open_size:
+            return size
+        return min(size, _FOLDED_SIZE) if site.weight in folded else filled(size, channels)
+
+    return {
+        site.name: override_of(outcomes, site.name).block_size or own(site, lengths[site.name])
+        for site in products
+        if site.name in lengths
+    }
+
+
+def _folded(model: ir.Model, products: Iterable[Site], settings: BlockSettings) -> set[str | None]:
+    """The weights that are folded: who shares one reads it in one form."""
+    if settings.form == "folded":
+        return {site.weight for site in products}
+    if not settings.folds_rest:
+        return set()
+    nodes = all_nodes_by_name(model)
+    return {s.weight for s in products if why_no_kernel(s, nodes[s.name], settings.target)}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 BITS = 8
 _NAMED = 3
-_PER_CHANNEL = ("MatMul", "Gemm", "Conv")
+_BECOME_FLOAT = ("MatMul", "Gemm", "Conv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def select_weights(
     target: Target,
     keep_float: Mapping[str, str],
     *,
-    blocks: bool,
+    kernels: bool,
+    floats: bool,
 ) -> Selection:
     """Choose what is quantized; sites inside subgraphs too.
 
@@ -76,16 +77,17 @@ def select_weights(
         sites: Its sites.
         target: What kernel it has for weights in blocks.
         keep_float: Sites that stay float on request, with the reason.
-        blocks: Whether weights go into blocks, or have a scale for each output channel.
+        kernels: Whether the target's kernel for weights in blocks may multiply.
+        floats: Whether weights may become float before they are multiplied.
     """
     nodes = all_nodes_by_name(model)
 
     def why_not(site: Site) -> str:
-        if blocks:
-            return _why_not_in_blocks(site, nodes[site.name], target)
-        if site.op not in _PER_CHANNEL:
-            return f"onnxq does not store the weight of {site.op} as integers"
-        return ""
+        if floats and site.op in _BECOME_FLOAT:
+            return ""
+        if kernels:
+            return why_no_kernel(site, nodes[site.name], target)
+        return f"onnxq does not store the weight of {site.op} as integers"
 
     return Selection(decide_beside_float(model, sites, keep_float, why_not), (), {}, frozenset())
 
@@ -243,7 +245,14 @@ def forms(width: BlockWidth, block_size: int | None, level: int) -> tuple[BlockF
     return tuple(BlockForm(size, level) for size in sizes)
 
 
-def _why_not_in_blocks(site: Site, node: ir.Node, target: Target) -> str:
+def why_no_kernel(site: Site, node: ir.Node, target: Target) -> str:
+    """Why the target's kernel for weights in blocks does not take a product; empty if it does.
+
+    Args:
+        site: The product.
+        node: Its node.
+        target: What kernel there is.
+    """
     rules = target.blocks
     if rules is None or site.op not in rules.ops:
         return (

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from onnxq.data.sample import Sample
     from onnxq.data.source import DataSource
+    from onnxq.numerics.windows import Window
     from onnxq.runtime.session import Session
 
 DEFAULT_BUDGET = 2 << 30
@@ -48,6 +49,8 @@ DEFAULT_BUDGET = 2 << 30
 
 _HELD_OUT = 5
 """One in so many samples, or tokens, is held out from moments."""
+MOST_PATCHES = 512
+"""So many patches of each sample tell of a convolution's input: neighbours are nearly alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +120,26 @@ class _ChannelObserver:
 class _MomentObserver:
     outputs: tuple[str, ...]
     stats: TensorStats
+    window: Window | None
 
     def __call__(self, arrays: Sequence[NDArray[np.generic]], run: _Run) -> None:
-        values = np.asarray(arrays[0], np.float32)
-        tokens = values[unpadded(run.sample.feeds, values.shape[:-1])]
-        rows = tokens.reshape(-1, values.shape[-1])
-        if self.stats.moments is None:
-            self.stats.moments = SplitMoments(rows.shape[1])
+        rows = self._rows(np.asarray(arrays[0], np.float32), run)
+        if self.window not in self.stats.moments:
+            self.stats.moments[self.window] = SplitMoments(rows.shape[1])
+        moments = self.stats.moments[self.window]
         if run.samples >= _HELD_OUT:
             held_out = run.number % _HELD_OUT == _HELD_OUT - 1
-            self.stats.moments.add(rows, held_out=held_out)
+            moments.add(rows, held_out=held_out)
             return
         end = len(rows) - len(rows) // _HELD_OUT
-        self.stats.moments.add(rows[:end], held_out=False)
-        self.stats.moments.add(rows[end:], held_out=True)
+        moments.add(rows[:end], held_out=False)
+        moments.add(rows[end:], held_out=True)
+
+    def _rows(self, values: NDArray[np.float32], run: _Run) -> NDArray[np.float32]:
+        if self.window is not None:
+            return self.window.patches(values, MOST_PATCHES, run.number)
+        tokens: NDArray[np.float32] = values[unpadded(run.sample.feeds, values.shape[:-1])]
+        return tokens.reshape(-1, values.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +221,9 @@ def unknown(requests: Sequence[Request], stats: Stats) -> list[Request]:
             case Channels(tensor, axis):
                 known = tensor in stats.tensors and axis in stats.tensors[tensor].channels
                 key = ("channels", tensor, axis)
-            case Moments(tensor):
-                known = tensor in stats.tensors and stats.tensors[tensor].moments is not None
-                key = ("moments", tensor)
+            case Moments(tensor, window):
+                known = tensor in stats.tensors and window in stats.tensors[tensor].moments
+                key = ("moments", tensor, window)
             case OutputError(site, _, _, label):
                 known = site in stats.sites and label in stats.sites[site].noise
                 key = ("error", site, label)
@@ -390,8 +399,8 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
         case Channels(tensor, axis):
             outputs = (*probe.channels(tensor, axis), probe.shape(tensor))
             return _ChannelObserver(outputs, _tensor(stats, tensor), axis)
-        case Moments(tensor):
-            return _MomentObserver((probe.fetch(tensor),), _tensor(stats, tensor))
+        case Moments(tensor, window):
+            return _MomentObserver((probe.fetch(tensor),), _tensor(stats, tensor), window)
         case OutputError(site, _, _, label):
             first = site not in stats.sites
             error = stats.sites.setdefault(site, SiteError())

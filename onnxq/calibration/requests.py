@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.numerics.schemes import QParams
+    from onnxq.numerics.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,12 @@ class Moments:
 
     Attributes:
         tensor: The tensor; its last axis counts channels, all others tokens.
+        window: How a convolution reads it: its tokens are patches then, of each sample some
+            hundreds at random places. None for a product with its rows.
     """
 
     tensor: str
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

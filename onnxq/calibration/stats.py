@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.numerics.moments import SplitMoments
+    from onnxq.numerics.windows import Window
 
 SCHEMA_VERSION = 1
 
@@ -66,7 +67,8 @@ class TensorStats:
         nan: How many were NaN.
         histogram: Of every ordinary value; None if only extrema were asked for.
         channels: Per-channel statistics by axis.
-        moments: Gram matrices; they are large, and neither saved nor merged.
+        moments: Gram matrices by the window through which it is read; None stands for its rows.
+            They are large, and neither saved nor merged.
     """
 
     elements: int = 0
@@ -76,7 +78,7 @@ class TensorStats:
     nan: int = 0
     histogram: FloatHistogram | None = None
     channels: dict[int, ChannelStats] = field(default_factory=dict)
-    moments: SplitMoments | None = None
+    moments: dict[Window | None, SplitMoments] = field(default_factory=dict)
 
     @property
     def low(self) -> float:

@@ -17,11 +17,17 @@ _MASK: Final = "attention_mask"
 
 
 def unpadded(feeds: Feeds, shape: tuple[int, ...]) -> Any:
-    """An index that leaves padded positions out; everything where no mask has this shape."""
-    mask = feeds.get(_MASK)
-    if mask is None or mask.shape != shape or mask.all():
+    """An index that leaves padded positions out of what has a row for each token.
+
+    Args:
+        feeds: The model's inputs.
+        shape: Those of what is indexed but for the last axis. Everything is kept unless the mask or
+            another input, such as the tokens, has this shape.
+    """
+    if len(shape) != 2 or all(array.shape != shape for array in feeds.values()):
         return ...
-    return mask.astype(np.bool_)
+    kept = unpadded_tokens(feeds, (shape[0], shape[1]))
+    return ... if kept.all() else kept
 
 
 def unpadded_tokens(feeds: Feeds, shape: tuple[int, int]) -> NDArray[np.bool_]:

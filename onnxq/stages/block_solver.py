@@ -172,13 +172,13 @@ class _Solver:
         """Observe the activations of some groups in one pass, and quantize the groups."""
         stats = self._collected(part)
         for group in part:
-            moments = stats.tensors.pop(group.tensor).moments
+            moments = stats.tensors[group.tensor].moments.pop(group.window, None)
             if moments is None or not (moments.tokens or moments.left_out):
                 continue
             if moments.left_out:
                 self._ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
                 continue
-            if moments.tokens < group.channels:
+            if moments.tokens < group.length:
                 self.too_few[group.tensor] = moments.tokens
                 continue
             result = solve_group(self._planner.task(group), moments)
@@ -212,7 +212,7 @@ class _Solver:
 
     def _collected(self, chunk: Sequence[BlockGroup]) -> Stats:
         self.collected = True
-        requests = [Moments(group.tensor) for group in chunk]
+        requests = [Moments(group.tensor, group.window) for group in chunk]
         return collect(
             self._planner.model if self._prefix is None else self._prefix.model,
             requests,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.algorithms.block_lengths import input_channels, sizes_that_fit, too_short
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
-from onnxq.algorithms.block_settings import block_settings, block_specs
+from onnxq.algorithms.block_settings import block_settings, block_sizes, block_specs
 from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
 from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
 from onnxq.algorithms.scheme_choice import choose_blocks
@@ -32,6 +33,7 @@ from onnxq.stages.task import Decided, decided
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from onnxq.algorithms.block_plan import BlockSpec
     from onnxq.algorithms.block_settings import BlockSettings
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Selection
@@ -90,7 +92,7 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
     weights rounded to the nearest stand for those of the algorithm.
     """
     sizes, levels = settings.block_sizes, settings.accuracy_levels
-    if (len(sizes) == len(levels) == 1) or task.samples is None:
+    if task.samples is None or not _differ(task.prepared, settings):
         return sizes[0], levels[0], ()
     plain = replace(settings, algorithm="rtn", symmetric=bool(settings.symmetric))
     trials: tuple[Trial, ...] = ()
@@ -109,6 +111,18 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
             trials += compete(task, options, task.samples)
             size, level = pairs[choose_blocks(trials, task.min_sqnr).name]
     return size, level, trials
+
+
+def _differ(prepared: Prepared, settings: BlockSettings) -> bool:
+    """Whether sizes and levels make a difference: of what is folded they make none."""
+    known: dict[str, BlockSpec] | None = None
+    for size, level in product(settings.block_sizes, settings.accuracy_levels):
+        selection = select_in_blocks(prepared, settings, size)
+        specs = _specs(prepared, selection, settings, size, level)
+        if known is not None and specs != known:
+            return True
+        known = specs
+    return False
 
 
 def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> Decided:
@@ -167,15 +181,18 @@ def select_in_blocks(
         size: The block size.
         kept: Sites to keep float beside the recipe's, with the reason.
     """
-    model, sites, target = prepared.model, prepared.sites, prepared.target
+    model, sites, target = prepared.model, prepared.sites, settings.target
+    sizes = block_sizes(model, sites, settings, prepared.outcomes, size)
     kept = {
         **unseen_beside_damage(sites),
-        **too_short(model, sites, prepared.outcomes, settings.wanted(size)),
+        **too_short(input_channels(model, sites), sizes),
         **kept,
     }
-    blocks_only = settings.form == "kernel"
+    kernels = settings.form == "kernel"
+    floats = not kernels or (settings.folds_rest and prepared.can_fold)
     return prepared.sound(
-        lambda both: select_weights(model, sites, target, both, blocks=blocks_only), kept
+        lambda both: select_weights(model, sites, target, both, kernels=kernels, floats=floats),
+        kept,
     )
 
 
@@ -183,9 +200,15 @@ def planner_for(
     prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
 ) -> BlockPlanner:
     """What makes the plan of a selection, for one block size and accuracy level."""
-    model, outcomes = prepared.model, prepared.outcomes
-    specs = block_specs(model, selection.chosen, settings, outcomes, size, level)
+    specs = _specs(prepared, selection, settings, size, level)
     return BlockPlanner(prepared.model, prepared.sites, specs)
+
+
+def _specs(
+    prepared: Prepared, selection: Selection, settings: BlockSettings, size: int, level: int
+) -> dict[str, BlockSpec]:
+    chosen, outcomes = selection.chosen, prepared.outcomes
+    return block_specs(prepared.model, chosen, settings, outcomes, size, level)
 
 
 def _rules_not_kept(prepared: Prepared, selection: Selection) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from onnxq.algorithms.block_settings import form_of
+from onnxq.algorithms.block_settings import folds_rest, form_of
 from onnxq.algorithms.build_plan import PlanLabels
 from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import Int8Config, with_override
+from onnxq.algorithms.weights_int8 import why_no_kernel
 from onnxq.errors import ModelError
+from onnxq.graph.edit import all_nodes_by_name
 from onnxq.graph.external import external_files
 from onnxq.graph.float_nodes import find_float_nodes, find_readers_of_weights
 from onnxq.graph.io import digest, load
@@ -27,12 +29,13 @@ from onnxq.runtime.providers import runtime_version
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import onnx_ir as ir
 
     from onnxq.numerics.schemes import Scheme
+    from onnxq.plan import BlockFormat
     from onnxq.plan import Decision as SiteDecision
     from onnxq.recipe import Recipe, RuleOutcome
 
@@ -55,6 +58,8 @@ class Prepared:
         recipe: What the user wants.
         outcomes: What the recipe's rules say of each site, by name.
         files: The files beside the model that hold its weights.
+        minimum_opset: The opset that what the recipe asks for needs.
+        can_fold: Whether the model's opset has what weights in blocks need that no kernel takes.
     """
 
     source: Path
@@ -66,6 +71,8 @@ class Prepared:
     recipe: Recipe
     outcomes: Mapping[str, RuleOutcome]
     files: frozenset[Path]
+    minimum_opset: int
+    can_fold: bool
 
     def select(
         self, more_float: Mapping[str, str], barred: Mapping[str, str] = MappingProxyType({})
@@ -134,7 +141,7 @@ class Prepared:
             model_digest=self.digest,
             scheme=scheme,
             target=self.recipe.target,
-            minimum_opset=least_opset(self.recipe, self.target),
+            minimum_opset=self.minimum_opset,
             independent=independent,
         )
 
@@ -174,21 +181,40 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     check_fit(recipe)
     target = load_target(recipe.target)
-    normalized = normalized_for(loaded, target, least_opset(recipe, target), recipe.scheme)
-    remark = _other_runtime(target)
+    opset, remarks = least_opset(recipe, target), _other_runtime(target)
+    normalized = normalized_for(loaded, target, opset, recipe.scheme)
     sites = sites_of(normalized.model, recipe, target)
+    can_fold = stores_blocks(recipe) and folds_rest(recipe)
+    if can_fold and _lacks_kernels(normalized.model, sites, target):
+        try:
+            opset = _opset_of(recipe, target, "folded")
+            normalized = normalized_for(loaded, target, opset, recipe.scheme)
+        except ModelError as error:
+            opset, can_fold = least_opset(recipe, target), False
+            text = f"weights that no kernel for blocks takes stay float: {error.message}"
+            remarks = (*remarks, text)
+        sites = sites_of(normalized.model, recipe, target)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
         source=source,
         model=normalized.model,
         digest=digest(loaded),
-        notes=(*normalized.notes, *([remark] if remark else [])),
+        notes=(*normalized.notes, *remarks),
         sites=sites,
         target=target,
         recipe=recipe,
         outcomes={site.name: rule for site, rule in zip(sites, outcomes, strict=True)},
         files=frozenset(external_files(loaded)),
+        minimum_opset=opset,
+        can_fold=can_fold,
     )
+
+
+def _lacks_kernels(model: ir.Model, sites: Iterable[Site], target: Target) -> bool:
+    """Whether the target's kernel for weights in blocks does not take some product."""
+    nodes = all_nodes_by_name(model)
+    products = (site for site in sites if site.candidate and site.activation is not None)
+    return any(why_no_kernel(site, nodes[site.name], target) for site in products)
 
 
 def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
@@ -200,16 +226,17 @@ def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
         raise ModelError(code, text, where=str(source), remedy=remedy)
 
 
-def _other_runtime(target: Target) -> str:
+def _other_runtime(target: Target) -> tuple[str, ...]:
     """A remark where the target's table comes from another version of ONNX Runtime."""
     found = runtime_version()
     if found == target.probed_with:
-        return ""
-    return (
+        return ()
+    text = (
         f"what fuses was learned from ONNX Runtime {target.probed_with}, {found} is installed; "
         "the result's kernels are counted all the same, and `onnxq doctor --probe` shows what "
         "this version fuses"
     )
+    return (text,)
 
 
 def sites_of(model: ir.Model, recipe: Recipe, target: Target) -> tuple[Site, ...]:
@@ -225,7 +252,10 @@ def least_opset(recipe: Recipe, target: Target) -> int:
     """The opset that the operators of what the recipe asks for need, on any of its sites."""
     if not stores_blocks(recipe):
         return target.min_opset
-    form = form_of(recipe)
+    return _opset_of(recipe, target, form_of(recipe))
+
+
+def _opset_of(recipe: Recipe, target: Target, form: BlockFormat) -> int:
     widths = {rule.weight.bits for rule in recipe.rules if rule.weight and rule.weight.bits}
     needed = (opset_of_blocks(form, bits) for bits in (BITS[recipe.scheme], *widths))
     return max(target.min_opset, *needed)

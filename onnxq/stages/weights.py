@@ -154,7 +154,10 @@ def _select(prepared: Prepared, form: _Form, kept: Mapping[str, str] = _NOTHING)
     model, sites, target = prepared.model, prepared.sites, prepared.target
     kept = {**unseen_beside_damage(sites), **kept}
     return prepared.sound(
-        lambda both: select_weights(model, sites, target, both, blocks=form.blocks), kept
+        lambda both: select_weights(
+            model, sites, target, both, kernels=form.blocks, floats=not form.blocks
+        ),
+        kept,
     )
 
 

@@ -14,6 +14,7 @@ from onnxq.calibration.collect import collect
 from onnxq.calibration.requests import Moments
 from onnxq.calibration.stats import Stats
 from onnxq.graph.edit import static_shape, value_by_name
+from onnxq.graph.opset import raise_opset
 from onnxq.graph.sites import find_sites
 from onnxq.numerics.packing import unpack_blocks
 from onnxq.passes.execute import execute
@@ -75,7 +76,7 @@ def members(planner: BlockPlanner) -> list[tuple[str, list[str | None], bool]]:
 def test_products_of_one_activation_are_one_group() -> None:
     planner = planner_of(normalized(LAYER, **layer_weights()))
     assert members(planner) == [("n", ["wg", "wu"], True), ("e", ["wd"], True)]
-    assert [group.channels for group in planner.groups] == [48, 40]
+    assert [group.length for group in planner.groups] == [48, 40]
     assert [group.moment_bytes for group in planner.groups] == [8 * 48**2, 8 * 40**2]
     assert all(group.reason == "" for group in planner.groups)
 
@@ -106,15 +107,15 @@ def test_a_shared_weight_is_not_scaled_and_stored_in_one_way() -> None:
 
 def test_what_no_statistics_fit_is_a_group_of_its_own() -> None:
     text = """g (float[N, 16, 5, 5] z, float[16, N] l, float[M, 32] x, bool c)
-              => (float[N, 8, 5, 5] k, float[8, N] y, float[M, 4] o) {
-        k = Conv(z, wk)
+              => (float[N, 8, 5, 4] k, float[8, N] y, float[M, 4] o) {
+        k = Conv<group = 2>(z, wk)
         y = MatMul(wl, l)
         o = If(c) <
             then_branch = t () => (float[M, 4] p) { p = MatMul(x, wi) },
             else_branch = e () => (float[M, 4] q) { q = MatMul(x, we) }
         >
     }"""
-    weights = {"wk": normal(0, 8, 16, 1, 1), "wl": normal(1, 8, 16)}
+    weights = {"wk": normal(0, 8, 8, 1, 2), "wl": normal(1, 8, 16)}
     model = normalized(text, **weights, wi=normal(2, 32, 4), we=normal(3, 32, 4))
     planner = planner_of(model, BlockSpec(4, 16, symmetric=None, algorithm="auto"))
     assert {weight for _, (weight,), _ in members(planner)} == {"wk", "wl", "wi", "we"}
@@ -158,12 +159,11 @@ def _entries(
 def solved(
     planner: BlockPlanner, samples: list[dict[str, NDArray[Any]]]
 ) -> dict[BlockGroup, GroupResult]:
-    requests = [Moments(group.tensor) for group in planner.groups]
+    requests = [Moments(group.tensor, group.window) for group in planner.groups]
     stats = collect(planner.model, requests, source(planner.model, samples), Stats("m", "d"))
     found = {}
     for group in planner.groups:
-        moments = stats.tensors[group.tensor].moments
-        assert moments is not None
+        moments = stats.tensors[group.tensor].moments[group.window]
         found[group] = solve_group(planner.task(group), moments)
     return found
 
@@ -213,6 +213,69 @@ def test_a_plan_executes_to_the_dequantized_float_model(algorithm: str) -> None:
     assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
     # And the quantized weights are not those of the float model.
     assert np.linalg.norm(run(model, samples[0])[0] - expected) > 1e-3 * np.linalg.norm(expected)
+
+
+NET = """g (float[N, 8, 12, 12] x) => (float[N, 24, 6, 6] y) {
+    h = Conv<pads = [1, 1, 1, 1]>(x, wa, ba) r = Relu(h)
+    y = Conv<strides = [2, 2], auto_pad = "SAME_UPPER">(r, wb)
+}"""
+
+
+def net_weights() -> dict[str, NDArray[Any]]:
+    """Channels between the two differ, so that scaling them gains much."""
+    large = np.exp(normal(6, 20))
+    return {
+        "wa": normal(2, 20, 8, 3, 3) / 9 * large[:, np.newaxis, np.newaxis, np.newaxis],
+        "ba": normal(3, 20) / 9,
+        "wb": normal(4, 24, 20, 3, 3) / 9,
+    }
+
+
+@pytest.mark.parametrize("form", ["dq", "folded"])
+@pytest.mark.parametrize("algorithm", ["rtn", "awq", "awq+gptq"])
+def test_convolutions_are_quantized_on_their_patches(algorithm: str, form: Any) -> None:
+    """The first Conv's rows are divided, through Relu, by what the second's columns gain."""
+    weights = net_weights()
+    # Integers of 4 bits are ONNX's from this opset on.
+    model = raise_opset(normalized(NET, **weights), 21)
+    spec = BlockSpec(4, 16, symmetric=False, algorithm=algorithm, form=form)
+    planner = planner_of(model, spec)
+    assert members(planner) == [("x", ["wa"], True), ("r", ["wb"], True)]
+    assert [group.length for group in planner.groups] == [8 * 9, 20 * 9]
+    samples = [{"x": normal(100 + seed, 2, 8, 12, 12)} for seed in range(10)]
+    groups = solved(planner, samples)
+    results: dict[str, BlockResult] = {}
+    entries, arrays = _entries(planner, groups, results)
+    scalings, _ = planner.scalings(groups)
+    plan = plan_of(arrays, entries).model_copy(update={"scalings": scalings})
+    second = groups[planner.groups[1]].factor
+    assert (second is not None) == ("awq" in algorithm)
+    stored = {
+        name: stands_for(results[name], groups[group].factor, weights[name].reshape(rows, -1))
+        for name, rows, group in zip(("wa", "wb"), (20, 24), planner.groups, strict=True)
+    }
+    real = {n: a.reshape(weights[n].shape).astype(np.float32) for n, a in stored.items()}
+    expected = run(normalized(NET, **{**weights, **real}), samples[0])[0]
+    found = run(execute(plan, model), samples[0])[0]
+    assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
+    noise = np.linalg.norm(run(model, samples[0])[0] - expected)
+    assert noise > 1e-3 * np.linalg.norm(expected)
+
+
+def test_convolutions_through_different_windows_are_not_scaled() -> None:
+    text = """g (float[N, 16, 9, 9] x) => (float[N, 4, 9, 9] y, float[N, 4, 9, 9] z) {
+        y = Conv<pads = [1, 1, 1, 1]>(x, wa)
+        z = Conv(x, wb)
+    }"""
+    planner = planner_of(normalized(text, wa=normal(0, 4, 16, 3, 3), wb=normal(1, 4, 16, 1, 1)))
+    assert members(planner) == [("x", ["wa"], False), ("x", ["wb"], False)]
+    assert [group.length for group in planner.groups] == [16 * 9, 16]
+    reason = "convolutions read its activation through different windows"
+    assert [group.reason for group in planner.groups] == [reason] * 2
+    # Each is fitted to what it reads all the same.
+    groups = solved(planner, [{"x": normal(seed, 2, 16, 9, 9)} for seed in range(5)])
+    sides = [next(iter(result.weights.values())).params.scale.shape for result in groups.values()]
+    assert sides == [(4, 9), (4, 1)]
 
 
 def test_rows_are_divided_by_the_factors_of_their_own_channels() -> None:

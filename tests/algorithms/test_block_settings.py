@@ -106,7 +106,42 @@ def test_a_rule_replaces_what_it_speaks_of() -> None:
     assert (found["MatMul"].bits, found["MatMul"].block_size) == (8, 16)
     assert found["MatMul"].algorithm == "awq"
     assert (found["Gemm"].bits, found["Gemm"].block_size) == (4, 32)
-    assert {spec.accuracy_level for spec in found.values()} == {4}
+    assert found["Gemm"].accuracy_level == found["MatMul"].accuracy_level == 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "size", "conv", "matmul"),
+    [
+        ({}, 128, ("folded", 32, 0), ("kernel", 32, 4)),  # 48 and 36 input channels
+        ({}, 16, ("folded", 16, 0), ("kernel", 16, 4)),
+        ({"block_size": 16}, 16, ("folded", 16, 0), ("kernel", 16, 4)),
+        ({"form": "folded"}, 32, ("folded", 32, 0), ("folded", 32, 0)),
+        ({"form": "dq"}, 32, ("dq", 32, 4), ("dq", 32, 4)),
+    ],
+)
+def test_what_no_kernel_takes_is_folded_in_fine_blocks(
+    weights: Any, size: int, conv: Any, matmul: Any
+) -> None:
+    found = specs(recipe(**weights), size=size)
+
+    def how(spec: BlockSpec) -> tuple[str, int, int]:
+        return spec.form, spec.block_size, spec.accuracy_level
+
+    assert how(found["Conv"]) == conv
+    assert how(found["MatMul"]) == matmul
+
+
+def test_who_shares_a_weight_reads_it_in_one_form() -> None:
+    """MatMulNBits wants two dimensions; a vector times the same matrix is folded, and so both."""
+    model = normalized(
+        """g (float[N, 48] x, float[48] v) => (float[N, 8] a, float[8] b) {
+            a = MatMul(x, w) b = MatMul(v, w)
+        }""",
+        w=normal(0, 48, 8),
+    )
+    settings = block_settings(recipe(), CPU, data=True)
+    found = block_specs(model, find_sites(model), settings, NOTHING_SAID, 32, 4)
+    assert [spec.form for spec in found.values()] == ["folded", "folded"]
 
 
 def test_a_width_without_a_kernel_names_those_there_are() -> None:

@@ -59,7 +59,9 @@ def dynamic(model: ir.Model) -> Plan:
 
 
 def weights(model: ir.Model, form: str, block: BlockForm = BLOCK_16) -> Plan:
-    selection = select_weights(model, find_sites(model), CPU, {}, blocks=form == "blocks")
+    blocks = form == "blocks"
+    sites = find_sites(model)
+    selection = select_weights(model, sites, CPU, {}, kernels=blocks, floats=not blocks)
     found = run_time_config(selection)
     if form == "blocks":
         fields = decide_blocks(model, found, block)
@@ -152,7 +154,7 @@ def test_dynamic_weights_with_one_scale_for_the_tensor(text: str) -> None:
 
 def test_a_rule_that_blocks_cannot_keep_is_named() -> None:
     model = normalized(MATMUL.replace("K", "32"), w=normal(0, 32, 6))
-    found = select_weights(model, find_sites(model), CPU, {}, blocks=True)
+    found = select_weights(model, find_sites(model), CPU, {}, kernels=True, floats=False)
     (site,) = found.chosen
     assert decide_blocks(model, run_time_config(found), BLOCK_16)["warnings"] == ()
     ruled = replace(

@@ -9,14 +9,17 @@ import onnx
 import pytest
 
 from onnxq.algorithms.block_algorithm import ALGORITHMS
+from onnxq.errors import ModelError
 from onnxq.numerics.metrics import sqnr_db
 from onnxq.pipeline import RunOptions, apply, quantize
 from onnxq.recipe import Recipe
+from onnxq.stages import prepare
 from tests.small_models import Feeds, normal, run, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxq.pipeline import QuantizeResult
@@ -278,3 +281,64 @@ def test_few_tokens_are_not_fitted_to(tmp_path: Path) -> None:
     assert result.calibration is not None
     assert result.calibration.chosen == "mse (3)"
     assert not result.plan.scalings
+
+
+CONVOLUTIONS = """g (float[N, 3, 12, 12] x) => (float[N, 10] y) {
+    a = Conv<pads = [1, 1, 1, 1]>(x, first) r = Relu(a)
+    b = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(r, second) s = Relu(b)
+    f = Flatten(s) y = MatMul(f, w)
+}"""
+
+
+def convolutions(path: Path) -> Path:
+    weights = {"first": normal(1, 16, 3, 3, 3) / 5, "second": normal(2, 24, 16, 3, 3) / 12}
+    return write(path / "float.onnx", CONVOLUTIONS, **weights, w=normal(3, 24 * 36, 10) / 29)
+
+
+def images() -> list[Feeds]:
+    return [{"x": normal(100 + seed, 2, 3, 12, 12)} for seed in range(12)]
+
+
+def test_what_no_kernel_takes_is_folded_by_default(tmp_path: Path) -> None:
+    wanted = Recipe.model_validate({"scheme": "int4"})
+    result = convert(convolutions(tmp_path), wanted, images())
+    how = {entry.form: entry for entry in result.plan.blocks}
+    assert how.keys() == {"kernel", "folded"}
+    assert (how["folded"].axis, how["folded"].block_size) == (0, 32)
+    (kept,) = [site for site in result.plan.sites if site.decision == "float"]
+    assert kept.reason == "its 27 input channels are fewer than a block of 32"
+    stored = onnx.load(tmp_path / "small.onnx")
+    opset = next(each.version for each in stored.opset_import if not each.domain)
+    assert opset == 21
+    assert result.verification is not None
+    assert result.verification.kernels.folded == 1
+    assert applied(tmp_path / "float.onnx") == (tmp_path / "small.onnx").read_bytes()
+
+
+def test_convolutions_are_fitted_to_what_they_read(tmp_path: Path) -> None:
+    """GPTQ errs less than rounding on images that it has not seen."""
+    found = {}
+    for algorithm in ("rtn", "gptq"):
+        wanted = recipe(algorithm=algorithm)
+        convert(convolutions(tmp_path), wanted, images())
+        unseen = [{"x": normal(900 + seed, 2, 3, 12, 12)} for seed in range(8)]
+        found[algorithm] = measured(tmp_path / "float.onnx", unseen)
+    assert found["gptq"] > found["rtn"] + 1
+
+
+def test_a_model_whose_opset_cannot_be_raised_folds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: ir.Model, minimum: int) -> ir.Model:
+        if minimum > 13:
+            code, text = "model.opset", "no converter knows 'Custom'"
+            raise ModelError(code, text)
+        return model
+
+    monkeypatch.setattr(prepare, "raise_opset", refuse)
+    result = convert(convolutions(tmp_path), recipe(), images())
+    assert {entry.form for entry in result.plan.blocks} == {"kernel"}
+    reasons = [site.reason for site in result.plan.sites if site.decision == "float"]
+    assert len(reasons) == 2
+    assert any("has no kernel for Conv" in reason for reason in reasons)
+    assert any("no converter knows 'Custom'" in note for note in result.warnings)

@@ -114,8 +114,8 @@ def test_how_channels_are_scaled_is_said(model: Path) -> None:
 
 
 def test_products_without_statistics_say_so(tmp_path: Path) -> None:
-    text = "g (float[N, 32, 5, 5] x) => (float[N, 32, 5, 5] y) { y = Conv(x, k) }"
-    path = write(tmp_path / "m.onnx", text, k=normal(0, 32, 32, 1, 1))
+    text = "g (float[N, 32, 5, 5] x) => (float[N, 32, 5, 5] y) { y = Conv<group = 2>(x, k) }"
+    path = write(tmp_path / "m.onnx", text, k=normal(0, 32, 16, 1, 1))
     data = [{"x": normal(seed, 2, 32, 5, 5)} for seed in range(5)]
     (site,) = inspect(path, data, recipe=recipe(form="dq")).sites
     assert (site.decision, site.held_out, site.chosen) == ("int4", {}, "")
