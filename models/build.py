@@ -9,10 +9,10 @@ Run from the repository root::
 ``models/.cache/NAME`` then holds ``model.onnx``; ``calibration/`` and ``evaluation/`` with one
 ``.npz`` a sample (``calibration.npy`` and ``evaluation.npy`` for fashion_resnet, a row a sample);
 ``labels.npy`` or ``labels.txt``, one for each evaluation sample in the order of their names, where
-there are labels; ``tokenizer.json`` of a language model; and ``SOURCE.json``: packages, versions,
-licences, and the SHA-256 of all that was read and written. A model is built again only if a
-package's version, a file that was read or the building code changed. A build that fails leaves what
-was there.
+there are labels; ``similarity/`` with what people judged of texts for minilm; ``tokenizer.json`` of
+a language model; and ``SOURCE.json``: packages, versions, licences, and the SHA-256 of all that was
+read and written. A model is built again only if a package's version, a file that was read or the
+building code changed. A build that fails leaves what was there.
 """
 
 from __future__ import annotations

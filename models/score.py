@@ -1,9 +1,11 @@
-"""Prints a built model's task metric on its evaluation samples.
+"""Prints a built model's task metrics on its evaluation samples.
 
 Run from the repository root: ``python -m models.score NAME... [--model FILE]``; ``--model`` scores
 another file, a quantized one say, on the samples of NAME. Metrics: top-1 accuracy where there is
 ``labels.npy``, share of lines read without an error where there is ``labels.txt``, perplexity for
-smollm2. minilm has no labels: what counts there is how close its states stay to the float model's.
+smollm2; for minilm how its sentence vectors agree with people: the correlation of cosine and human
+judgement over pairs of texts, Pearson's for Lee's 50 news documents and Spearman's for the words of
+SimLex-999, as their authors take it.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from scipy import stats
 
 from models.build import CACHE
 from onnxq.errors import OnnxqError
@@ -26,6 +30,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of how well a model does its task.
+
+    Attributes:
+        name: What it measures.
+        value: The figure.
+        digits: Decimals that are worth reading.
+    """
+
+    name: str
+    value: float
+    digits: int = 4
+
+    def __str__(self) -> str:
+        """The name and the figure."""
+        return f"{self.name} {self.value:.{self.digits}f}"
 
 
 def feeds(folder: Path, session: Session) -> Iterator[dict[str, NDArray[Any]]]:
@@ -74,11 +97,47 @@ def perplexity(folder: Path, session: Session) -> float:
     return math.exp(total / count)
 
 
-def score(name: str, model: Path | None = None) -> str:
-    """Return the metric's name and value.
+def sentence_vectors(
+    ids: NDArray[np.int64], mask: NDArray[np.int64], session: Session
+) -> NDArray[np.float64]:
+    """Return each text's mean state over the tokens of its mask, of length 1: ``[texts, 384]``.
+
+    Texts are run one by one without their padding, as the model's samples are: a model that takes
+    ranges of what it sees must not take them of padding.
+    """
+    vectors = []
+    for row, length in zip(ids, mask.sum(axis=1), strict=True):
+        tokens = row[None, :length]
+        ones, zeros = np.ones_like(tokens), np.zeros_like(tokens)
+        sample = {"input_ids": tokens, "attention_mask": ones, "token_type_ids": zeros}
+        mean = session.run(sample)[0][0].astype(np.float64).mean(axis=0)
+        vectors.append(mean / np.linalg.norm(mean))
+    return np.stack(vectors)
+
+
+def cosines(path: Path, session: Session) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the model's cosine and people's judgement of each pair of texts in a file."""
+    with np.load(path) as judged:
+        vectors = sentence_vectors(judged["input_ids"], judged["attention_mask"], session)
+        first, second = vectors[judged["pairs"]].swapaxes(0, 1)
+        return (first * second).sum(axis=1), judged["human"]
+
+
+def agreement(folder: Path, session: Session) -> tuple[Metric, ...]:
+    """Return the correlations with people's judgements of documents and of words."""
+    pearson = stats.pearsonr(*cosines(folder / "lee.npz", session)).statistic
+    spearman = stats.spearmanr(*cosines(folder / "simlex999.npz", session)).statistic
+    return (
+        Metric("Pearson with Lee's judgements", float(pearson)),
+        Metric("Spearman with SimLex-999", float(spearman)),
+    )
+
+
+def score(name: str, model: Path | None = None) -> tuple[Metric, ...]:
+    """Return the metrics of a built model, or of another file on its samples.
 
     Raises:
-        FileNotFoundError: If the model is not built.
+        FileNotFoundError: If the model is not built, or not with what its metric needs.
         OnnxqError: If `model` cannot be run.
     """
     folder = CACHE / name
@@ -88,12 +147,15 @@ def score(name: str, model: Path | None = None) -> str:
         raise FileNotFoundError(msg)
     session = open_session(path)
     if name == "smollm2":
-        return f"perplexity {perplexity(folder, session):.2f}"
+        return (Metric("perplexity", perplexity(folder, session), digits=2),)
     if (folder / "labels.npy").is_file():
-        return f"top-1 accuracy {top_1(folder, session):.4f}"
+        return (Metric("top-1 accuracy", top_1(folder, session)),)
     if (folder / "labels.txt").is_file():
-        return f"lines read without an error {lines_read(folder, session):.4f}"
-    return "no labels"
+        return (Metric("lines read without an error", lines_read(folder, session)),)
+    if (folder / "similarity").is_dir():
+        return agreement(folder / "similarity", session)
+    msg = f"{name} was built without what its metric needs: python -m models.build {name}"
+    raise FileNotFoundError(msg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for name in options.names:
-            sys.stdout.write(f"{name}: {score(name, options.model)}\n")
+            found = ", ".join(map(str, score(name, options.model)))
+            sys.stdout.write(f"{name}: {found}\n")
     except (FileNotFoundError, OnnxqError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,4 +1,8 @@
-"""Builds minilm: the exported encoder, and BBC news texts of 16 to 128 tokens, one a sample."""
+"""Builds minilm: the exported encoder, BBC news texts of 16 to 128 tokens, human judgements.
+
+``similarity/lee.npz`` and ``similarity/simlex999.npz`` hold the texts that people judged and what
+they judged (``judgements.py``), whole; none is calibrated on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
+from models.minilm import judgements
 from models.minilm.model import FOLDER, PACKAGE, factory, weights
 from models.packages import package_file
 from models.source import ModelSource, Origin, write_samples
@@ -46,11 +51,16 @@ def samples(texts: Sequence[str], seed: int) -> Iterator[dict[str, NDArray[Any]]
 
 
 def write(folder: Path) -> None:
-    """Export the model; calibrate and evaluate on different articles."""
+    """Export the model; calibrate and evaluate on different articles, judge on other texts."""
     export(factory, folder / "model.onnx")
     articles = bbc_articles(CALIBRATION_SAMPLES + EVALUATION_SAMPLES)
     write_samples(folder / "calibration", samples(articles[:CALIBRATION_SAMPLES], seed=1))
     write_samples(folder / "evaluation", samples(articles[CALIBRATION_SAMPLES:], seed=2))
+    tokenizer = Tokenizer.from_file(str(tokenizer_path()))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for name, judged in (("lee", judgements.lee()), ("simlex999", judgements.simlex())):
+        judgements.write_judgements(folder / "similarity" / f"{name}.npz", judged, tokenizer)
 
 
 SOURCE: Final = ModelSource(
@@ -58,8 +68,14 @@ SOURCE: Final = ModelSource(
     origins=(
         Origin(PACKAGE, "MIT (package), Apache-2.0 (weights)", "weights and tokenizer"),
         Origin(BBC_PACKAGE, "MIT (package); articles © BBC, for research", "BBC news articles"),
+        Origin(
+            judgements.PACKAGE,
+            "LGPL-2.1-only (package); documents © Australian Broadcasting Corporation, by courtesy "
+            "of M. D. Lee; SimLex-999 by its authors; neither names a licence, for research",
+            "documents and words with human judgements of similarity",
+        ),
     ),
     tools=("torch", "transformers", "tokenizers"),
-    reads=lambda: (weights(), tokenizer_path(), bbc_folder()),
+    reads=lambda: (weights(), tokenizer_path(), bbc_folder(), *judgements.paths()),
     write=write,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from models.score import Metric
 from onnxq.runtime.timing import Ratio, TimingSettings
 from tests.benchmarks import (
     block_kernels,
@@ -19,6 +20,7 @@ from tests.benchmarks import (
     methods,
     peer_settings,
     peers,
+    weight_only,
 )
 from tests.benchmarks.common import FailedError, Workload, in_own_process, write_samples
 from tests.benchmarks.peer_tasks import Reader, Variant
@@ -73,6 +75,41 @@ def test_half_measures_each_form_and_the_peer(work: Workload, tmp_path: Path) ->
     assert 1.8 < found["float16 weights"].smaller < 2
     assert (found["float16 weights"].sqnr_db or 0) > (found["bfloat16 weights"].sqnr_db or 0) > 20
     assert all(len(half.row(result)) == len(half.COLUMNS) for result in found.values())
+
+
+def test_tasks_scores_float_each_quantized_model_and_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """g (float[B, 32] x) => (float[B, 64] y) {
+        a = MatMul(x, w)
+        b = Relu(a)
+        y = MatMul(b, v)
+    }"""
+    model = write(tmp_path / "m.onnx", text, w=normal(0, 32, 64), v=normal(1, 64, 64))
+    np.save(tmp_path / "x.npy", normal(2, 8, 32))
+    parts = [write_samples(tmp_path / "x.npy", "x", 8, tmp_path / part) for part in "ce"]
+    scored: list[Path] = []
+
+    def score(name: str, path: Path) -> tuple[Metric, ...]:
+        scored.append(path)
+        return (Metric("hits", len(scored) / 10, digits=1),)
+
+    few = {
+        name: weight_only.TASK_ROWS[name] for name in ("int8-weights", "int4, block 32, default")
+    }
+    monkeypatch.setattr(weight_only, "TASK_ROWS", few)
+    monkeypatch.setattr(weight_only, "TASK_MODELS", {"small": (False,)})
+    monkeypatch.setattr(weight_only, "score", score)
+    rows = weight_only.at_task(Workload("small", model, parts[0], parts[1]), tmp_path)
+    assert [row.name for row in rows] == ["float", *few, "peer, int4, block 128, tables float"]
+    assert [row.metrics[0].value for row in rows] == [0.1, 0.2, 0.3, 0.4]
+    assert rows[0].sqnr_db is None
+    assert all((row.sqnr_db or 0) > 10 for row in rows[1:])
+    assert all(row.file_bytes < rows[0].file_bytes for row in rows[1:])
+    weight_only.show_tasks({"small": rows})
+    printed = capsys.readouterr().out
+    assert "hits" in printed
+    assert "int4, block 32, default" in printed
 
 
 def test_the_settings_follow_the_kind_of_model() -> None:

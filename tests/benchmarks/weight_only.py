@@ -2,7 +2,7 @@
 
 Run from the repository root::
 
-    python -m tests.benchmarks.weight_only [kl] [speed] [seeds] [--json FILE]
+    python -m tests.benchmarks.weight_only [kl] [speed] [seeds] [tasks] [--json FILE]
 
 kl      SmolLM2-135M, INT4 asymmetric, blocks of 128 and 64, calibrated on 32 windows of 256 tokens
         of one half of the SOTU speeches: KL to float in nats per token, on 12 windows of the other
@@ -15,6 +15,12 @@ speed   The same model, all 211 weights and the table: size, memory of a session
         process, processes in alternation; seconds and peak memory of AWQ.
 seeds   MiniLM, INT4, blocks of 128 and 64: SQNR on unseen texts of AWQ and of rounding to the
         nearest for ten choices of 64 calibration texts.
+tasks   MiniLM and PP-OCRv6: SQNR on the evaluation samples, what the model is for
+        (``models/score.py``) and size, of float, of INT8 weights (folded, a scale each output
+        channel) and of INT4 in blocks of 128 and 32, by the default algorithm, by AWQ and GPTQ, and
+        of the peer's INT4 in blocks of 128, with embedding tables in float and in 4 bits (those of
+        onnxq have 8). The form of INT4 is the default's; products in blocks take float32
+        activations (accuracy level 1), as the peer's do.
 
 The peer is onnxruntime's MatMulNBitsQuantizer. Each quantizer runs in a process of its own.
 """
@@ -29,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.score import Metric, score
 from onnxq.data import open_data
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
@@ -38,6 +45,7 @@ from onnxq.verify.fidelity import compare_outputs
 from tests.benchmarks.common import (
     THREADS,
     built,
+    fidelity,
     first_samples,
     in_own_process,
     megabytes,
@@ -61,6 +69,18 @@ ALGORITHMS = ("rtn", "mse", "hqq", "awq", "gptq", "awq+gptq")
 WINDOWS = 12
 CALIBRATION = 32
 SEEDS = 10
+TASK_MODELS: Mapping[str, tuple[bool, ...]] = {"minilm": (False, True), "ppocr_v6": (False,)}
+"""Whether the peer is to quantize tables too, to the same bits: both ways where there are some."""
+TASK_ROWS: Mapping[str, dict[str, Any]] = {
+    "int8-weights": {"scheme": "int8-weights", "weights": {"form": "folded"}},
+    **{
+        f"int4, block {size}, {algorithm or 'default'}": {
+            "weights": {"algorithm": algorithm, "block_size": size, "accuracy_level": 1}
+        }
+        for size in (128, 32)
+        for algorithm in (None, "awq+gptq")
+    },
+}
 _PEER = "peer, nearest"
 _GRID = "its weights lie on a 4-bit grid of block 32: blocks of 128 and 64 only are judged"
 
@@ -298,10 +318,60 @@ def show_seeds(found: Mapping[int, Mapping[str, Any]]) -> None:
     show("minilm, INT4 asymmetric, unseen texts", columns, lines)
 
 
+@dataclass(frozen=True)
+class TaskRow:
+    """A model at its task.
+
+    Attributes:
+        name: What the table calls it.
+        sqnr_db: SQNR to float on the evaluation samples; None of float itself.
+        metrics: What :func:`models.score.score` says of it.
+        file_bytes: Size of the file.
+    """
+
+    name: str
+    sqnr_db: float | None
+    metrics: tuple[Metric, ...]
+    file_bytes: int
+
+
+def at_task(work: Workload, folder: Path) -> list[TaskRow]:
+    """Float, each of `TASK_ROWS` and the peer, quantized, compared with float and scored."""
+    rows = [TaskRow("float", None, score(work.name, work.model), work.model.stat().st_size)]
+    path = folder / f"{work.name}.onnx"
+    source: dict[str, Any] = {"model": work.model, "output": path}
+    data = {"data": work.calibration, "evaluation": work.evaluation}
+    asked = {name: ("onnxq", {**source, **data, **own}) for name, own in TASK_ROWS.items()}
+    for lookups in TASK_MODELS[work.name]:
+        name = f"peer, int4, block 128, tables {'too' if lookups else 'float'}"
+        asked[name] = ("peer", {**source, "block_size": 128, "lookups": lookups})
+    for name, (function, arguments) in asked.items():
+        in_own_process(f"weight_only_tasks:{function}", arguments, folder / "cache")
+        sqnr_db = fidelity(work, path).sqnr_db
+        rows.append(TaskRow(name, sqnr_db, score(work.name, path), path.stat().st_size))
+    return rows
+
+
+def show_tasks(found: Mapping[str, list[TaskRow]]) -> None:
+    """Print a table for each model."""
+    for name, rows in found.items():
+        columns = ("", "SQNR dB", *(metric.name for metric in rows[0].metrics), "MB")
+        lines = [
+            (
+                row.name,
+                number(row.sqnr_db, 1),
+                *(number(metric.value, metric.digits) for metric in row.metrics),
+                number(row.file_bytes / 1e6, 1),
+            )
+            for row in rows
+        ]
+        show(f"{name}, weights of 8 and of 4 bits", columns, lines)
+
+
 def main() -> int:
     """Read the command line, measure and print."""
     made = parser(__doc__)
-    parts = ("kl", "speed", "seeds")
+    parts = ("kl", "speed", "seeds", "tasks")
     made.add_argument("parts", nargs="*", choices=[*parts, []], metavar="PART", default=[])
     options = made.parse_args()
     wanted = options.parts or parts
@@ -323,6 +393,10 @@ def main() -> int:
         if "seeds" in wanted:
             figures["seeds"] = seeds(folder)
             show_seeds(figures["seeds"])
+        if "tasks" in wanted:
+            works = [built(name, None, folder) for name in TASK_MODELS]
+            figures["tasks"] = {work.name: at_task(work, folder) for work in works}
+            show_tasks(figures["tasks"])
     write_json(options.json, "weight_only", figures)
     return 0
 
