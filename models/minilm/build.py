@@ -70,8 +70,8 @@ SOURCE: Final = ModelSource(
         Origin(BBC_PACKAGE, "MIT (package); articles © BBC, for research", "BBC news articles"),
         Origin(
             judgements.PACKAGE,
-            "LGPL-2.1-only (package); documents © Australian Broadcasting Corporation, by courtesy "
-            "of M. D. Lee; SimLex-999 by its authors; neither names a licence, for research",
+            "LGPL-2.1-only (package); no licence is stated there for the documents (M. D. Lee, "
+            "2005) and SimLex-999 (F. Hill 2015): for research",
             "documents and words with human judgements of similarity",
         ),
     ),
