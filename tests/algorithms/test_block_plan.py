@@ -123,7 +123,7 @@ def test_what_no_statistics_fit_is_a_group_of_its_own() -> None:
         assert (group.tensor, group.scaling, group.moment_bytes) == ("", None, 0)
         assert group.reason.startswith("no statistics are collected for this ")
         ((name, result),) = planner.by_weight_alone(group).items()
-        assert result.label.startswith("mse")
+        assert result.label.startswith("hqq")
         assert result.params.scale.shape == (
             {"wk": 8, "wl": 8}.get(name, 4),
             2 if name in ("wi", "we") else 1,

@@ -66,7 +66,7 @@ def test_what_is_taken_where_nothing_is_said(scheme: str, bits: int) -> None:
     assert (settings.bits, settings.algorithm, settings.form) == (bits, "awq", "kernel")
     assert settings.block_sizes == width.block_sizes
     assert settings.accuracy_levels == width.accuracy_levels
-    assert block_settings(recipe(scheme), CPU, data=False).algorithm == "mse"
+    assert block_settings(recipe(scheme), CPU, data=False).algorithm == "hqq"
 
 
 def test_what_is_said_is_taken() -> None:

@@ -94,9 +94,7 @@ def test_tasks_scores_float_each_quantized_model_and_the_peer(
         scored.append(path)
         return (Metric("hits", len(scored) / 10, digits=1),)
 
-    few = {
-        name: weight_only.TASK_ROWS[name] for name in ("int8-weights", "int4, block 32, default")
-    }
+    few = {name: weight_only.TASK_ROWS[name] for name in ("int8-weights", "int4, block 32, awq")}
     monkeypatch.setattr(weight_only, "TASK_ROWS", few)
     monkeypatch.setattr(weight_only, "TASK_MODELS", {"small": (False,)})
     monkeypatch.setattr(weight_only, "score", score)
@@ -109,7 +107,7 @@ def test_tasks_scores_float_each_quantized_model_and_the_peer(
     weight_only.show_tasks({"small": rows})
     printed = capsys.readouterr().out
     assert "hits" in printed
-    assert "int4, block 32, default" in printed
+    assert "int4, block 32, awq" in printed
 
 
 def test_the_settings_follow_the_kind_of_model() -> None:

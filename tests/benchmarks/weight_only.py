@@ -15,12 +15,12 @@ speed   The same model, all 211 weights and the table: size, memory of a session
         process, processes in alternation; seconds and peak memory of AWQ.
 seeds   MiniLM, INT4, blocks of 128 and 64: SQNR on unseen texts of AWQ and of rounding to the
         nearest for ten choices of 64 calibration texts.
-tasks   MiniLM and PP-OCRv6: SQNR on the evaluation samples, what the model is for
-        (``models/score.py``) and size, of float, of INT8 weights (folded, a scale each output
-        channel) and of INT4 in blocks of 128 and 32, by the default algorithm, by AWQ and GPTQ, and
+tasks   MiniLM, PP-OCRv6 and EfficientNet-Lite0: SQNR on the evaluation samples, what the model is
+        for (``models/score.py``) and size, of float, of INT8 weights (folded, a scale each output
+        channel), of INT4 in blocks of 32 and, where products have more input channels, of 128, and
         of the peer's INT4 in blocks of 128, with embedding tables in float and in 4 bits (those of
         onnxq have 8). The form of INT4 is the default's; products in blocks take float32
-        activations (accuracy level 1), as the peer's do.
+        activations (accuracy level 1), as the peer's do. The peer leaves convolutions float.
 
 The peer is onnxruntime's MatMulNBitsQuantizer. Each quantizer runs in a process of its own.
 """
@@ -69,16 +69,23 @@ ALGORITHMS = ("rtn", "mse", "hqq", "awq", "gptq", "awq+gptq")
 WINDOWS = 12
 CALIBRATION = 32
 SEEDS = 10
-TASK_MODELS: Mapping[str, tuple[bool, ...]] = {"minilm": (False, True), "ppocr_v6": (False,)}
+TASK_MODELS: Mapping[str, tuple[bool, ...]] = {
+    "minilm": (False, True),
+    "ppocr_v6": (False,),
+    "efficientnet_lite0": (False,),
+}
 """Whether the peer is to quantize tables too, to the same bits: both ways where there are some."""
 TASK_ROWS: Mapping[str, dict[str, Any]] = {
     "int8-weights": {"scheme": "int8-weights", "weights": {"form": "folded"}},
     **{
-        f"int4, block {size}, {algorithm or 'default'}": {
+        f"int4, block {size}, {algorithm}": {
             "weights": {"algorithm": algorithm, "block_size": size, "accuracy_level": 1}
         }
-        for size in (128, 32)
-        for algorithm in (None, "awq+gptq")
+        for size, algorithms in (
+            (128, ("awq", "awq+gptq")),
+            (32, ("rtn", "awq", "gptq", "awq+gptq")),
+        )
+        for algorithm in algorithms
     },
 }
 _PEER = "peer, nearest"

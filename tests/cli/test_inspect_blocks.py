@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEXT = """g (float[N, 32] x) => (float[N, 8] y) {
     n = Mul(x, c) a = MatMul(n, u) h = Tanh(a) y = MatMul(h, w)
 }"""
-ALGORITHMS = ("mse", "hqq", "awq", "gptq", "awq+gptq")
+ALGORITHMS = ("hqq", "mse", "awq", "gptq", "awq+gptq")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_each_algorithm_is_a_column(arguments: list[str | Path]) -> None:
     assert max(map(len, shown.out.splitlines())) <= 80
     lines = shown.out.splitlines()
     start = next(place for place, text in enumerate(lines) if "2 weights in blocks" in text)
-    assert lines[start + 2].split() == ["site", "mse", "hqq", "awq", "gptq", "gptq", "best", "exp."]
+    assert lines[start + 2].split() == ["site", "hqq", "mse", "awq", "gptq", "gptq", "best", "exp."]
     assert "uint4, block 16" in shown.out
     assert "fixed in the middle (s)" in shown.out
     found = onnxq(*arguments, "--json").document["sites"]

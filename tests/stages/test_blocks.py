@@ -279,7 +279,7 @@ def test_few_tokens_are_not_fitted_to(tmp_path: Path) -> None:
     (warning,) = [text for text in result.warnings if "fewer tokens than channels" in text]
     assert "of 2 activations" in warning
     assert result.calibration is not None
-    assert result.calibration.chosen == "mse (3)"
+    assert result.calibration.chosen == "hqq (3)"
     assert not result.plan.scalings
 
 
