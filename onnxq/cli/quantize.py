@@ -79,7 +79,7 @@ COMMAND = command(
         parameters.MODEL,
         parameters.OUTPUT,
         parameters.SCHEME,
-        parameters.algorithm("awq with data, mse without; rtn for int8-weights"),
+        parameters.algorithm("awq+gptq with data, hqq without; rtn for int8-weights"),
         parameters.block_size("measured"),
         click.Option(
             ["--format"],

@@ -28,8 +28,8 @@ rules, of which there are none::
     block_size = 128              # 16 to 256; left out: measured
     accuracy_level = 4            # 4 int8, 1 float32 activations; left out: by the bound
     # These keys are of the same schemes and not of auto:
-    # algorithm = "awq"           # rtn, mse, hqq, awq, gptq, mse+gptq, hqq+gptq, awq+gptq, auto;
-    #                             # left out: awq with data, mse without; rtn of int8-weights
+    # algorithm = "awq+gptq"      # rtn, mse, hqq, awq, gptq, mse+gptq, hqq+gptq, awq+gptq, auto;
+    #                             # left out: awq+gptq with data, hqq without; rtn of int8-weights
     # symmetric = false           # whether zero points are fixed; left out: as errs least with
     #                             # algorithm = "auto", else they are free
     # sequential = true           # a layer's statistics behind quantized ones; left out: float ones

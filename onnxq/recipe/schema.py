@@ -101,7 +101,7 @@ class WeightSettings(_Frozen):
             at each inference. ``auto`` takes blocks where the target has a kernel that is not
             slower than float, else ``folded``.
         algorithm: How integers are chosen (``algorithms/block_algorithm.py``), or ``auto`` for the
-            best at each site. None is ``awq`` with data and ``hqq`` without; of ``int8-weights``
+            best at each site. None is ``awq+gptq`` with data, ``hqq`` without; of ``int8-weights``
             rounding to the nearest.
         symmetric: Whether zero points are fixed in the middle; None leaves it to the error of each
             weight with ``auto``, else they are free.

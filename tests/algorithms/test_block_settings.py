@@ -63,7 +63,7 @@ def test_what_is_taken_where_nothing_is_said(scheme: str, bits: int) -> None:
     settings = block_settings(recipe(scheme), CPU, data=True)
     assert CPU.blocks is not None
     width = CPU.blocks.widths[bits]
-    assert (settings.bits, settings.algorithm, settings.form) == (bits, "awq", "kernel")
+    assert (settings.bits, settings.algorithm, settings.form) == (bits, "awq+gptq", "kernel")
     assert settings.block_sizes == width.block_sizes
     assert settings.accuracy_levels == width.accuracy_levels
     assert block_settings(recipe(scheme), CPU, data=False).algorithm == "hqq"
