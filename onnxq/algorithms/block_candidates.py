@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from onnxq.numerics.blockwise import (
     block_size,
     dequantized,
     minmax_params,
-    output_error,
     times_scales,
 )
 from onnxq.numerics.gptq import gptq_steps
@@ -92,7 +91,7 @@ def nearest(task: WeightTask, space: Space) -> Iterator[Candidate]:
                 continue
             if algorithm.ranges not in known:
                 params = _no_worse_than_covering(weight, space, algorithm.ranges, scheme)
-                known[algorithm.ranges] = (params, _noise(weight, params, space.tokens.judging))
+                known[algorithm.ranges] = (params, _noise(weight, params, space, "judging"))
             params, noise = known[algorithm.ranges]
             yield Candidate(algorithm, params, compensated=False, noise=noise)
 
@@ -104,7 +103,7 @@ def compensated(task: WeightTask, space: Space, start: Sequence[Candidate]) -> I
         if candidate.algorithm.compensated:
             steps = gptq_steps(weight, candidate.params, space.compensation("fitted"))
             change = times_scales(steps, candidate.params) - weight
-            noise = output_error(change, space.tokens.judging)
+            noise = space.error(change, "judging")
             yield replace(candidate, compensated=True, noise=noise)
 
 
@@ -113,10 +112,10 @@ def fitted_to_all(task: WeightTask, space: Space, best: Candidate) -> BlockResul
     params = best.params
     if not best.compensated:
         return BlockResult(best.label, params, None)
-    weight, gram = space.weight(task.weight), space.tokens.every
+    weight = space.weight(task.weight)
     steps = gptq_steps(weight, params, space.compensation("every"))
-    error = output_error(times_scales(steps.copy(), params) - weight, gram)
-    packed = _packed(steps, params) if error <= _noise(weight, params, gram) else None
+    error = space.error(times_scales(steps.copy(), params) - weight, "every")
+    packed = _packed(steps, params) if error <= _noise(weight, params, space, "every") else None
     return BlockResult(best.label, params, packed)
 
 
@@ -124,16 +123,17 @@ def _no_worse_than_covering(
     weight: Matrix, space: Space, ranges: Ranges, scheme: Scheme
 ) -> QParams:
     """The ranges, unless those that cover each block err less on all tokens."""
-    gram = space.tokens.every
-    params = ranges_of(weight, gram, ranges, scheme)
+    params = ranges_of(weight, space.gram() if ranges == "clip" else None, ranges, scheme)
     if ranges == "minmax":
         return params
     covering = minmax_params(weight, scheme)
-    return min((params, covering), key=lambda each: _noise(weight, each, gram))
+    return min((params, covering), key=lambda each: _noise(weight, each, space, "every"))
 
 
-def _noise(weight: Matrix, params: QParams, gram: Matrix) -> float:
-    return output_error(dequantized(weight, params) - weight, gram)
+def _noise(
+    weight: Matrix, params: QParams, space: Space, part: Literal["every", "judging"]
+) -> float:
+    return space.error(dequantized(weight, params) - weight, part)
 
 
 def _packed(steps: Matrix, params: QParams) -> NDArray[np.uint8]:

@@ -74,13 +74,14 @@ def solve_group(task: GroupTask, moments: SplitMoments) -> GroupResult:
 
     Args:
         task: What is wanted.
-        moments: Of the activation that they read; at least one finite token was seen.
+        moments: Of the activation that they read; at least one finite token was seen. They are used
+            up.
     """
     tokens, weights = Tokens.of(moments), task.weights
     scaling, reason = _scaling(task, moments, tokens)
-    spaces = [Space.of(tokens, None)]
+    spaces = [Space(None, tokens)]
     if scaling is not None:
-        spaces.append(Space.of(tokens, scaling.factor))
+        spaces.append(Space(scaling.factor, tokens))
     rounded = [_Option(s, {n: list(nearest(w, s)) for n, w in weights.items()}) for s in spaces]
     # Algorithms that scale go on where that was better, and nowhere else: GPTQ takes long.
     home = min(rounded, key=lambda option: option.noise_when_scaled)

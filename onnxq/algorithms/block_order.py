@@ -25,22 +25,25 @@ runs the model as far as its last group: together they cost about half as many w
 
 
 def chunks(groups: Sequence[BlockGroup], budget: int) -> Iterator[list[BlockGroup]]:
-    """Groups whose statistics fit into the budget together; one at least.
+    """Groups whose statistics fit into the budget, beside what solving takes; one at least.
 
     Args:
         groups: In the order in which they are wanted.
         budget: Bytes.
     """
     chunk: list[BlockGroup] = []
-    room = budget
     for group in groups:
-        if chunk and group.moment_bytes > room:
+        if chunk and _needed([*chunk, group]) > budget:
             yield chunk
-            chunk, room = [], budget
+            chunk = []
         chunk.append(group)
-        room -= group.moment_bytes
     if chunk:
         yield chunk
+
+
+def _needed(chunk: Sequence[BlockGroup]) -> int:
+    held = sum(group.moment_bytes for group in chunk)
+    return held + max(group.solving_bytes for group in chunk)
 
 
 def chunks_in_sequence(

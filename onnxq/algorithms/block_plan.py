@@ -16,6 +16,7 @@ import numpy as np
 from onnxq.algorithms.block_algorithm import ALGORITHMS, AUTO, WITHOUT_DATA, ranges_of
 from onnxq.algorithms.block_candidates import BlockResult, WeightTask
 from onnxq.algorithms.block_group import GroupTask
+from onnxq.algorithms.block_space import MOST_GRAMS
 from onnxq.algorithms.scaling_groups import scaling_groups
 from onnxq.algorithms.scaling_range import why_out_of_range
 from onnxq.graph.conv_windows import window_of
@@ -103,6 +104,11 @@ class BlockGroup:
         return 2 * 4 * self.length**2 if self.tensor else 0
 
     @property
+    def solving_bytes(self) -> int:
+        """What is taken beside them, for a time, when it is solved."""
+        return (MOST_GRAMS - 2) * 4 * self.length**2 if self.tensor else 0
+
+    @property
     def taps(self) -> int:
         """How many consecutive input channels of the weights read one channel of the tensor."""
         return 1 if self.window is None else self.window.taps
@@ -133,12 +139,13 @@ class BlockPlanner:
     def _groups(self, sites: Sequence[Site]) -> Iterable[BlockGroup]:
         grouped: set[str] = set()
         for group in scaling_groups(self.model, sites):
-            members = tuple(site for site in group.sites if site.name in self.specs)
-            if not all(map(self._plain, members)):
-                continue
+            stored = [site for site in group.sites if site.name in self.specs]
+            members = [site for site in stored if self._plain(site)]
             reason = group.reason
-            if len(members) < len(group.sites):
+            if len(stored) < len(group.sites):
                 reason = "another product that reads its activation stays float"
+            elif len(members) < len(stored):
+                reason = "of another product that reads its activation no statistics are collected"
             windows: dict[Window | None, list[Site]] = {}
             for site in members:
                 windows.setdefault(self._window(site), []).append(site)
@@ -163,6 +170,12 @@ class BlockPlanner:
         if site.op != "Conv":
             return None
         return window_of(self._nodes[site.name], self.layout(site).shape[2:])
+
+    def wants_activations(self, group: BlockGroup) -> bool:
+        """Whether an algorithm that works on calibration data only is to be tried."""
+        specs = [self.specs[site.name] for site in group.sites]
+        names = {name for spec in specs for name in spec.names(activations=True)}
+        return any(ALGORITHMS[name].needs_activations for name in names)
 
     def task(self, group: BlockGroup) -> GroupTask:
         """What is wanted of a group with an activation."""
@@ -241,6 +254,8 @@ class BlockPlanner:
                 entry = self._entry(site, value, symmetric=result.params.scheme.symmetric)
                 entries.append(entry)
                 divisor = divisors.get(Reader(node=site.name, input=place))
+                if divisor is not None:
+                    divisor = self.layout(site).by_row(divisor, entry.axis)
                 arrays |= _arrays(entry.initializer, result, divisor)
         return tuple(entries), arrays
 

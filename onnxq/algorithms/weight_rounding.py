@@ -14,12 +14,13 @@ would double every error.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import PAIR_LIMIT, PerAxis
 
@@ -92,7 +93,7 @@ def row_params(table: NDArray[np.floating], scheme: Scheme) -> QParams:
     return qparams_from_range(-peak, peak, scheme)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})  # type: ignore[untyped-decorator]
+@partial(compiled, fastmath={"reassoc", "contract", "nsz"})
 def _best_factors(
     halves: NDArray[np.float32],
     peak: NDArray[np.float32],

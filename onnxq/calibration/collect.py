@@ -335,7 +335,7 @@ def _largest(data: DataSource) -> Sample:
 
 
 def _cost(model: ir.Model, request: Request, sizes: Mapping[str, int]) -> int:
-    if isinstance(request, Distribution):
+    if isinstance(request, Distribution | Moments):
         return sizes[request.tensor]
     if isinstance(request, OutputError) and request.weight is not None:
         # The graph's own copy, the message, and ONNX Runtime's before and after packing.

@@ -51,9 +51,9 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
     if result.calibration is not None:
         run = result.calibration
         again = ", statistics of an earlier run" if run.reused else ""
-        yield line(
-            f"Calibrated ({run.method}) on {run.samples} samples in {run.seconds:.1f} s{again}."
-        )
+        came_to = f"; took {run.chosen}" if run.chosen != run.method else ""
+        how, samples = f"{run.method}{came_to}", counted(run.samples, "sample")
+        yield line(f"Calibrated ({how}) on {samples} in {run.seconds:.1f} s{again}.")
     skipped = [
         (site.name, site.op, site.reason) for site in result.plan.sites if site.decision == "float"
     ]
@@ -75,7 +75,8 @@ def left_float(
         return
     first = {reason: index for index, (_, _, reason) in reversed(list(enumerate(sites)))}
     ordered = sorted(sites, key=lambda site: first[site[2]])
-    shown = table(f"{len(sites)} sites stay float", ["reason", "site", "operator"], [])
+    stay = "site stays" if len(sites) == 1 else "sites stay"
+    shown = table(f"{len(sites)} {stay} float", ["reason", "site", "operator"], [])
     before = None
     for name, op, reason in ordered[:limit]:
         shown.add_row(*(line(t) for t in ("" if reason == before else reason, name, op)))
@@ -105,6 +106,11 @@ def _closeness(found: Fidelity) -> str:
     if found.sqnr_db is None and found.equal_share is not None:
         return f"{percent_text(found.equal_share)} of {found.output} equal"
     return f"SQNR {db_text(found.sqnr_db)}" if found.compared else "outputs not compared"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def number_text(value: float | None, form: str) -> str:
@@ -193,7 +199,7 @@ def _tried(trials: Sequence[Trial]) -> Table:
 def _verified_on(found: Verification) -> str:
     samples = found.fidelity.samples
     if found.made_up:
-        return f"Compared on {samples} made-up inputs only: no data was given."
+        return f"Compared on {counted(samples, 'made-up input')} only: no data was given."
     if found.fidelity.independent:
-        return f"Verified on {samples} samples that calibration did not see."
+        return f"Verified on {counted(samples, 'sample')} that calibration did not see."
     return f"Not independently verified: calibration saw the samples compared on ({samples})."

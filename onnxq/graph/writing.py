@@ -111,9 +111,18 @@ def check_output(
 
 @contextmanager
 def staging(path: str | Path) -> Iterator[Path]:
-    """A private folder beside ``path``, gone afterwards; gives the path to write to in it."""
+    """A private folder beside ``path``, gone afterwards; gives the path to write to in it.
+
+    Raises:
+        UsageError: It cannot be made there.
+    """
     target = Path(path).absolute()
-    with Scratch(target.parent) as folder:
+    try:
+        scratch = Scratch(target.parent)
+    except OSError as error:
+        code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
+        raise UsageError(code, text, where=str(path), remedy="write to another folder") from error
+    with scratch as folder:
         yield folder / target.name
 
 

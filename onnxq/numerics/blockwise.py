@@ -19,11 +19,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from onnxq.errors import InternalError
 from onnxq.numerics.affine import qparams_from_range, weight_range
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import PerBlock, QParams, middle_of
 
@@ -106,10 +106,7 @@ def _extent(weight: Matrix) -> tuple[int, int]:
     return len(weight), weight.size
 
 
-_compiled = numba.njit(nogil=True, cache=True)
-
-
-@_compiled  # type: ignore[untyped-decorator]
+@compiled
 def _steps(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     weight: Matrix,
     scale: Matrix,
@@ -127,14 +124,14 @@ def _steps(  # noqa: PLR0913 - compiled, with the rows that it is to work on
             found[n, k] = q - z
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled
 def _times_scales(found: Matrix, scale: Matrix, size: int, first: int, end: int) -> None:
     for n in range(first, end):
         for k in range(found.shape[1]):
             found[n, k] *= scale[n, k // size]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled
 def covering(
     low: np.float32, high: np.float32, top: np.float32, middle: np.float32
 ) -> tuple[np.float32, np.float32]:
@@ -151,7 +148,7 @@ def covering(
     return scale, min(max(np.rint(-low / scale), zero), top)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@compiled
 def _residual(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     weight: Matrix,
     factor: Matrix,

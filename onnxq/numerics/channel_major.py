@@ -58,6 +58,12 @@ class ChannelMajor:
         """K."""
         return math.prod(self.shape[axis] for axis in self.sums)
 
+    def by_row(self, values: NDArray[_T], axis: int) -> NDArray[_T]:
+        """For each row what there is for each position along one of the weight's axes of rows."""
+        rows = self.order[: -len(self.sums)]
+        along = values.reshape([-1 if each == axis else 1 for each in rows])
+        return np.broadcast_to(along, [self.shape[each] for each in rows]).reshape(-1)
+
     def matrix(self, weight: NDArray[_T]) -> NDArray[_T]:
         """``[N, K]``; a view where the layout allows it."""
         return weight.transpose(self.order).reshape(self.channels, self.length)

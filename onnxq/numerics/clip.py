@@ -17,11 +17,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.blockwise import block_size, covering
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import middle_of
 
@@ -82,7 +82,7 @@ def _cheapest(
     return best
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _changes(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     values: Matrix,
     low: Matrix,
@@ -103,7 +103,7 @@ def _changes(  # noqa: PLR0913 - compiled, with the rows that it is to work on
                 change[n, c, k] = (q - zero) * scale - value
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@partial(compiled, fastmath={"reassoc", "contract"})
 def _pick(change: Matrix, weighed: Matrix, best: NDArray[np.int64], first: int, end: int) -> None:
     for n in range(first, end):
         least = np.float32(np.inf)

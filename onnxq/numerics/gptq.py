@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, lapack
 
 from onnxq.errors import InternalError
 from onnxq.numerics.blockwise import block_size
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.rows import over_rows
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def compensation(gram: Matrix, damping: float, shrinkage: float = 0.0) -> Compen
     mean = float(diagonal.mean()) or 1.0
     for attempt in range(_TRIES):
         # In reverse order the lower factor of H, reversed again, is the upper R of H = R R^T.
-        hessian = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
-        hessian *= 1 - shrinkage
+        hessian = np.empty(gram.shape, np.float64, order="F")
+        np.multiply(gram[np.ix_(order[::-1], order[::-1])].T, 1 - shrinkage, out=hessian)
         added = damping * _MORE_DAMPING**attempt * mean
         np.fill_diagonal(hessian, diagonal[order[::-1]] + added)
         try:
@@ -121,7 +121,7 @@ def gptq_steps(weight: Matrix, params: QParams, how: Compensation) -> Matrix:
     return result
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+@partial(compiled, fastmath={"contract"})
 def _round(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     left: Matrix,
     scale: Matrix,

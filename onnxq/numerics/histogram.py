@@ -20,8 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
+
+from onnxq.numerics.compiled import compiled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +180,7 @@ def _seen(low: np.int32, high: np.int32, size: int) -> Seen:
     return Seen(float(values[0]) + 0.0, float(values[1]) + 0.0, 0, 0)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _count(
     words: NDArray[np.int32], bits: NDArray[np.uint32], counts: NDArray[np.int64]
 ) -> tuple[np.int32, np.int32]:
@@ -197,7 +198,7 @@ def _count(
     return low, high
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _key_range(words: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
     """Least and greatest of integer keys that are ordered as the floats are; vectorized."""
     low, high = np.int32(2147483647), np.int32(-2147483648)
@@ -209,7 +210,7 @@ def _key_range(words: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
     return low, high
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _count_stretch(bits: NDArray[np.uint32], counts: NDArray[np.int64]) -> None:
     for i in range(bits.size):
         counts[bits[i] >> np.uint32(_SHIFT)] += 1

@@ -23,10 +23,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from onnxq.numerics.blockwise import block_size, minmax_params
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import QParams
 
@@ -52,7 +52,7 @@ def half_quadratic_params(weight: Matrix, scheme: Scheme) -> QParams:
     return QParams(scale, zero.astype(scheme.dtype), scheme)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _fit(  # noqa: PLR0913 - compiled, with the rows that it is to work on
     weight: Matrix,
     scale: Matrix,
@@ -69,7 +69,7 @@ def _fit(  # noqa: PLR0913 - compiled, with the rows that it is to work on
             values = weight[n, block * size : (block + 1) * size]
             # In units of the first scale, where beta means the same for every block.
             unit = np.float64(scale[n, block])
-            s, z, beta = 1.0, np.float64(zero[n, block]), _BETA
+            s, z, beta = 1.0, float(zero[n, block]), _BETA
             best_s, best_z, least = s, z, np.inf
             for _ in range(_ROUNDS):
                 error, sums = _round(values, unit, s, z, np.float64(top), beta)
@@ -83,7 +83,7 @@ def _fit(  # noqa: PLR0913 - compiled, with the rows that it is to work on
             zero[n, block] = np.float32(best_z)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _round(
     values: Matrix, unit: float, s: float, z: float, top: float, beta: float
 ) -> tuple[float, tuple[float, float, float, float, float]]:
@@ -106,7 +106,7 @@ def _round(
     return error, (float(len(values)), sum_q, sum_qq, sum_t, sum_qt)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _refit(
     sums: tuple[float, float, float, float, float],
     z: float,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxq.numerics.blockwise import Matrix
 
 
+_TILE = 512
 _LARGEST = 1e12
 """Greater magnitudes are masks or faults; sums of their squares would leave float32."""
 
@@ -64,21 +65,29 @@ class SecondMoment:
         held = 0 if self._upper is None else self._upper.nbytes
         return held + sum(rows.nbytes for rows in self._rows)
 
-    def gram(self) -> Matrix:
-        """``X^T X``, ``[K, K]``, a new array."""
-        if self._upper is None:
-            if not self._rows:
-                return np.zeros((self.channels, self.channels), np.float32)
-            rows = np.concatenate(self._rows)
-            return np.ascontiguousarray(rows.T @ rows)
-        full = np.triu(self._upper)
-        full += np.triu(full, 1).T
-        return np.ascontiguousarray(full)
+    def take(self) -> Matrix:
+        """``X^T X``, ``[K, K]``, handed over: no copy is made, and the moment is used up."""
+        upper, self._upper = self._upper, None
+        if upper is not None:
+            return _mirrored(upper.T)
+        rows = np.concatenate([*self._rows, np.empty((0, self.channels), np.float32)])
+        self._rows.clear()
+        return np.ascontiguousarray(rows.T @ rows)
 
     def _update(self, rows: Matrix) -> None:
         if self._upper is None:
             self._upper = np.zeros((self.channels, self.channels), np.float32, order="F")
         self._upper = blas.ssyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=1)
+
+
+def _mirrored(lower: Matrix) -> Matrix:
+    """The symmetric matrix of which the lower triangle is given and the rest is 0, in place."""
+    for start in range(0, len(lower), _TILE):
+        stop = start + _TILE
+        tile = lower[start:stop, start:stop]
+        tile += np.tril(tile, -1).T
+        lower[start:stop, stop:] = lower[stop:, start:stop].T
+    return lower
 
 
 class SplitMoments:

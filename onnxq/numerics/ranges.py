@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.compiled import compiled
 from onnxq.numerics.histogram import Bins
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _quantile(bins: Bins, cumulative: NDArray[np.float64], rank: float) -> float
     return float(bins.low[index] + min(inside, 1.0) * (bins.high[index] - bins.low[index]))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _integral(x: float, step: float, bottom: float, top: float) -> float:
     clipped = min(max(x, bottom), top)
     k = np.rint(clipped / step)
@@ -185,7 +185,7 @@ def _integral(x: float, step: float, bottom: float, top: float) -> float:
     return float(step**3 * (k / 12.0 + r**3 / 3.0) + beyond**3 / 3.0)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _squared_error(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
@@ -206,7 +206,7 @@ def _squared_error(
     return total
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _divergence(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
@@ -240,7 +240,7 @@ def _divergence(
     return divergence
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _lay_out(
     low: NDArray[np.float64],
     high: NDArray[np.float64],

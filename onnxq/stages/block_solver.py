@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.block_group import solve_group
 from onnxq.algorithms.block_order import chunks, chunks_in_sequence
-from onnxq.algorithms.guard import LEAST_SITE_DB
+from onnxq.algorithms.guard import LEAST_SITE_DB, why_ruined
 from onnxq.calibration.cache import load_cached, store
 from onnxq.calibration.collect import collect
 from onnxq.calibration.requests import Moments
@@ -53,8 +53,8 @@ class Solved:
         errors: Of each site that was quantized on statistics what is known of its errors.
         labels: How its error under what was chosen is called there.
         checkpoints: What another run could go on from; None without data.
-        too_few: Activations of which fewer tokens than channels were seen, with how many: what
-            reads them is quantized by its weights alone, because anything would fit so few.
+        too_few: The groups of which fewer tokens were seen than they have input channels, with how
+            many: they are quantized by their weights alone, because anything would fit so few.
     """
 
     groups: Mapping[BlockGroup, GroupResult]
@@ -64,7 +64,7 @@ class Solved:
     errors: Mapping[str, SiteError]
     labels: Mapping[str, str]
     checkpoints: Checkpoints | None
-    too_few: Mapping[str, int]
+    too_few: Mapping[BlockGroup, int]
 
     @property
     def summary(self) -> str:
@@ -105,6 +105,15 @@ def solve(task: Task, planner: BlockPlanner) -> Solved:
     return replace(solved, weights=weights)
 
 
+def why_left(sqnr: float, bits: int) -> str:
+    """Why a site that keeps so many decibels stays float; NaN if none were measured."""
+    if math.isnan(sqnr):
+        return (
+            "NaN, infinite or huge values were seen in what it reads, so that its error is unknown"
+        )
+    return why_ruined(sqnr, LEAST_DB[bits])
+
+
 class _Solver:
     """Quantizes the groups of a planner on data."""
 
@@ -123,6 +132,7 @@ class _Solver:
         groups = [group for group in planner.groups if group.tensor]
         self._chunks = [groups]
         self._prefix: Prefix | None = None
+        self._first: list[BlockGroup] = []
         if recipe.weights.sequential:
             self._chunks = chunks_in_sequence(planner.model, groups, self._budget)
             self._prefix = Prefix(planner)
@@ -130,11 +140,12 @@ class _Solver:
             for group, results in alone.items():
                 if not any(site.weight in observed for site in group.sites):
                     self._go_on_behind(group, results, None)
+                    self._first.append(group)
         digest, data_digest = task.prepared.digest, data.digest()
         self.checkpoints = Checkpoints(digest, data_digest, self._before())
         self._known = load_cached(digest, data_digest)
         self.collected = False
-        self.too_few: dict[str, int] = {}
+        self.too_few: dict[BlockGroup, int] = {}
         self.errors: dict[str, SiteError] = {}
         self.labels: dict[str, str] = {}
 
@@ -179,7 +190,7 @@ class _Solver:
                 self._ruined |= dict.fromkeys((site.name for site in group.sites), math.nan)
                 continue
             if moments.tokens < group.length:
-                self.too_few[group.tensor] = moments.tokens
+                self.too_few[group] = moments.tokens
                 continue
             result = solve_group(self._planner.task(group), moments)
             self._found[group] = result
@@ -208,7 +219,8 @@ class _Solver:
         if self._prefix is None:
             return ""
         specs = self._planner.specs
-        return "\n".join("\0\0".join(described(g, specs) for g in c) for c in self._chunks)
+        parts = (self._first, *self._chunks)
+        return "\n".join("\0\0".join(described(g, specs) for g in part) for part in parts)
 
     def _collected(self, chunk: Sequence[BlockGroup]) -> Stats:
         self.collected = True

@@ -6,37 +6,38 @@ over the data for each chunk. What was found for a group is kept on disk until a
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
-from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.algorithms.block_lengths import input_channels, sizes_that_fit, too_short
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
 from onnxq.algorithms.block_settings import block_settings, block_sizes, block_specs
-from onnxq.algorithms.guard import kept_float, unseen_beside_damage, why_ruined
+from onnxq.algorithms.guard import kept_float, unseen_beside_damage
 from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
 from onnxq.algorithms.scheme_choice import choose_blocks
 from onnxq.algorithms.weights_int8 import select_weights
 from onnxq.errors import UsageError, listed
-from onnxq.graph.edit import value_by_name
+from onnxq.graph.edit import all_nodes_by_name, value_by_name
 from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import LEAST_BLOCK
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.stages.block_solver import LEAST_DB, solve
+from onnxq.stages.block_solver import solve, why_left
 from onnxq.stages.calibrate import CalibrationRun
 from onnxq.stages.contest import compete
 from onnxq.stages.task import Decided, decided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from onnxq.algorithms.block_plan import BlockSpec
+    import onnx_ir as ir
+
+    from onnxq.algorithms.block_plan import BlockGroup, BlockSpec
     from onnxq.algorithms.block_settings import BlockSettings
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Selection
+    from onnxq.graph.sites import Site
     from onnxq.stages.block_solver import Solved
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
@@ -61,7 +62,7 @@ def blocks(task: Task) -> Decided:
     if not found.selection.chosen:
         return found
     measured = ", ".join(trial.text for trial in trials)
-    reason = f"asked for; measured {measured}" if trials else "asked for"
+    reason = f"asked for; measured, rounded to the nearest: {measured}" if trials else "asked for"
     return replace(found, reason=reason, trials=trials)
 
 
@@ -91,15 +92,17 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
     Speed does not depend on the integers, and more accurate ones move all sizes alike, so that
     weights rounded to the nearest stand for those of the algorithm.
     """
-    sizes, levels = settings.block_sizes, settings.accuracy_levels
-    if task.samples is None or not _differ(task.prepared, settings):
-        return sizes[0], levels[0], ()
+    prepared, levels = task.prepared, settings.accuracy_levels
+    sized = _distinct(prepared, settings, [(size, levels[0]) for size in settings.block_sizes])
+    size, level = sized[0]
+    leveled = _distinct(prepared, settings, [(size, each) for each in levels])
+    if task.samples is None or len(sized) == len(leveled) == 1:
+        return size, level, ()
     plain = replace(settings, algorithm="rtn", symmetric=bool(settings.symmetric))
     trials: tuple[Trial, ...] = ()
     pairs: dict[str, tuple[int, int]] = {}
-    size, level = sizes[0], levels[0]
     # The levels are compared at the size that won, not at every one.
-    for stage in ([(s, levels[0]) for s in sizes], [(0, other) for other in levels[1:]]):
+    for stage in (sized, [(0, other) for _, other in leveled[1:]]):
         options = {}
         for each, other in stage:
             pair = (each or size, other)
@@ -113,16 +116,20 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
     return size, level, trials
 
 
-def _differ(prepared: Prepared, settings: BlockSettings) -> bool:
-    """Whether sizes and levels make a difference: of what is folded they make none."""
-    known: dict[str, BlockSpec] | None = None
-    for size, level in product(settings.block_sizes, settings.accuracy_levels):
-        selection = select_in_blocks(prepared, settings, size)
-        specs = _specs(prepared, selection, settings, size, level)
-        if known is not None and specs != known:
-            return True
-        known = specs
-    return False
+def _distinct(
+    prepared: Prepared, settings: BlockSettings, pairs: Iterable[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Of sizes and levels with which every weight is stored alike the last: its size is real."""
+    found: list[tuple[int, int]] = []
+    known: list[dict[str, BlockSpec]] = []
+    for size, level in pairs:
+        specs = _specs(prepared, select_in_blocks(prepared, settings, size), settings, size, level)
+        if known and specs == known[-1]:
+            found[-1] = size, level
+        else:
+            found.append((size, level))
+            known.append(specs)
+    return found
 
 
 def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> Decided:
@@ -133,7 +140,7 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     solved = solve(task, planner)
     if solved.ruined:
         first, specs = solved, planner.specs
-        kept = {name: _why_ruined(db, specs[name].bits) for name, db in solved.ruined.items()}
+        kept = {name: why_left(db, specs[name].bits) for name, db in solved.ruined.items()}
         selection = select_in_blocks(prepared, settings, size, kept)
         planner = planner_for(prepared, selection, settings, size, level)
         solved = solve(task, planner)
@@ -144,7 +151,7 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
     fields["warnings"] = (
         *_rules_not_kept(prepared, selection),
         *kept_float(wanted, selection),
-        *_too_few(solved.too_few),
+        *_too_few(planner, solved.too_few),
     )
     if task.data is not None:
         fields["data_digest"] = task.data.digest()
@@ -160,14 +167,6 @@ def _quantized(task: Task, settings: BlockSettings, size: int, level: int) -> De
         reused=solved.reused,
     )
     return replace(result, run=run)
-
-
-def _why_ruined(sqnr: float, bits: int) -> str:
-    if math.isnan(sqnr):
-        return (
-            "NaN, infinite or huge values were seen in what it reads, so that its error is unknown"
-        )
-    return why_ruined(sqnr, LEAST_DB[bits])
 
 
 def select_in_blocks(
@@ -226,16 +225,30 @@ def _rules_not_kept(prepared: Prepared, selection: Selection) -> tuple[str, ...]
     )
 
 
-def _too_few(tokens: Mapping[str, int]) -> tuple[str, ...]:
-    """A warning where the data is too little for statistics."""
-    if not tokens:
+def _too_few(planner: BlockPlanner, tokens: Mapping[BlockGroup, int]) -> tuple[str, ...]:
+    """A warning where the data is too little for statistics that an algorithm asks for."""
+    missed = {group: count for group, count in tokens.items() if planner.wants_activations(group)}
+    if not missed:
         return ()
-    name, count = min(tokens.items(), key=lambda pair: pair[1])
+    group, count = max(missed.items(), key=lambda pair: pair[0].length / (pair[1] + 1))
+    what = "rows" if group.window is None else "patches"
     text = (
-        f"calibration saw fewer tokens than channels of {len(tokens)} activations (of {name!r} "
-        f"{count}): the weights that read them are quantized without; give more data"
+        f"too little data for the statistics of {listed([g.tensor for g in missed], _NAMED)}: "
+        f"calibration saw {count} {what} of {group.tensor!r}, fewer than the {group.length} input "
+        "channels of the weights that read it; such weights are quantized without statistics"
     )
     return (text,)
+
+
+def _lookups(selection: Selection, scaled: ir.Model) -> list[Site]:
+    """The lookups, by the tables that they read once channels are scaled."""
+    nodes = all_nodes_by_name(scaled)
+    lookups = [site for site in selection.chosen if site.activation is None]
+    tables = [nodes[site.name].inputs[0] for site in lookups]
+    return [
+        site if table is None else replace(site, weight=table.name)
+        for site, table in zip(lookups, tables, strict=True)
+    ]
 
 
 def _fields(
@@ -247,10 +260,11 @@ def _fields(
     if scalings:
         scaled = ScaleChannels(scalings, factors)(prepared.model.clone()).model
     entries, arrays = planner.blocks(solved.weights, scaled, row_divisors(scalings, factors))
+    lookups = _lookups(selection, scaled)
     values = value_by_name(scaled.graph)
-    tied = tied_lookups(selection.chosen, values, entries, prepared.target)
+    tied = tied_lookups(lookups, values, entries, prepared.target)
     names = {entry.node for entry in tied}
-    others = [site for site in selection.chosen if site.name not in names]
+    others = [site for site in lookups if site.name not in names]
     tables, rows = embeddings(others, values, prepared.config(selection).weight)
     return {
         "scalings": scalings,

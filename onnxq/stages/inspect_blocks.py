@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.block_settings import block_settings
-from onnxq.algorithms.guard import why_ruined
 from onnxq.numerics.metrics import sqnr_db
-from onnxq.stages.block_solver import HELD_OUT, solve
+from onnxq.stages.block_solver import HELD_OUT, solve, why_left
 from onnxq.stages.blocks import planner_for, select_in_blocks
 from onnxq.stages.task import Task
 
@@ -109,8 +108,9 @@ def inspect_blocks(prepared: Prepared, data: DataSource, report: Report) -> Insp
         for site in group.sites
     }
     best = {name: found.held_out.get(found.chosen, math.nan) for name, found in sites.items()}
+    solved.forget()
     if solved.ruined:
-        kept = {name: why_ruined(db) for name, db in solved.ruined.items()}
+        kept = {name: why_left(db, planner.specs[name].bits) for name, db in solved.ruined.items()}
         selection = select_in_blocks(prepared, settings, size, kept)
     known = {name: db for name, db in best.items() if not math.isnan(db)}
     return InspectedBlocks(selection, settings.scheme, known, sites)
@@ -126,6 +126,10 @@ def _settings(prepared: Prepared) -> BlockSettings:
 
 def _findings(name: str, weight: str, group: BlockGroup, solved: Solved) -> BlockFindings:
     result, error = solved.groups.get(group), solved.errors.get(name)
+    if group in solved.too_few:
+        count, length = solved.too_few[group], group.length
+        text = f"no statistics: calibration saw {count} rows or patches, fewer than {length}"
+        return BlockFindings("", {}, None, text)
     if result is None or error is None:
         return BlockFindings("", {}, None, group.reason and f"none: {group.reason}")
     held_out = {

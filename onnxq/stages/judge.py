@@ -76,6 +76,11 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         named = ", ".join(kernels.missed[:5])
         planned = kernels.planned + kernels.planned_blocks + kernels.planned_folded
         texts.append(f"{len(kernels.missed)} of {planned} planned sites run in float: {named}")
+    if verification.size_ratio < 1:
+        texts.append(
+            f"larger than float: {1 / verification.size_ratio:.2f} times its size; what is stored "
+            "beside its integers outweighs what they save"
+        )
     if latency is not None and latency.ratio.median < AS_FAST:
         texts.append(_why_slow(kernels, latency.ratio.median))
     return tuple(texts)

@@ -104,15 +104,15 @@ def test_never_worse_on_the_calibration_tokens(
 
 def test_auto_is_as_good_on_held_out_tokens_as_each_algorithm_it_tries() -> None:
     weight, activations = layer(13, 32, 64, 400)
-    seen = moments(activations)
     schemes = (SCHEME, references.scheme(4, 16, symmetric=True))
-    found = solve_group(wanted({"w": weight}, AUTO, np.arange(64), schemes=schemes), seen)
+    task = wanted({"w": weight}, AUTO, np.arange(64), schemes=schemes)
+    found = solve_group(task, moments(activations))
     noises = found.noises["w"]
     assert len(noises) == 2 * len(AUTO)
     assert noises[found.weights["w"].label] == min(noises.values())
     for name in AUTO:
         task = wanted({"w": weight}, (name,), np.arange(64), schemes=schemes)
-        alone = solve_group(task, seen)
+        alone = solve_group(task, moments(activations))
         assert min(noises.values()) <= min(alone.noises["w"].values()) * (1 + 1e-6)
 
 
@@ -141,9 +141,9 @@ def test_gptq_gives_way_where_it_fits_too_few_tokens() -> None:
     seen = SplitMoments(64)
     # The held-out tokens lie in other directions than the few that are fitted.
     seen.add(random.normal(size=(3, 64)).astype(np.float32) * 100, held_out=False)
-    seen.add(random.normal(size=(400, 64)).astype(np.float32), held_out=True)
+    judging = random.normal(size=(400, 64)).astype(np.float32)
+    seen.add(judging, held_out=True)
     found = solve_group(wanted({"w": weight}, ("gptq",)), seen)
-    nearest = output_error(
-        dequantized(weight, minmax_params(weight, SCHEME)) - weight, seen.held_out.gram()
-    )
+    change = dequantized(weight, minmax_params(weight, SCHEME)) - weight
+    nearest = output_error(change, judging.T @ judging)
     assert min(found.noises["w"].values()) <= nearest

@@ -25,7 +25,7 @@ def test_the_gram_matrix_is_exact_however_tokens_arrive(
         moment.add(rows)
     every = np.concatenate(tokens).astype(np.float64)
     assert moment.tokens == len(every)
-    np.testing.assert_allclose(moment.gram(), every.T @ every, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(moment.take(), every.T @ every, rtol=1e-5, atol=1e-5)
     if len(every):
         np.testing.assert_allclose(moment.magnitude, np.abs(every).mean(axis=0), rtol=1e-6)
 
@@ -38,7 +38,7 @@ def test_tokens_are_held_while_they_take_less_than_the_matrix() -> None:
     for _ in range(40):
         moment.add(np.ones((16, 64), np.float32))
     assert moment.nbytes == 64 * 64 * 4
-    np.testing.assert_array_equal(moment.gram(), np.full((64, 64), 44 * 16))
+    np.testing.assert_array_equal(moment.take(), np.full((64, 64), 44 * 16))
 
 
 def test_what_is_given_may_be_overwritten_afterwards() -> None:
@@ -46,7 +46,7 @@ def test_what_is_given_may_be_overwritten_afterwards() -> None:
     rows = np.ones((2, 4), np.float32)
     moment.add(rows)
     rows[:] = 7
-    np.testing.assert_array_equal(moment.gram(), np.full((4, 4), 2))
+    np.testing.assert_array_equal(moment.take(), np.full((4, 4), 2))
 
 
 def test_tokens_that_are_not_finite_are_left_out_and_counted() -> None:
@@ -57,7 +57,7 @@ def test_tokens_that_are_not_finite_are_left_out_and_counted() -> None:
     moments.add(np.full((1, 3), 2, np.float32), held_out=True)
     assert (moments.fitted.tokens, moments.held_out.tokens, moments.left_out) == (3, 1, 2)
     np.testing.assert_allclose(moments.magnitude, (3 + 2) / 4)
-    np.testing.assert_array_equal(moments.held_out.gram(), np.full((3, 3), 4))
+    np.testing.assert_array_equal(moments.held_out.take(), np.full((3, 3), 4))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, np.finfo(np.float32).min])
@@ -70,5 +70,5 @@ def test_tokens_that_no_matrix_can_hold_are_left_out(value: float, *, held_out: 
     found.add(spoiled, held_out=held_out)
     assert (found.tokens, found.left_out) == (19, 1)
     kept = np.delete(rows, 7, axis=0).astype(np.float64)
-    gram = found.fitted.gram() + found.held_out.gram()
+    gram = found.fitted.take() + found.held_out.take()
     np.testing.assert_allclose(gram, kept.T @ kept, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -261,6 +262,28 @@ def test_what_one_way_found_is_nothing_to_the_other(
     monkeypatch.setattr(block_solver, "solve_group", every)
     solved(chain, "awq", sequential=not sequential)
     assert every.calls == 3
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_was_found_behind_another_prefix_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    """A Conv of two groups has no statistics, and is in front of all that have some."""
+    text = """g (float[N, 32, 6, 6] x) => (float[N, 32, 6, 6] y) {
+        a = Conv<group = 2>(x, u) b = Tanh(a) y = Conv(b, v)
+    }"""
+    path = write(tmp_path / "m.onnx", text, u=normal(0, 32, 16, 1, 1), v=normal(1, 32, 32, 1, 1))
+    task = task_of(path, [{"x": normal(seed, 2, 32, 6, 6)} for seed in range(6)], sequential=True)
+    first, second = task.prepared.sites
+    spec = BlockSpec(4, 16, symmetric=False, algorithm="gptq", form="dq")
+    specs = {first.name: replace(spec, bits=2), second.name: spec}
+    before = BlockPlanner(task.prepared.model, task.prepared.sites, specs)
+    solve(task, before)
+    calls = Counted(1)
+    monkeypatch.setattr(block_solver, "solve_group", calls)
+    other = {**specs, first.name: spec} if kept else {second.name: spec}
+    solve(task, BlockPlanner(task.prepared.model, task.prepared.sites, other))
+    assert calls.calls == 1
 
 
 def test_errors_of_the_two_ways_are_kept_apart(chain: Path) -> None:

@@ -276,11 +276,72 @@ def test_few_tokens_are_not_fitted_to(tmp_path: Path) -> None:
     model = layer(tmp_path)
     data = [{"x": feeds["x"][:4]} for feeds in samples(10)]
     result = convert(model, recipe(algorithm="awq+gptq"), data)
-    (warning,) = [text for text in result.warnings if "fewer tokens than channels" in text]
-    assert "of 2 activations" in warning
+    (warning,) = [text for text in result.warnings if "too little data" in text]
+    assert "statistics of n, e: " in warning
+    assert "calibration saw 32 rows of 'e', fewer than the 96 input channels" in warning
     assert result.calibration is not None
     assert result.calibration.chosen == "hqq (3)"
     assert not result.plan.scalings
+    # Rounding to the nearest asks for none.
+    result = convert(model, recipe(algorithm="rtn"), data)
+    assert not any("too little data" in text for text in result.warnings)
+
+
+def test_a_table_that_takes_a_division_is_looked_up_under_its_new_name(tmp_path: Path) -> None:
+    """The rows of a table are the activation of the product behind it."""
+    text = """g (int64[N] i) => (float[N, 8] y) {
+        e = Gather(table, i) h = MatMul(e, w) r = Relu(h) y = MatMul(r, v)
+    }"""
+    table = normal(1, 4200, 64) * np.exp(2 * normal(2, 64))
+    model = write(
+        tmp_path / "float.onnx", text, table=table, w=normal(3, 64, 64) / 8, v=normal(4, 64, 8)
+    )
+    random = np.random.default_rng(0)
+    data: list[Feeds] = [{"i": random.integers(0, 4200, 64)} for _ in range(12)]
+    result = convert(model, recipe(algorithm="awq"), data)
+    (folded,) = [e for e in result.plan.scalings if any(f.input == 0 for f in e.folds)]
+    assert folded.tensor == "e"
+    (lookup,) = result.plan.embeddings
+    assert lookup.initializer != "table"
+    assert applied(model) == model.with_name("small.onnx").read_bytes()
+    assert measured(model, data) > 15
+
+
+@pytest.mark.parametrize("form", ["folded", "dq"])
+def test_rows_of_experts_are_divided_each_for_its_own_channel(form: str, tmp_path: Path) -> None:
+    """What a product behind them gains, ``[E, K, N]`` loses along N in every expert."""
+    text = """g (float[3, N, 64] x) => (float[3, N, 24] y) {
+        h = MatMul(x, experts) r = Relu(h) y = MatMul(r, w)
+    }"""
+    large = np.exp(normal(6, 48))
+    weights = {"experts": normal(1, 3, 64, 48) / 8 * large, "w": normal(2, 48, 24) / 7}
+    model = write(tmp_path / "float.onnx", text, **weights)
+    data: list[Feeds] = [{"x": normal(100 + seed, 3, 20, 64)} for seed in range(12)]
+    result = convert(model, recipe(algorithm="awq", block_size=16, form=form), data)
+    assert [entry.tensor for entry in result.plan.scalings] == ["r"]
+    assert measured(model, data) > 15
+
+
+def test_what_is_stored_alike_is_measured_once_and_under_its_own_size(tmp_path: Path) -> None:
+    """Weights of 32 input channels have blocks of 32, whatever larger size is open."""
+    text = "g (float[N, 32] x) => (float[N, 64] y) { y = MatMul(x, w) }"
+    model = write(tmp_path / "float.onnx", text, w=normal(1, 32, 64))
+    wanted = Recipe.model_validate({"scheme": "int4"})
+    result = convert(model, wanted, [{"x": normal(seed, 8, 32)} for seed in range(12)])
+    assert [trial.name for trial in result.trials] == [
+        "int4, block 32, accuracy level 4",
+        "int4, block 32, accuracy level 1",
+    ]
+
+
+def test_a_result_larger_than_float_is_warned_of(tmp_path: Path) -> None:
+    """A table that is too small to be stored as integers stays beside the product's copy."""
+    text = """g (int64[N] i) => (float[N, 40] y) {
+        e = Gather(table, i) t = Transpose<perm = [1, 0]>(table) y = MatMul(e, t)
+    }"""
+    model = write(tmp_path / "float.onnx", text, table=normal(0, 40, 32))
+    result = convert(model, recipe(algorithm="rtn"), [{"i": np.arange(8)} for _ in range(12)])
+    assert any(text.startswith("larger than float: ") for text in result.warnings)
 
 
 CONVOLUTIONS = """g (float[N, 3, 12, 12] x) => (float[N, 10] y) {

@@ -101,6 +101,17 @@ def test_what_was_measured_before_is_shown_too(model: Path) -> None:
     assert site.held_out["rtn, uint8 symmetric, block 16"] > site.held_out[site.chosen] + 15
 
 
+def test_nothing_is_left_to_go_on_from(model: Path, tmp_path: Path) -> None:
+    inspect(model, samples(), recipe=recipe(algorithm="gptq"))
+    assert not list(tmp_path.rglob("groups/*/*"))
+
+
+def test_too_few_rows_are_said(model: Path) -> None:
+    few = [{"x": feeds["x"][:2]} for feeds in samples()]
+    found = inspect(model, few, recipe=recipe(algorithm="awq")).sites
+    assert found[0].scaling == "no statistics: calibration saw 20 rows or patches, fewer than 32"
+
+
 def test_how_channels_are_scaled_is_said(model: Path) -> None:
     first, second, third, _ = inspect(model, samples(), recipe=recipe(algorithm="awq")).sites
     assert first.scaling == second.scaling == "folded"
