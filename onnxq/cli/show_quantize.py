@@ -51,7 +51,7 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
     if result.calibration is not None:
         run = result.calibration
         again = ", statistics of an earlier run" if run.reused else ""
-        came_to = f"; took {run.chosen}" if run.chosen != run.method else ""
+        came_to = f": {run.chosen}" if run.chosen != run.method else ""
         how, samples = f"{run.method}{came_to}", counted(run.samples, "sample")
         yield line(f"Calibrated ({how}) on {samples} in {run.seconds:.1f} s{again}.")
     skipped = [
