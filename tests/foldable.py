@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from onnxq.algorithms.scaling_groups import ScalingGroup
 
 
+def decoder_layer_text(width: int, heads: int) -> str:
+    """A layer of a decoder: norms, attention with a head of values for all, a gated product."""
+    return f"""g (float[B, S, {width}] x) => (float[B, S, {width}] y) {{
+        n = RMSNormalization(x, g)
+        q = MatMul(n, wq) k = MatMul(n, wk) v = MatMul(n, wv)
+        a = Attention<q_num_heads = {heads}, kv_num_heads = 1, is_causal = 1>(q, k, v)
+        o = MatMul(a, wo)
+        r = Add(x, o)
+        m = RMSNormalization(r, h)
+        gate = MatMul(m, wg) s = Sigmoid(gate) silu = Mul(gate, s)
+        up = MatMul(m, wu)
+        e = Mul(silu, up)
+        d = MatMul(e, wd)
+        y = Add(r, d)
+    }}"""
+
+
 def modern(text: str, **weights: NDArray[Any]) -> ir.Model:
     """A normalized model of opset 23 from the text of its graph, and its initializers."""
     header = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'

@@ -13,6 +13,7 @@ from onnxq.algorithms.scaling_range import why_out_of_range
 from onnxq.graph.sites import find_sites
 from tests.foldable import (
     assert_equal_when_scaled,
+    decoder_layer_text,
     group_on,
     groups_of,
     ints,
@@ -29,19 +30,7 @@ if TYPE_CHECKING:
 def layer(heads: int = 2) -> ir.Model:
     """A layer of a decoder: norms, attention with a head of values for all, a gated product."""
     return modern(
-        f"""g (float[B, S, 8] x) => (float[B, S, 8] y) {{
-            n = RMSNormalization(x, g)
-            q = MatMul(n, wq) k = MatMul(n, wk) v = MatMul(n, wv)
-            a = Attention<q_num_heads = {heads}, kv_num_heads = 1, is_causal = 1>(q, k, v)
-            o = MatMul(a, wo)
-            r = Add(x, o)
-            m = RMSNormalization(r, h)
-            gate = MatMul(m, wg) s = Sigmoid(gate) silu = Mul(gate, s)
-            up = MatMul(m, wu)
-            e = Mul(silu, up)
-            d = MatMul(e, wd)
-            y = Add(r, d)
-        }}""",
+        decoder_layer_text(8, heads),
         g=normal(0, 8) + 2,
         h=normal(1, 8) + 2,
         wq=normal(2, 8, 4 * heads),

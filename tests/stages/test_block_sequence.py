@@ -22,7 +22,7 @@ from onnxq.stages.block_solver import solve
 from onnxq.stages.blocks import blocks
 from onnxq.stages.prepare import prepare
 from onnxq.stages.task import Task
-from tests.foldable import modern
+from tests.foldable import decoder_layer_text, modern
 from tests.small_models import normal, run, source, write
 
 if TYPE_CHECKING:
@@ -141,19 +141,7 @@ def assert_same(one: GroupResult, other: GroupResult) -> None:
 
 def decoder_layer(path: Path) -> Path:
     """Norms, attention with a head of values for all, a gated product: every kind of fold."""
-    text = """g (float[B, S, 32] x) => (float[B, S, 32] y) {
-        n = RMSNormalization(x, g)
-        q = MatMul(n, wq) k = MatMul(n, wk) v = MatMul(n, wv)
-        a = Attention<q_num_heads = 2, kv_num_heads = 1, is_causal = 1>(q, k, v)
-        o = MatMul(a, wo)
-        r = Add(x, o)
-        m = RMSNormalization(r, h)
-        gate = MatMul(m, wg) s = Sigmoid(gate) silu = Mul(gate, s)
-        up = MatMul(m, wu)
-        e = Mul(silu, up)
-        d = MatMul(e, wd)
-        y = Add(r, d)
-    }"""
+    text = decoder_layer_text(32, heads=2)
     shapes = {"wq": (32, 32), "wk": (32, 16), "wv": (32, 16), "wo": (32, 32)}
     shapes |= {"wg": (32, 48), "wu": (32, 48), "wd": (48, 32)}
     weights = {name: normal(seed, *shape) / 6 for seed, (name, shape) in enumerate(shapes.items())}
