@@ -86,7 +86,7 @@ class BlockGroup:
         tensor: The activation that they read, on whose statistics they are quantized; empty where
             no statistics fit them.
         window: How convolutions read it; None where rows are multiplied.
-        length: How many input channels the weights have: K.
+        channels: How many channels the activation has.
         scaling: How it can be scaled; None where it cannot.
         reason: Why it is quantized without statistics, or is not scaled; empty if neither.
     """
@@ -94,7 +94,7 @@ class BlockGroup:
     sites: tuple[Site, ...]
     tensor: str
     window: Window | None
-    length: int
+    channels: int
     scaling: ScalingGroup | None
     reason: str
 
@@ -112,6 +112,11 @@ class BlockGroup:
     def taps(self) -> int:
         """How many consecutive input channels of the weights read one channel of the tensor."""
         return 1 if self.window is None else self.window.taps
+
+    @property
+    def length(self) -> int:
+        """How many input channels the weights have: K."""
+        return self.channels * self.taps
 
 
 class BlockPlanner:
@@ -153,9 +158,8 @@ class BlockPlanner:
                 reason = "convolutions read its activation through different windows"
             grouped.update(site.name for site in members)
             for window, own in windows.items():
-                length = group.channels * (1 if window is None else window.taps)
                 scaling = None if reason else group
-                yield BlockGroup(tuple(own), group.tensor, window, length, scaling, reason)
+                yield BlockGroup(tuple(own), group.tensor, window, group.channels, scaling, reason)
         for site in sites:
             if site.name in self.specs and site.name not in grouped:
                 where = f" in {site.place}" if site.place else ""

@@ -14,7 +14,7 @@ from onnxq.graph.edit import all_nodes_by_name
 from onnxq.recipe import BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -160,8 +160,8 @@ def block_specs(
         level: The accuracy level.
     """
     products = [site for site in sites if site.activation is not None]
-    sizes = block_sizes(model, products, settings, outcomes, size)
-    folded = _folded(model, products, settings)
+    lengths, folded = input_channels(model, products), folded_weights(model, products, settings)
+    sizes = block_sizes(products, lengths, folded, settings, outcomes, size)
     found = {}
     for site in products:
         rule, folds = override_of(outcomes, site.name), site.weight in folded
@@ -181,8 +181,9 @@ def block_specs(
 
 
 def block_sizes(
-    model: ir.Model,
     sites: Iterable[Site],
+    lengths: Mapping[str, int],
+    folded: Collection[str | None],
     settings: BlockSettings,
     outcomes: Mapping[str, RuleOutcome],
     size: int,
@@ -194,14 +195,13 @@ def block_sizes(
     they are is too small to gain anything.
 
     Args:
-        model: A normalized model.
-        sites: Its sites.
+        sites: The sites.
+        lengths: Input channels of each product's weight.
+        folded: The weights that are folded.
         settings: What is asked for in general.
         outcomes: What the recipe's rules say of each site.
         size: The block size, where no rule says another.
     """
-    products = [site for site in sites if site.activation is not None]
-    lengths, folded = input_channels(model, products), _folded(model, products, settings)
 
     def own(site: Site, channels: int) -> int:
         if not settings.open_size:
@@ -210,13 +210,22 @@ def block_sizes(
 
     return {
         site.name: override_of(outcomes, site.name).block_size or own(site, lengths[site.name])
-        for site in products
+        for site in sites
         if site.name in lengths
     }
 
 
-def _folded(model: ir.Model, products: Iterable[Site], settings: BlockSettings) -> set[str | None]:
-    """The weights that are folded: who shares one reads it in one form."""
+def folded_weights(
+    model: ir.Model, sites: Iterable[Site], settings: BlockSettings
+) -> set[str | None]:
+    """The weights that are folded: who shares one reads it in one form.
+
+    Args:
+        model: A normalized model.
+        sites: Some of its sites.
+        settings: What is asked for in general.
+    """
+    products = [site for site in sites if site.activation is not None]
     if settings.form == "folded":
         return {site.weight for site in products}
     if not settings.folds_rest:

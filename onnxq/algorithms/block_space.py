@@ -47,8 +47,8 @@ class Tokens:
         return cls(every, judging if both else every)
 
     def fitted(self) -> Matrix:
-        """Of those that are fitted to; all, if none were held out."""
-        return self.every if self.judging is self.every else self.every - self.judging
+        """Of those that are fitted to, where some were held out: a new array."""
+        return self.every - self.judging
 
 
 @dataclass(eq=False, slots=True)

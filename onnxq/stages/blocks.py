@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.algorithms.block_lengths import input_channels, sizes_that_fit, too_short
 from onnxq.algorithms.block_plan import BlockPlanner, row_divisors
-from onnxq.algorithms.block_settings import block_settings, block_sizes, block_specs
+from onnxq.algorithms.block_settings import (
+    block_settings,
+    block_sizes,
+    block_specs,
+    folded_weights,
+)
 from onnxq.algorithms.guard import kept_float, unseen_beside_damage
 from onnxq.algorithms.lookup_tables import embeddings, tied_lookups
 from onnxq.algorithms.scheme_choice import choose_blocks
@@ -181,10 +186,11 @@ def select_in_blocks(
         kept: Sites to keep float beside the recipe's, with the reason.
     """
     model, sites, target = prepared.model, prepared.sites, settings.target
-    sizes = block_sizes(model, sites, settings, prepared.outcomes, size)
+    lengths, folded = input_channels(model, sites), folded_weights(model, sites, settings)
+    sizes = block_sizes(sites, lengths, folded, settings, prepared.outcomes, size)
     kept = {
         **unseen_beside_damage(sites),
-        **too_short(input_channels(model, sites), sizes),
+        **too_short(lengths, sizes),
         **kept,
     }
     kernels = settings.form == "kernel"

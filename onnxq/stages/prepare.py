@@ -186,14 +186,15 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     sites = sites_of(normalized.model, recipe, target)
     can_fold = stores_blocks(recipe) and folds_rest(recipe)
     if can_fold and _lacks_kernels(normalized.model, sites, target):
+        higher = _opset_of(recipe, target, "folded")
         try:
-            opset = _opset_of(recipe, target, "folded")
-            normalized = normalized_for(loaded, target, opset, recipe.scheme)
+            normalized = normalized_for(loaded, target, higher, recipe.scheme)
         except ModelError as error:
-            opset, can_fold = least_opset(recipe, target), False
+            can_fold = False
             text = f"weights that no kernel for blocks takes stay float: {error.message}"
             remarks = (*remarks, text)
-        sites = sites_of(normalized.model, recipe, target)
+        else:
+            opset, sites = higher, sites_of(normalized.model, recipe, target)
     outcomes = recipe.resolve([(site.name, site.op) for site in sites])
     return Prepared(
         source=source,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from onnxq.algorithms.block_lengths import filled, input_channels, sizes_that_fit, too_short
-from onnxq.algorithms.block_settings import block_settings, block_sizes
+from onnxq.algorithms.block_settings import block_settings, block_sizes, folded_weights
 from tests.algorithms.test_block_settings import (
     CPU,
     MODEL,
@@ -29,7 +29,8 @@ LENGTHS = input_channels(MODEL, SITES)
 def short(wanted: Recipe, size: int, said: Mapping[str, RuleOutcome] = NOTHING_SAID) -> set[str]:
     """The operators whose weight is too short."""
     settings = block_settings(wanted, CPU, data=True)
-    found = too_short(LENGTHS, block_sizes(MODEL, SITES, settings, said, size))
+    folded = folded_weights(MODEL, SITES, settings)
+    found = too_short(LENGTHS, block_sizes(SITES, LENGTHS, folded, settings, said, size))
     return {site.op for site in SITES if site.name in found}
 
 
@@ -60,7 +61,8 @@ def test_where_the_size_is_open_only_folded_weights_are_too_short() -> None:
     assert short(recipe(form="dq"), 256) == set()
     lengths = {**LENGTHS, named("Conv").name: 27}
     settings = block_settings(recipe(), CPU, data=True)
-    sizes = block_sizes(MODEL, SITES, settings, {}, 256)
+    folded = folded_weights(MODEL, SITES, settings)
+    sizes = block_sizes(SITES, LENGTHS, folded, settings, {}, 256)
     assert too_short(lengths, sizes).keys() == {named("Conv").name}
 
 
