@@ -84,6 +84,15 @@ def require(name: str) -> str:
     return full
 
 
+def stand_in(name: str) -> str:
+    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    return name if resolve(name) in available() else "cpu"
+
+
 def chain(name: str) -> tuple[str, ...]:
     """The providers of a session in order: the one asked for, then those that take what it leaves.
 
