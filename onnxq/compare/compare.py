@@ -7,6 +7,7 @@ provider is not its own witness. Speed is compared with the first model on the s
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.timing import LatencyResult, Ratio, Timing
     from onnxq.verify.verification import Report
 
+_AT_ONCE = 4
 _DEFAULT_TIMING = TimingSettings()
 
 
@@ -274,13 +276,16 @@ def _runs(
 ) -> tuple[ComparedRun, ...]:
     """What was measured of each run; ``models`` of them have one provider."""
     first = 0 if _is_reference(pairs) else None
+    # Processes that load a model each: a few at once.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        placements = list(pool.map(lambda pair: placement(*pair), pairs))
     return tuple(
         ComparedRun(
             model=path,
             provider=provider,
             file_bytes=file_bytes(path),
             kernels=_kernels(path, provider),
-            placement=placement(path, provider),
+            placement=placements[index],
             fidelity=None if index == first else numbers[index],
             accuracy=_accuracy(numbers[index], is_reference=index == first),
             perplexity=_perplexity(numbers[index], is_reference=index == first),

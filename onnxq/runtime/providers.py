@@ -147,6 +147,7 @@ def _preload() -> None:
             ort.preload_dlls()
 
 
+@functools.cache
 def why_not_loaded(full: str) -> str:
     """Why the library of a provider does not load; empty if it does or is none of its own.
 
@@ -155,6 +156,7 @@ def why_not_loaded(full: str) -> str:
     stem = _LIBRARIES.get(full)
     if stem is None:
         return ""
+    _preload()
     folder = Path(ort.__file__).parent / "capi"
     try:
         for path in (folder / "libonnxruntime_providers_shared.so", folder / stem):
@@ -168,10 +170,13 @@ def why_not_loaded(full: str) -> str:
 def stand_in(name: str) -> str:
     """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
 
+    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
+
     Raises:
         ProviderError: Nothing is called that.
     """
-    return name if resolve(name) in available() else "cpu"
+    full = resolve(name)
+    return name if full in available() and not why_not_loaded(full) else "cpu"
 
 
 def chain(name: str) -> tuple[str, ...]:
