@@ -111,7 +111,7 @@ def test_what_a_gpu_tells(
     by_process: int | None, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = Nvml(by_process)
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     found = Sensors("cuda:2")
     assert found.device_bytes() == held
     assert found.joules() == 2.5
