@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxq.cli import json_output, parameters
+from onnxq.cli import diverge, json_output, parameters
 from onnxq.cli.command import command
+from onnxq.cli.diverge import DivergeArguments
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.parameters import DataArguments
 from onnxq.cli.progress import bars
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments(DataArguments):
+class Arguments(DataArguments, DivergeArguments):
     """What ``compare`` takes; see its ``--help``."""
 
     models: tuple[Path, ...]
@@ -52,8 +53,11 @@ def compare(arguments: Arguments) -> Outcome:
     """Compare MODELS on the same data: speed, size, memory, numerics, integer kernels.
 
     The first model on the first provider is the reference. With --metric only that number is
-    measured, and nothing is timed.
+    measured, and nothing is timed. With --diverge the first node that differs is looked for.
     """
+    if arguments.search_asked:
+        _check_search(arguments)
+        return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
     from onnxq.compare.compare import compare as compare_models
     from onnxq.compare.metric import compare_by
 
@@ -68,6 +72,15 @@ def compare(arguments: Arguments) -> Outcome:
     from onnxq.cli.show_compare import views
 
     return Outcome(json_output.compared(found), lambda: views(found))
+
+
+def _check_search(arguments: Arguments) -> None:
+    from onnxq.errors import UsageError
+
+    unused = {"--metric": arguments.metric != "auto", "--labels": arguments.labels is not None}
+    for name in (name for name, given in unused.items() if given):
+        code, text = "usage.arguments", f"{name} measures, and --diverge measures nothing"
+        raise UsageError(code, text, remedy="Give one of them.")
 
 
 def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -105,6 +118,7 @@ COMMAND = command(
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
+        *diverge.OPTIONS,
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.LABELS,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison
+    from onnxq.compare.divergence import Agreement, CheckedSide
+    from onnxq.compare.side import Side
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
@@ -256,6 +258,30 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "perplexity": run.perplexity,
         "latency": latency,
     }
+
+
+def diverged(found: Agreement, missed: OnnxqError | None) -> dict[str, object]:
+    """``compare --diverge``; the first run is the reference."""
+    return {
+        **document(
+            status="missed" if missed else "done",
+            warnings=found.notes,
+            errors=[missed] if missed else [],
+        ),
+        "tolerance": found.tolerance,
+        "agree": found.agree,
+        "runs": [_side(found.reference), *map(_checked, found.others)],
+    }
+
+
+def _side(side: Side) -> dict[str, object]:
+    settings = side.settings
+    return {"model": side.model, "provider": settings.provider, "level": settings.optimization}
+
+
+def _checked(found: CheckedSide) -> dict[str, object]:
+    keys = ("error", "output", "sample", "samples", "divergence")
+    return {**_side(found.side), **{key: getattr(found, key) for key in keys}}
 
 
 def exported(result: ExportResult) -> dict[str, object]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Optimization = Literal["all", "basic", "none"]
+Optimization = Literal["all", "extended", "basic", "none"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - 1
 """The most bytes of a protobuf message; a larger model is a file with external data."""
@@ -39,6 +39,7 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LEVELS: Final = MappingProxyType(
     {
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     }
@@ -55,6 +56,7 @@ _DTYPES: Final = MappingProxyType(
 )
 
 _FATAL_ONLY: Final = 4
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _IN_NODE: Final = re.compile(
     r"^Non-zero status code returned while running (?P<op>\S+) node\. "
@@ -98,14 +100,15 @@ class SessionSettings:
 
     Attributes:
         provider: A name that :func:`onnxq.runtime.providers.resolve` knows.
-        optimization: ``"all"`` is what users run; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
-            runs the graph as it is written.
+        optimization: ``"all"`` is what users run; ``"extended"`` leaves layouts as they are;
+            ``"basic"`` keeps Q/DQ pairs apart; ``"none"`` runs the graph as it is written.
         threads: Threads within an operator; ONNX Runtime's choice if ``None``.
         spinning: Whether idle threads spin. ONNX Runtime's default is yes, which slows other
             sessions of the same process.
         config: More entries of the session's configuration, ``(key, value)``.
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
         libraries: Libraries of custom operators to load; their code runs in this process.
+        weights_folder: Where the files lie that a model in memory names as those of its weights.
     """
 
     provider: str = "cpu"
@@ -115,6 +118,7 @@ class SessionSettings:
     config: tuple[tuple[str, str], ...] = ()
     optimized_path: Path | None = None
     libraries: tuple[Path, ...] = ()
+    weights_folder: Path | None = None
 
 
 class Session:
@@ -186,7 +190,8 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
     """Load a model into ONNX Runtime.
 
     Args:
-        model: The serialized model, or its path. External data is found only through a path.
+        model: The serialized model, or its path. External data is found through a path, or in the
+            settings' ``weights_folder``.
         settings: How to open it.
 
     Raises:
@@ -279,6 +284,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in settings.config:
         options.add_session_config_entry(key, value)
+    if settings.weights_folder is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))
     custom_ops.register(options)
     if settings.optimized_path is not None:
         options.optimized_model_filepath = str(settings.optimized_path)
