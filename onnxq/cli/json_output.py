@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from onnxq.cli.doctor import Probed
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.divergence import Agreement, CheckedSide
     from onnxq.compare.side import Side
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
-    from onnxq.runtime.probe import ProbeResult
     from onnxq.runtime.timing import LatencyResult
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
@@ -57,13 +59,18 @@ def plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: plain(item) for name, item in _fields(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
     msg = f"{type(value).__name__} has no form in JSON"
     raise TypeError(msg)
+
+
+def _fields(value: DataclassInstance) -> dict[str, object]:
+    """The fields of a result, as they are."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def document(
@@ -297,10 +304,11 @@ def exported(result: ExportResult) -> dict[str, object]:
     }
 
 
-def diagnosed(
-    found: Diagnosis, probed: Sequence[ProbeResult], errors: Sequence[OnnxqError]
-) -> dict[str, object]:
-    """``doctor``; a finding of level ``error`` is among the errors too."""
+def diagnosed(found: Diagnosis, probed: Probed, errors: Sequence[OnnxqError]) -> dict[str, object]:
+    """``doctor``; a finding of level ``error`` is among the errors too.
+
+    ``speed`` has an entry for each shape and provider, its kernels the fastest first.
+    """
     machine = found.machine
     return {
         **document(status="missed" if errors else "done", errors=errors),
@@ -311,7 +319,13 @@ def diagnosed(
         },
         "versions": found.versions,
         "providers": found.providers,
-        "probe": probed,
+        "probe": [
+            {"provider": provider, **_fields(result)}
+            for provider, results in probed.fused.items()
+            for result in results
+        ],
+        "shapes": [{**_fields(entry), "shape": str(entry.shape)} for entry in probed.of_model],
+        "speed": [{**_fields(speeds), "unsteady": speeds.unsteady} for speeds in probed.speeds],
     }
 
 
