@@ -123,5 +123,6 @@ COMMAND = command(
         parameters.TOKENIZER,
         parameters.LABELS,
         parameters.CUSTOM_OPS,
+        parameters.PROVIDER_OPTION,
     ],
 )

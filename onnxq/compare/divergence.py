@@ -1,8 +1,9 @@
 """Do runs agree, and where they do not: the first node that makes the difference.
 
-A run is a model on a provider at an optimization level. The first is the reference; the outputs of
-every other are compared with it, sample by sample, up to the first sample on which one is beyond
-the tolerance. There the origin is searched for (:mod:`onnxq.compare.origin`).
+A run is a model on a provider at an optimization level. The first model on the CPU at the first
+level is the reference, as in :mod:`onnxq.compare.compare`. The outputs of every other run are
+compared with it, sample by sample, up to the first sample on which one is beyond the tolerance.
+There the origin is searched for (:mod:`onnxq.compare.origin`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from onnxq.errors import UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature, summary
 from onnxq.numerics.metrics import relative_error
+from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.scratch import Scratch
 from onnxq.stages.with_past import with_past
@@ -180,20 +182,30 @@ def diverge(
         DataError: A sample does not fit the models.
     """
     paths = [Path(model) for model in models]
+    given = distinct_providers(providers)
+    names = sorted(given, key=_not_cpu)
+    if given and _not_cpu(names[0]):
+        # A provider is not its own witness.
+        names = ["cpu", *given]
+    levels = list(dict.fromkeys(levels))
     sides = [
         Side(path, SessionSettings(provider=provider, optimization=level, spinning=False))
-        for provider in distinct_providers(providers)
-        for path in paths
-        for level in dict.fromkeys(levels)
+        for provider in names
+        for path in (paths if provider in given else paths[:1])
+        for level in (levels if provider in given else levels[:1])
     ]
     _check_usage(sides, tolerance)
     loaded = [load(path) for path in paths]
     check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
-    source = with_past(open_data(data, signature(loaded[0])), paths[0], sides[0].settings.provider)
+    source = with_past(open_data(data, signature(loaded[0])), paths[0], "cpu")
     check_all(source)
     reference, *others = sides
     checked = tuple(_check(reference, side, source, tolerance, report) for side in others)
     return Agreement(reference, checked, tolerance, source.notes)
+
+
+def _not_cpu(provider: str) -> bool:
+    return execution_providers.require(provider) != execution_providers.CPU
 
 
 def _check_usage(sides: Sequence[Side], tolerance: float) -> None:
