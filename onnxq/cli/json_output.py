@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from onnxq.cli.deploy import Deployment
     from onnxq.cli.doctor import Probed
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.divergence import Agreement, CheckedSide
@@ -249,6 +250,16 @@ def compared(found: Comparison) -> dict[str, object]:
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
         "timing": found.timing,
     }
+
+
+def deployment(made: Deployment) -> dict[str, object]:
+    """What ``compare`` has beside; the keys are there where it was asked for."""
+    found: dict[str, object] = {}
+    if made.throughput:
+        found["throughput"] = made.throughput
+    if made.session is not None:
+        found["session"] = {**_fields(made.session), "files": made.files}
+    return found
 
 
 def _compared(run: ComparedRun) -> dict[str, object]:

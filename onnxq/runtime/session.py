@@ -114,6 +114,9 @@ class SessionSettings:
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
         libraries: Libraries of custom operators to load; their code runs in this process.
         weights_folder: Where the files lie that a model in memory names as those of its weights.
+        parallel: Whether operators that do not need each other run at once.
+        arena: Whether the CPU's memory comes from an arena.
+        memory_pattern: Whether allocations are planned from those of earlier runs.
         talkative: Whether ONNX Runtime writes what it does to the standard error.
     """
 
@@ -125,6 +128,9 @@ class SessionSettings:
     optimized_path: Path | None = None
     libraries: tuple[Path, ...] = ()
     weights_folder: Path | None = None
+    parallel: bool = False
+    arena: bool = True
+    memory_pattern: bool = True
     talkative: bool = False
 
 
@@ -222,7 +228,7 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         code, msg = "runtime.too_large", f"a model of {len(model)} bytes does not load from memory"
         raise ModelError(code, msg, remedy="save it with external data and load it by its path")
     chain = providers.chain(settings.provider)
-    given = list(zip(chain, _provider_options(chain, settings.provider), strict=True))
+    given = list(zip(chain, provider_options.of_chain(chain, settings.provider), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
         inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
@@ -232,16 +238,6 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
         raise _provider_error(chain[0], why, where)
     return Session(inner, where)
-
-
-def _provider_options(chain: tuple[str, ...], name: str) -> list[dict[str, str]]:
-    """The options of each provider of a chain; all of them use the same device."""
-    device = providers.device_of(name)
-    found = [dict(provider_options.in_use().get(full, {})) for full in chain]
-    for options, full in zip(found, chain, strict=True):
-        if device is not None and full != providers.CPU:
-            options["device_id"] = str(device)
-    return found
 
 
 def _load_error(
@@ -309,6 +305,10 @@ def reason(error: Exception) -> str:
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _INFO if settings.talkative else _FATAL_ONLY
+    options.enable_cpu_mem_arena = settings.arena
+    options.enable_mem_pattern = settings.memory_pattern
+    if settings.parallel:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.graph_optimization_level = _LEVELS[settings.optimization]
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
