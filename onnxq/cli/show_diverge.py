@@ -95,15 +95,22 @@ def _into(found: Divergence) -> str:
 
 def _before(found: Divergence) -> Iterator[RenderableType]:
     done, of = found.walked
-    if not of:
-        return
     name, error = found.greatest
-    text = f"Of the {of} values before it {done} were computed one by one"
-    if done and found.kind != "node":
-        text += f"; the greatest error of its own has {name}, {error:.3g}"
     if found.later:
-        text += f"; the difference showed at {found.later} first, where it is beyond the tolerance"
-    yield line(f"{text}.")
+        yield line(
+            f"The difference showed at {found.later} first; its origin is the node above, whose "
+            "error falls below the tolerance in between."
+        )
+    elif done < of:
+        yield line(
+            f"Of the {of} values before it {done} were computed one by one, fed with run 1's "
+            "values, and agree; then the time was up."
+        )
+    elif of:
+        text = f"The {of} values before it agree when each is computed alone on run 1's values"
+        if found.kind != "node" and error > 0:
+            text += f"; of them {name} has the greatest error, {error:.3g}"
+        yield line(f"{text}.")
 
 
 def _fed(found: Divergence) -> Table:

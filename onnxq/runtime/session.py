@@ -233,7 +233,7 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
     try:
         inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
     except ORT_ERRORS as error:
-        raise _load_error(error, model, chain[0], where) from error
+        raise _load_error(error, model, settings, chain[0], where) from error
     if chain[0] not in inner.get_providers():
         why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
         raise _provider_error(chain[0], why, where)
@@ -241,12 +241,16 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
 
 
 def _load_error(
-    error: Exception, model: bytes | Path, provider: str, where: str
+    error: Exception, model: bytes | Path, settings: SessionSettings, provider: str, where: str
 ) -> ModelError | ProviderError:
     """Blame the provider if the CPU loads the model."""
     if provider != providers.CPU:
+        folder = settings.weights_folder
+        plain = SessionSettings(
+            optimization="none", threads=1, spinning=False, weights_folder=folder
+        )
         try:
-            open_session(model, SessionSettings(optimization="none", threads=1, spinning=False))
+            open_session(model, plain)
         except ModelError:
             pass
         else:
