@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxq.cli import json_output, parameters
+from onnxq.cli import deploy, diverge, json_output, parameters
 from onnxq.cli.command import command
+from onnxq.cli.deploy import DeployArguments
+from onnxq.cli.diverge import DivergeArguments
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.parameters import DataArguments
 from onnxq.cli.progress import bars
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments(DataArguments):
+class Arguments(DataArguments, DivergeArguments, DeployArguments):
     """What ``compare`` takes; see its ``--help``."""
 
     models: tuple[Path, ...]
@@ -52,12 +55,17 @@ def compare(arguments: Arguments) -> Outcome:
     """Compare MODELS on the same data: speed, size, memory, numerics, integer kernels.
 
     The first model on the first provider is the reference. With --metric only that number is
-    measured, and nothing is timed.
+    measured, and nothing is timed. With --diverge the first node that differs is looked for.
     """
+    if arguments.search_asked:
+        _check_search(arguments)
+        return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
     from onnxq.compare.compare import compare as compare_models
     from onnxq.compare.metric import compare_by
 
     models, data, providers = arguments.models, arguments.given(), arguments.providers
+    if arguments.metric != "auto" and arguments.more_asked:
+        _refuse_beside("--metric")
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(
@@ -65,9 +73,34 @@ def compare(arguments: Arguments) -> Outcome:
             )
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
-    from onnxq.cli.show_compare import views
+        more = deploy.measure(arguments, found, data, report)
+    from onnxq.cli import show_compare, show_deploy
 
-    return Outcome(json_output.compared(found), lambda: views(found))
+    return Outcome(
+        {**json_output.compared(found), **json_output.deployment(more)},
+        lambda: chain(show_compare.views(found), show_deploy.views(more, found)),
+    )
+
+
+def _check_search(arguments: Arguments) -> None:
+    from onnxq.errors import UsageError
+
+    unused = {
+        "--metric": arguments.metric != "auto",
+        "--labels": arguments.labels is not None,
+        "--batches, --threads and --save-session": arguments.more_asked,
+    }
+    for name in (name for name, given in unused.items() if given):
+        code, text = "usage.arguments", f"{name} measure, and --diverge measures nothing"
+        raise UsageError(code, text, remedy="Run it twice.")
+
+
+def _refuse_beside(name: str) -> None:
+    from onnxq.errors import UsageError
+
+    code, text = "usage.arguments", f"{name} times nothing, and there are options that do"
+    remedy = "Leave it out, or --batches, --threads and --save-session."
+    raise UsageError(code, text, remedy=remedy)
 
 
 def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -105,6 +138,8 @@ COMMAND = command(
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
+        *deploy.OPTIONS,
+        *diverge.OPTIONS,
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.LABELS,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from onnxq.runtime.session import Optimization
+
 INTEGER_OPS: Final = frozenset(
     {
         "ConvInteger",
@@ -107,12 +109,15 @@ def is_integer(op: str) -> bool:
     return op in INTEGER_OPS
 
 
-def executed(model: bytes | Path, provider: str = "cpu") -> tuple[ExecutedNode, ...]:
+def executed(
+    model: bytes | Path, provider: str = "cpu", optimization: Optimization = "all"
+) -> tuple[ExecutedNode, ...]:
     """The nodes that ONNX Runtime executes, in order, those of subgraphs behind their owner.
 
     Args:
         model: The serialized model, or its path.
         provider: The execution provider; kernels that it compiles itself show as its own nodes.
+        optimization: How far ONNX Runtime optimizes the graph.
 
     Raises:
         ModelError: The model does not load.
@@ -128,7 +133,12 @@ def executed(model: bytes | Path, provider: str = "cpu") -> tuple[ExecutedNode, 
             ),
         )
         settings = SessionSettings(
-            provider=provider, spinning=False, threads=1, config=aside, optimized_path=path
+            provider=provider,
+            optimization=optimization,
+            spinning=False,
+            threads=1,
+            config=aside,
+            optimized_path=path,
         )
         open_session(model, settings)
         graph = onnx.load(path, load_external_data=False).graph
