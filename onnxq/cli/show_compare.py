@@ -14,8 +14,8 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
-from onnxq.cli.show_quantize import number_text
 from onnxq.compare.metric import score
+from onnxq.wording import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
