@@ -1,8 +1,13 @@
-"""Execution providers by name: short names, what is offered here, and what to do about a lack."""
+"""Execution providers by name: short names, what is offered here, and what to do about a lack.
+
+A name may end in the index of a device, as ``cuda:1``.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import difflib
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -27,6 +32,18 @@ _GPU_REMEDY: Final = (
 )
 _REMEDIES: Final = MappingProxyType({SHORT["cuda"]: _GPU_REMEDY, SHORT["tensorrt"]: _GPU_REMEDY})
 
+_WITH_DEVICES: Final = frozenset(
+    f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "NvTensorRTRTX", "MIGraphX", "DML")
+)
+"""Providers with an option ``device_id``."""
+
+_LIBRARIES: Final = MappingProxyType(
+    {
+        SHORT["cuda"]: "libonnxruntime_providers_cuda.so",
+        SHORT["tensorrt"]: "libonnxruntime_providers_tensorrt.so",
+    }
+)
+
 _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 """Providers that take the nodes another one leaves, before the CPU does."""
 
@@ -41,16 +58,37 @@ def available() -> tuple[str, ...]:
     return tuple(ort.get_available_providers())
 
 
+def device_of(name: str) -> int | None:
+    """The index of the device that a name ends in; None without one.
+
+    Raises:
+        ProviderError: It is no index, or the provider has no devices to choose from.
+    """
+    _, colon, index = name.partition(":")
+    if not colon:
+        return None
+    full = resolve(name)
+    if not index.isdecimal():
+        code, msg = "runtime.device", f"{index!r} is no index of a device"
+        raise ProviderError(code, msg, where=name, remedy="write a number, as in cuda:0")
+    if full not in _WITH_DEVICES:
+        code, msg = "runtime.device", f"{full} has no devices to choose from"
+        raise ProviderError(code, msg, where=name, remedy="leave the index out")
+    return int(index)
+
+
 def resolve(name: str) -> str:
     """ONNX Runtime's full name of a provider; it need not be installed.
 
     Args:
         name: A short name such as ``"cuda"`` or a full one such as ``"OpenVINOExecutionProvider"``,
-            in any case; the ``ExecutionProvider`` at the end may be left out.
+            in any case; the ``ExecutionProvider`` at the end may be left out, and the index of a
+            device may follow.
 
     Raises:
         ProviderError: Nothing is called that.
     """
+    name = name.partition(":")[0]
     known: dict[str, str] = {
         full.lower(): full for full in (*ort.get_all_providers(), *available())
     }
@@ -82,6 +120,33 @@ def require(name: str) -> str:
         code = "runtime.missing_provider"
         raise ProviderError(code, msg, remedy=remedy)
     return full
+
+
+def why_not_loaded(full: str) -> str:
+    """Why the library of a provider does not load; empty if it does or is none of its own.
+
+    ONNX Runtime writes the reason to the console alone.
+    """
+    stem = _LIBRARIES.get(full)
+    if stem is None:
+        return ""
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        for path in (folder / "libonnxruntime_providers_shared.so", folder / stem):
+            if path.is_file():
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def stand_in(name: str) -> str:
+    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    return name if resolve(name) in available() else "cpu"
 
 
 def chain(name: str) -> tuple[str, ...]:
