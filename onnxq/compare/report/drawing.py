@@ -1,7 +1,7 @@
 """Figures as SVG that takes its colours and its font from the page around it.
 
-matplotlib draws; no text of a model's gets into a figure, so that no name can break one. Colours are
-drawn as placeholders and then named by CSS variables, so that one figure serves light, dark and
+matplotlib draws; no text of a model's gets into a figure, so that no name can break one. Colours
+are drawn as placeholders and then named by CSS variables, so that one figure serves light, dark and
 print. Text stays text.
 """
 
@@ -11,9 +11,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-
 if TYPE_CHECKING:
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -35,7 +33,7 @@ _COLOUR: Final = re.compile(r"#0a0[a-c][0-9a-f]{2}")
 _SIZE: Final = re.compile(r'(<svg [^>]*?)\swidth="[^"]*"', re.DOTALL)
 _HEIGHT: Final = re.compile(r'(<svg [^>]*?)\sheight="[^"]*"', re.DOTALL)
 _METADATA: Final = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
-_SETTINGS: Final[dict[str, Any]] = {
+_SETTINGS: Final[Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "text.color": INK,
@@ -71,7 +69,9 @@ def kind_colour(kind: str) -> str:
     return _KIND_COLOURS[kind]
 
 
-def draw(name: str, size: tuple[float, float], paint: Any, *, rows: int = 1, columns: int = 1) -> str:
+def draw(
+    name: str, size: tuple[float, float], paint: Any, *, rows: int = 1, columns: int = 1
+) -> str:
     """One figure.
 
     Args:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxq.compare.report.graph_map import map_graph
 from onnxq.compare.report.layers import measure_layers
 from onnxq.compare.report.matching import match
-from onnxq.compare.report.placement import place
 from onnxq.compare.report.provenance import provenance
 from onnxq.compare.report.skipped import find_skipped
 from onnxq.compare.report.spreads import measure_spreads, most_telling
@@ -16,6 +16,7 @@ from onnxq.graph.edit import sort_nodes
 from onnxq.graph.io import load
 from onnxq.graph.normalize import normalize
 from onnxq.graph.structure import signature
+from onnxq.runtime.placement import placement
 from onnxq.stages.with_past import with_past
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.compare.compare import Comparison
+    from onnxq.compare.report.graph_map import GraphMap
     from onnxq.compare.report.layers import LayerErrors
     from onnxq.compare.report.limits import Limits
-    from onnxq.compare.report.placement import RunPlacement
     from onnxq.compare.report.provenance import Provenance
     from onnxq.compare.report.skipped import Skipped
     from onnxq.compare.report.spreads import LayerSpread
@@ -61,14 +62,14 @@ class Evidence:
 
     Attributes:
         comparison: What was measured of whole models.
-        placements: The executed graph of each run.
+        maps: The executed graph of each run.
         models: Every model beside the reference.
         provenance: How to measure it again.
         limits: The bounds that were kept to.
     """
 
     comparison: Comparison
-    placements: tuple[RunPlacement, ...]
+    maps: tuple[GraphMap, ...]
     models: tuple[ModelEvidence, ...]
     provenance: Provenance
     limits: Limits
@@ -90,23 +91,16 @@ def gather(
         ModelError: A model that was compared does not load any more.
         DataError: A sample cannot be read any more.
     """
-    reference = comparison.reference
-    files = {run.model: None for run in comparison.runs}
-    models = {path: _sorted(path) for path in files}
-    opened = open_data(data, signature(models[reference.model]))
-    source = with_past(opened, reference.model, reference.provider)
+    paths = [run.model for run in comparison.runs]
+    models = {path: _sorted(path) for path in dict.fromkeys(paths)}
+    first = models[paths[0]]
+    source = with_past(open_data(data, signature(first)), paths[0], "cpu")
     placements = []
     for done, run in enumerate(comparison.runs, start=1):
-        placements.append(place(run))
+        placements.append(map_graph(run, placement(run.model, run.provider)))
         report("placement", done, len(comparison.runs))
-    gatherer = _Gatherer(
-        reference.model,
-        models[reference.model],
-        normalize(models[reference.model]).model,
-        limit(source, limits.samples),
-        limits,
-    )
-    paths = [run.model for run in comparison.runs]
+    few = limit(source, limits.samples)
+    gatherer = _Gatherer(paths[0], first, normalize(first).model, few, limits)
     found = []
     for number, path in enumerate(list(models)[1:], start=1):
         at = paths.index(path)
@@ -126,7 +120,7 @@ class _Other:
     path: Path
     model: ir.Model
     run: int
-    placement: RunPlacement
+    placement: GraphMap
     number: int
 
 

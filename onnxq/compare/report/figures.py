@@ -2,81 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from onnxq.compare.report.drawing import INK, MUTED, SURFACE, draw, grid, kind_colour, series
+from onnxq.wording import count_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
+    from onnxq.compare.report.graph_map import MappedNode
     from onnxq.compare.report.layers import LayerErrors
-    from onnxq.compare.report.placement import PlacedNode
-    from onnxq.compare.report.spreads import LayerSpread, Pair
+    from onnxq.compare.report.spreads import LayerSpread
+    from onnxq.runtime.timing import LatencyResult
 
 WIDTH: Final = 9.2
+_PANEL: Final = 2.75
 _LATENCY_BINS: Final = 70
-_LEAST_ROW: Final = 60
+_SLOW: Final = 2.5
+"""Runs beyond so many medians are shown at the right end, so that a few do not squeeze the rest."""
+_LEAST_ROW: Final = 24
+_ROW: Final = 60
 _MOST_ROWS: Final = 24
 
 
-@dataclass(frozen=True, slots=True)
-class TimedRuns:
-    """The timed runs of one model on one provider.
+def latency(runs: Sequence[tuple[int, LatencyResult]]) -> str:
+    """How the timed runs are spread, a row for each run with its median, p90 and p99.
 
-    Attributes:
-        run: Which run of the comparison, counted from 0.
-        milliseconds: Of every timed run.
-        median: Their median.
-        p90: Their 90th percentile.
-        p99: Their 99th.
+    Args:
+        runs: Which run of the comparison, counted from 0, and its quantiles. What is far slower
+            than its run's median is counted at the right end.
     """
-
-    run: int
-    milliseconds: NDArray[np.float64]
-    median: float
-    p90: float
-    p99: float
-
-
-def latency(runs: Sequence[TimedRuns]) -> str:
-    """Histograms of the runs' times below each other, with median, 90th and 99th percentile."""
-    end = 1.04 * max(found.p99 for found in runs)
-    start = 0.96 * min(float(found.milliseconds.min()) for found in runs)
+    end = 1.03 * max(min(found.p99_ms, _SLOW * found.median_ms) for _, found in runs)
+    start = 0.97 * min(found.quantiles_ms[0] for _, found in runs)
     edges = np.linspace(start, end, _LATENCY_BINS + 1)
 
     def paint(axes: list[Axes]) -> None:
-        for found, one in zip(runs, axes, strict=True):
-            colour = series(found.run)
-            inside = np.minimum(found.milliseconds, end)
-            share = np.histogram(inside, edges)[0] / found.milliseconds.size
-            one.stairs(share, edges, fill=True, color=colour, alpha=0.35)
-            one.stairs(share, edges, color=colour, linewidth=1.1)
-            top = float(share.max()) * 1.28
-            for value, style, name in (
-                (found.median, "-", "median"),
-                (found.p90, "--", "p90"),
-                (found.p99, ":", "p99"),
-            ):
-                one.plot([value, value], [0, top * 0.84], color=INK, linestyle=style, linewidth=1)
-                if found is runs[0]:
-                    one.text(value, top * 0.87, name, ha="center", fontsize=7.5, color=MUTED)
+        for (run, found), one in zip(runs, axes, strict=True):
+            shares = np.linspace(0, 1, len(found.quantiles_ms))
+            below = np.interp(edges, found.quantiles_ms, shares)
+            below[-1] = 1.0
+            counts = np.diff(below)
+            colour = series(run)
+            one.stairs(counts, edges, fill=True, color=colour, alpha=0.35)
+            one.stairs(counts, edges, color=colour, linewidth=1.1)
+            top = float(counts.max()) * 1.28
+            for value, style in ((found.median_ms, "-"), (found.p90_ms, "--"), (found.p99_ms, ":")):
+                one.plot([value, value], [0, top], color=INK, linestyle=style, linewidth=1)
             one.set_ylim(0, top)
             one.set_yticks([])
             one.spines["left"].set_visible(False)
-            label = f"run {found.run + 1}"
-            one.set_ylabel(label, rotation=0, ha="right", va="center", color=INK)
+            one.set_ylabel(f"run {run + 1}", rotation=0, ha="right", va="center", color=INK)
             grid(one, "x")
         axes[-1].set_xlim(start, end)
-        axes[-1].set_xlabel("milliseconds")
+        axes[-1].set_xlabel("milliseconds; solid: median, dashed: p90, dotted: p99")
 
-    return draw("latency", (WIDTH, 0.5 + 0.85 * len(runs)), paint, rows=len(runs))
+    return draw("latency", (WIDTH, 0.5 + 0.62 * len(runs)), paint, rows=len(runs))
 
 
 def layers(found: Sequence[tuple[int, LayerErrors]], marked: int) -> str:
@@ -111,28 +96,42 @@ def layers(found: Sequence[tuple[int, LayerErrors]], marked: int) -> str:
 
 def spread(name: str, run: int, found: LayerSpread) -> str:
     """Weight and output of one layer, before as an area and after as a line; counts logarithmic."""
-    pairs = [(title, pair) for title, pair in _titled(found) if pair is not None]
+    titled = (("weight", found.weight), ("output", found.output))
+    pairs = [(title, pair) for title, pair in titled if pair is not None]
 
     def paint(axes: list[Axes]) -> None:
         for (title, pair), one in zip(pairs, axes, strict=True):
+            top = 3 * float(max(pair.before.counts.max(), pair.after.counts.max()))
             one.stairs(pair.before.counts, pair.edges, fill=True, color=MUTED, alpha=0.3)
             one.stairs(pair.after.counts, pair.edges, color=series(run), linewidth=1.1)
             one.set_yscale("symlog", linthresh=1)
-            one.set_ylim(0, 2 * float(max(pair.before.counts.max(), pair.after.counts.max())))
-            one.yaxis.set_major_locator(_decades(one.get_ylim()[1]))
+            one.set_ylim(0, top)
+            one.set_yticks(*_decades(top))
             one.minorticks_off()
+            one.locator_params(axis="x", nbins=5)
+            one.spines["left"].set_visible(False)
             one.set_title(title, fontsize=9, color=INK, loc="left")
             grid(one)
 
-    return draw(name, (WIDTH / 2 * len(pairs), 1.75), paint, columns=len(pairs))
+    return draw(name, (_PANEL * len(pairs), 1.7), paint, columns=len(pairs))
 
 
-def placement(name: str, nodes: Sequence[PlacedNode]) -> str:
-    """The executed graph as a ribbon, node by node in order, wrapped like text."""
-    length = max(_LEAST_ROW, -(-len(nodes) // _MOST_ROWS))
+def row_length(longest: int) -> int:
+    """Nodes in a row of :func:`graph_map`, where the longest graph of the page has so many."""
+    return max(_LEAST_ROW, min(longest, _ROW), -(-longest // _MOST_ROWS))
+
+
+def graph_map(name: str, nodes: Sequence[MappedNode], length: int) -> str:
+    """The executed graph as a ribbon, node by node in order, wrapped like text.
+
+    Args:
+        name: As for :func:`draw`.
+        nodes: The nodes.
+        length: Nodes in a row.
+    """
     rows = [nodes[start : start + length] for start in range(0, len(nodes), length)]
     # A gap between single nodes shows only while it is no hairline.
-    gap = 0.12 if length <= 2 * _LEAST_ROW else 0.0
+    gap = 0.12 if length <= 2 * _ROW else 0.0
 
     def paint(axes: list[Axes]) -> None:
         (one,) = axes
@@ -143,10 +142,12 @@ def placement(name: str, nodes: Sequence[PlacedNode]) -> str:
                 spans = [(start + i, 1 - gap) for i in range(count)] if gap else [(start, count)]
                 one.broken_barh(spans, (row + 0.12, 0.76), color=kind_colour(kind), linewidth=0)
                 start += count
+            away = [(i, 1) for i, node in enumerate(part) if node.reason]
+            one.broken_barh(away, (row + 0.9, 0.08), color=INK, linewidth=0)
         one.set_xlim(0, length)
         one.set_ylim(len(rows), 0)
         one.set_yticks([row + 0.5 for row in range(len(rows))])
-        one.set_yticklabels([f"{row * length + 1}" for row in range(len(rows))])
+        one.set_yticklabels([f"{row * length + 1:>5}" for row in range(len(rows))])
         one.tick_params(length=0)
         one.set_xticks([])
         for spine in one.spines.values():
@@ -155,19 +156,15 @@ def placement(name: str, nodes: Sequence[PlacedNode]) -> str:
     return draw(name, (WIDTH, 0.18 + 0.24 * len(rows)), paint)
 
 
-def _titled(found: LayerSpread) -> tuple[tuple[str, Pair | None], ...]:
-    return (("weight", found.weight), ("output", found.output))
-
-
 def _ceiling(found: Sequence[LayerErrors]) -> float:
     """A little above the highest SQNR that says something; exact layers are drawn there."""
     values = [e.sqnr_db for errors in found for e in errors.layers if e.sqnr_db < 80]
     return max(values, default=40.0) + 5
 
 
-def _decades(top: float) -> Any:
-    from matplotlib.ticker import FixedLocator
-
-    powers = range(1 + max(1, int(np.log10(max(top, 10)))))
-    step = 1 + len(powers) // 5
-    return FixedLocator([0, *(10.0**power for power in powers[::step])])
+def _decades(top: float) -> tuple[list[float], list[str]]:
+    """Zero and powers of ten up to ``top``, at most four of them, and their labels."""
+    powers = range(int(np.log10(top)) + 1)
+    step = 1 + (len(powers) - 1) // 4
+    ticks = [10**power for power in powers[::step]]
+    return [0.0, *(float(tick) for tick in ticks)], ["0", *(count_text(tick) for tick in ticks)]

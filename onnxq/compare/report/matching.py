@@ -1,8 +1,8 @@
 """Which tensors of two models are the same one: outputs of layers that bear one name in both.
 
-A quantized model reads many a tensor through a pair of QuantizeLinear and DequantizeLinear. What its
-readers read is then compared, so that rounding and clipping count to the layer that they belong to;
-and where the pair stands for a Relu or Clip that was taken out, only behind it the tensors are
+A quantized model reads many a tensor through a pair of QuantizeLinear and DequantizeLinear. What
+its readers read is then compared, so that rounding and clipping count to the layer that they belong
+to; and where the pair stands for a Relu or Clip that was taken out, only behind it the tensors are
 alike.
 """
 

@@ -47,7 +47,7 @@ class FactorMeter:
 
     @property
     def sqnr_db(self) -> float:
-        """SQNR under the best factors, by the axes that fit best; -inf if there are too few rows."""
+        """SQNR under the best factors, by the axes that fit best; -inf of too few rows."""
         found = [
             sqnr_db(float(aa.sum()), max(float(np.sum(aa - _explained(ab, bb))), 0.0))
             for axes, (aa, ab, bb) in self._sums.items()

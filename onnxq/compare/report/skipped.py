@@ -80,7 +80,9 @@ def find_skipped(
         return None
     sites = find_sites(model)
     floating = value_by_name(other.graph)
-    weights = {site.name: None if site.weight is None else f"{site.weight}_quantized" for site in sites}
+    weights = {
+        site.name: None if site.weight is None else f"{site.weight}_quantized" for site in sites
+    }
     fast = integer_sites(executed, weights)
     fast |= {node.name for node in executed if node.op in NBITS_OPS}
     reasons = _reasons(path, scheme)
@@ -93,7 +95,7 @@ def find_skipped(
 
 
 def _reasons(path: Path, scheme: str) -> dict[str, str]:
-    """Why sites stay float in a scheme, by name; empty if the scheme is not known or does not fit."""
+    """Why sites stay float in a scheme, by name; empty where the scheme is not known."""
     try:
         recipe = Recipe.model_validate({"version": 1, "scheme": scheme}) if scheme else Recipe()
         found = pipeline.inspect(path, recipe=recipe)

@@ -1,7 +1,8 @@
 """Distributions before and after: the weight and the output of the layers that add most error.
 
-Every element is counted in histograms of fixed relative resolution (:mod:`onnxq.numerics.histogram`)
-and laid into equal bins at the end, so that no tensor of an earlier sample is held.
+Every element is counted in a histogram of fixed relative resolution
+(:mod:`onnxq.numerics.histogram`) and laid into equal bins at the end, so that no tensor of an
+earlier sample is held.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from onnxq.compare.report.layers import LayerError, LayerErrors
     from onnxq.data import DataSource, Sample
 
-BINS: Final = 90
+BINS: Final = 64
 """Equal bins from the least to the greatest value of both models."""
 QUANTILES: Final = (0.001, 0.5, 0.999)
 _MARGIN: Final = 1e-6

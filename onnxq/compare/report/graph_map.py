@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnxq.compare.compare import ComparedRun
     from onnxq.runtime.kernels import ExecutedNode
+    from onnxq.runtime.placement import Placement
 
 Kind = Literal["integer", "few bits", "float", "conversion", "movement", "copy"]
 
@@ -59,34 +60,37 @@ _COPIES: Final = frozenset({"MemcpyFromHost", "MemcpyToHost"})
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedNode:
+class MappedNode:
     """A node of the executed graph.
 
     Attributes:
         name: Its name.
         op: Its operator.
-        provider: Where it ran, as the run's provider is called.
+        provider: Full name of the provider that runs it.
         kind: In which kind of kernel.
+        reason: Why it is not the provider that was asked for; empty if it is.
     """
 
     name: str
     op: str
     provider: str
     kind: Kind
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlacement:
+class GraphMap:
     """The executed graph of one run.
 
     Attributes:
         executed: Its nodes, in order, as ONNX Runtime names them; empty where the provider
             compiles what it runs.
-        nodes: The same with where they ran.
+        nodes: The same with where they run; where the provider compiles, the nodes that it was
+            given.
     """
 
     executed: tuple[ExecutedNode, ...]
-    nodes: tuple[PlacedNode, ...]
+    nodes: tuple[MappedNode, ...]
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -95,15 +99,27 @@ class RunPlacement:
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
 
-def place(run: ComparedRun) -> RunPlacement:
-    """What ONNX Runtime executes of a run's model, in order."""
+def map_graph(run: ComparedRun, placed: Placement) -> GraphMap:
+    """What ONNX Runtime executes of a run's model, in order, and where.
+
+    Nodes are given to providers before ONNX Runtime fuses the last of them, so a node made later is
+    where the provider that was asked for is.
+    """
     try:
         nodes = executed(run.model, run.provider)
     except ModelError:
         # It ran: what fails is writing down kernels that a provider compiled.
-        return RunPlacement((), ())
-    placed = [PlacedNode(n.name, n.op, run.provider, kind_of(n.op)) for n in nodes]
-    return RunPlacement(nodes, tuple(placed))
+        mapped = (
+            MappedNode(n.name, n.op, n.provider, kind_of(n.op), n.reason) for n in placed.nodes
+        )
+        return GraphMap((), tuple(mapped))
+    known = {node.name: node for node in placed.nodes if node.name}
+    found = []
+    for node in nodes:
+        at = known.get(node.name)
+        provider, reason = (placed.asked, "") if at is None else (at.provider, at.reason)
+        found.append(MappedNode(node.name, node.op, provider, kind_of(node.op), reason))
+    return GraphMap(nodes, tuple(found))
 
 
 def kind_of(op: str) -> Kind:
