@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.errors import ModelError
 from onnxq.runtime import providers
+from onnxq.runtime.session import RECORD_ASSIGNMENTS, SessionSettings, open_session
 from onnxq.runtime.worker import environment, raise_error, worker_context
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _LIMIT_SECONDS: Final = 1800.0
@@ -92,6 +93,9 @@ def placement(model: Path, provider: str = "cpu") -> Placement:
         ProviderError: The provider is not there.
     """
     asked = providers.require(provider)
+    if asked == providers.CPU:
+        settings = SessionSettings(threads=1, spinning=False, config=(RECORD_ASSIGNMENTS,))
+        return _read(asked, open_session(model, settings).assignments(), "")
     spec = {"model": str(model.resolve()), "provider": provider, **worker_context()}
     with Scratch() as folder:
         path = folder / "placement.json"
@@ -117,7 +121,7 @@ def placement(model: Path, provider: str = "cpu") -> Placement:
     return _read(asked, answer["assignments"], done.stderr)
 
 
-def _read(asked: str, assignments: Mapping[str, list[list[str]]], log: str) -> Placement:
+def _read(asked: str, assignments: Mapping[str, Sequence[Sequence[str]]], log: str) -> Placement:
     reasons = {m["name"]: f"{asked} has no kernel for this {m['op']}"
                for form in (_NO_KERNEL, _TYPES) for m in form.finditer(log)}  # fmt: skip
     for match in _FASTER.finditer(log):

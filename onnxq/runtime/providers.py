@@ -5,8 +5,11 @@ A name may end in the index of a device, as ``cuda:1``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import difflib
+import functools
+import io
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -32,6 +35,8 @@ _GPU_REMEDY: Final = (
 )
 _REMEDIES: Final = MappingProxyType({SHORT["cuda"]: _GPU_REMEDY, SHORT["tensorrt"]: _GPU_REMEDY})
 
+_FATAL_ONLY: Final = 4
+
 _WITH_DEVICES: Final = frozenset(
     f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "NvTensorRTRTX", "MIGraphX", "DML")
 )
@@ -51,6 +56,14 @@ _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 def runtime_version() -> str:
     """The version of the ONNX Runtime that runs models here."""
     return str(ort.__version__)
+
+
+def hush() -> None:
+    """Keep ONNX Runtime from writing to the console what is told as an error anyway.
+
+    For a program of its own, not for a library in somebody else's.
+    """
+    ort.set_default_logger_severity(_FATAL_ONLY)
 
 
 def available() -> tuple[str, ...]:
@@ -122,6 +135,19 @@ def require(name: str) -> str:
     return full
 
 
+@functools.cache
+def _preload() -> None:
+    """Load CUDA and cuDNN from packages that are installed beside ONNX Runtime, if there are any.
+
+    ONNX Runtime itself looks in the system's folders alone, and prints what it misses: what is
+    really missing is told by the provider that does not start.
+    """
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+@functools.cache
 def why_not_loaded(full: str) -> str:
     """Why the library of a provider does not load; empty if it does or is none of its own.
 
@@ -130,6 +156,7 @@ def why_not_loaded(full: str) -> str:
     stem = _LIBRARIES.get(full)
     if stem is None:
         return ""
+    _preload()
     folder = Path(ort.__file__).parent / "capi"
     try:
         for path in (folder / "libonnxruntime_providers_shared.so", folder / stem):
@@ -143,10 +170,13 @@ def why_not_loaded(full: str) -> str:
 def stand_in(name: str) -> str:
     """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
 
+    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
+
     Raises:
         ProviderError: Nothing is called that.
     """
-    return name if resolve(name) in available() else "cpu"
+    full = resolve(name)
+    return name if full in available() and not why_not_loaded(full) else "cpu"
 
 
 def chain(name: str) -> tuple[str, ...]:
@@ -157,5 +187,7 @@ def chain(name: str) -> tuple[str, ...]:
     """
     full = require(name)
     offered = available()
+    if full in _LIBRARIES:
+        _preload()
     helpers = tuple(p for p in _FALLBACKS.get(full, ()) if p in offered)
     return (full, *helpers) if full == CPU else (full, *helpers, CPU)

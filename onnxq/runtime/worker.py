@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from onnxq import errors
 from onnxq.errors import OnnxqError
 from onnxq.runtime import custom_ops, provider_options
+from onnxq.runtime.providers import hush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +60,7 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]], spec_path: Path) -> 
         The exit status: 0, or 1 if the answer is an error.
     """
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
+    hush()
     try:
         with (
             custom_ops.custom_ops(spec["custom_ops"]),

@@ -19,7 +19,7 @@ from onnxq.graph.float_nodes import find_float_nodes, find_readers_of_weights
 from onnxq.graph.io import digest, load
 from onnxq.graph.normalize import NormalizeResult, normalize
 from onnxq.graph.opset import opset_version, raise_opset
-from onnxq.graph.quantized import find_already_quantized
+from onnxq.graph.quantized import find_already_quantized, has_float_part
 from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
@@ -185,7 +185,8 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     """
     loaded = load(source)
     form = find_already_quantized(loaded)
-    if form is not None:
+    in_half = recipe.scheme in HALF_TYPES and has_float_part(loaded)
+    if form is not None and not in_half:
         code, text = "model.quantized", f"the model is quantized already ({form})"
         remedy = "give the float model it was made from"
         raise ModelError(code, text, where=str(source), remedy=remedy)
