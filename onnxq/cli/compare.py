@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +29,7 @@ class Arguments(DataArguments):
     labels: Path | None
     metric: Metric | Literal["auto"]
     text: str | None
+    report: Path | None
 
     def given(self) -> Reading | None:
         """What ``--data`` or ``--text`` names.
@@ -52,12 +54,16 @@ def compare(arguments: Arguments) -> Outcome:
     """Compare MODELS on the same data: speed, size, memory, numerics, integer kernels.
 
     The first model on the first provider is the reference. With --metric only that number is
-    measured, and nothing is timed.
+    measured, and nothing is timed. --report writes all that was found, and where the differences
+    come from, into one HTML file that loads nothing.
     """
     from onnxq.compare.compare import compare as compare_models
     from onnxq.compare.metric import compare_by
+    from onnxq.compare.report import check_report, write_report
 
     models, data, providers = arguments.models, arguments.given(), arguments.providers
+    if arguments.report is not None:
+        check_report(arguments.report, models)
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(
@@ -65,9 +71,14 @@ def compare(arguments: Arguments) -> Outcome:
             )
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
+        if arguments.report is not None:
+            command_line = shlex.join(["onnxq", *click.get_current_context().obj])
+            write_report(found, data, arguments.report, command=command_line, report=report)
     from onnxq.cli.show_compare import views
 
-    return Outcome(json_output.compared(found), lambda: views(found))
+    return Outcome(
+        json_output.compared(found, arguments.report), lambda: views(found, arguments.report)
+    )
 
 
 def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -104,6 +115,12 @@ COMMAND = command(
             show_default=True,
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
+        ),
+        click.Option(
+            ["--report"],
+            type=click.Path(path_type=Path),
+            metavar="OUT.html",
+            help="Also write a report: one file that opens offline.",
         ),
         parameters.PREPROCESS,
         parameters.TOKENIZER,

@@ -16,7 +16,6 @@ from onnxq.graph.edit import sort_nodes
 from onnxq.graph.io import load
 from onnxq.graph.normalize import normalize
 from onnxq.graph.structure import signature
-from onnxq.runtime.placement import placement
 from onnxq.stages.with_past import with_past
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from onnxq.compare.compare import Comparison
     from onnxq.compare.report.graph_map import GraphMap
     from onnxq.compare.report.layers import LayerErrors
-    from onnxq.compare.report.limits import Limits
+    from onnxq.compare.report.limits import ReportLimits
     from onnxq.compare.report.provenance import Provenance
     from onnxq.compare.report.skipped import Skipped
     from onnxq.compare.report.spreads import LayerSpread
@@ -72,11 +71,11 @@ class Evidence:
     maps: tuple[GraphMap, ...]
     models: tuple[ModelEvidence, ...]
     provenance: Provenance
-    limits: Limits
+    limits: ReportLimits
 
 
 def gather(
-    comparison: Comparison, data: DataLike, limits: Limits, command: str, report: Report
+    comparison: Comparison, data: DataLike, limits: ReportLimits, command: str, report: Report
 ) -> Evidence:
     """Run what is needed to tell where the differences come from.
 
@@ -97,7 +96,7 @@ def gather(
     source = with_past(open_data(data, signature(first)), paths[0], "cpu")
     placements = []
     for done, run in enumerate(comparison.runs, start=1):
-        placements.append(map_graph(run, placement(run.model, run.provider)))
+        placements.append(map_graph(run))
         report("placement", done, len(comparison.runs))
     few = limit(source, limits.samples)
     gatherer = _Gatherer(paths[0], first, normalize(first).model, few, limits)
@@ -132,7 +131,7 @@ class _Gatherer:
     given: ir.Model
     normalized: ir.Model
     data: DataSource
-    limits: Limits
+    limits: ReportLimits
 
     def model(self, other: _Other, report: Report) -> ModelEvidence:
         layers, why = self._layers(other, report)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from onnxq.compare.report.drawing import INK, MUTED, SURFACE, draw, grid, kind_colour, series
-from onnxq.wording import count_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from onnxq.compare.report.graph_map import MappedNode
-    from onnxq.compare.report.layers import LayerErrors
+    from onnxq.compare.report.layers import LayerError, LayerErrors
     from onnxq.compare.report.spreads import LayerSpread
     from onnxq.runtime.timing import LatencyResult
 
@@ -25,6 +24,7 @@ _PANEL: Final = 2.75
 _LATENCY_BINS: Final = 70
 _SLOW: Final = 2.5
 """Runs beyond so many medians are shown at the right end, so that a few do not squeeze the rest."""
+_FLOOR_DB: Final = -10.0
 _LEAST_ROW: Final = 24
 _ROW: Final = 60
 _MOST_ROWS: Final = 24
@@ -65,33 +65,35 @@ def latency(runs: Sequence[tuple[int, LatencyResult]]) -> str:
 
 
 def layers(found: Sequence[tuple[int, LayerErrors]], marked: int) -> str:
-    """SQNR of every layer along the graph, a line for each model; the largest steps are numbered.
+    """SQNR of every layer along the graph, a row for each model; the largest steps are numbered.
 
     Args:
         found: Of each model its run, counted from 0, and its layers.
         marked: How many steps of each model are numbered.
     """
+    top = _ceiling([errors for _, errors in found])
+
+    def height(error: LayerError) -> float:
+        return float(np.clip(error.sqnr_db, _FLOOR_DB, top))
 
     def paint(axes: list[Axes]) -> None:
-        (one,) = axes
-        top = _ceiling([errors for _, errors in found])
-        for run, errors in found:
+        for (run, errors), one in zip(found, axes, strict=True):
             kept = [error for error in errors.layers if not error.rescaled]
-            places = [error.layer.place for error in kept]
-            heights = [float(np.clip(error.sqnr_db, -10, top)) for error in kept]
-            colour = series(run)
-            one.plot(places, heights, color=colour, linewidth=1.2, alpha=0.85)
-            one.plot(places, heights, ".", color=colour, markersize=4)
+            places, colour = [error.layer.place for error in kept], series(run)
+            one.plot(places, [height(error) for error in kept], color=colour, linewidth=1.1)
+            one.plot(places, [height(error) for error in kept], ".", color=colour, markersize=3.5)
             worst = [error for error in errors.worst_first if not error.rescaled and error.step > 0]
-            for number, error in enumerate(worst[:marked], start=1):
-                at = (error.layer.place, float(np.clip(error.sqnr_db, -10, top)))
-                one.plot(*at, "o", color=SURFACE, markeredgecolor=colour, markersize=12)
+            for number, error in reversed(list(enumerate(worst[:marked], start=1))):
+                at = (error.layer.place, height(error))
+                one.plot(*at, "o", color=SURFACE, markeredgecolor=colour, markersize=11.5)
                 one.annotate(str(number), at, ha="center", va="center", fontsize=7.5, color=INK)
-        one.set_ylabel("SQNR of the output, dB")
-        one.set_xlabel("place in the graph of the first model")
-        grid(one)
+            one.margins(x=0.015, y=0.14)
+            one.set_title(f"run {run + 1}", fontsize=9, color=INK, loc="left")
+            one.set_ylabel("SQNR, dB")
+            grid(one)
+        axes[-1].set_xlabel("place in the graph of the first model")
 
-    return draw("layers", (WIDTH, 3.3), paint)
+    return draw("layers", (WIDTH, 0.5 + 1.75 * len(found)), paint, rows=len(found))
 
 
 def spread(name: str, run: int, found: LayerSpread) -> str:
@@ -167,4 +169,12 @@ def _decades(top: float) -> tuple[list[float], list[str]]:
     powers = range(int(np.log10(top)) + 1)
     step = 1 + (len(powers) - 1) // 4
     ticks = [10**power for power in powers[::step]]
-    return [0.0, *(float(tick) for tick in ticks)], ["0", *(count_text(tick) for tick in ticks)]
+    return [0.0, *(float(tick) for tick in ticks)], ["0", *(_short(tick) for tick in ticks)]
+
+
+def _short(power: int) -> str:
+    """A power of ten: ``100``, ``10k``, ``1M``."""
+    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if power >= unit:
+            return f"{power // unit}{letter}"
+    return str(power)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from onnxq.compare.compare import ComparedRun
     from onnxq.runtime.kernels import ExecutedNode
-    from onnxq.runtime.placement import Placement
 
 Kind = Literal["integer", "few bits", "float", "conversion", "movement", "copy"]
 
@@ -99,12 +98,13 @@ class GraphMap:
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
 
-def map_graph(run: ComparedRun, placed: Placement) -> GraphMap:
+def map_graph(run: ComparedRun) -> GraphMap:
     """What ONNX Runtime executes of a run's model, in order, and where.
 
     Nodes are given to providers before ONNX Runtime fuses the last of them, so a node made later is
     where the provider that was asked for is.
     """
+    placed = run.placement
     try:
         nodes = executed(run.model, run.provider)
     except ModelError:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from onnxq.compare.report.limits import Limits
+    from onnxq.compare.report.limits import ReportLimits
     from onnxq.compare.report.matching import Match
     from onnxq.data import DataSource, Sample
 
@@ -138,7 +138,7 @@ def measure_layers(
     other: ir.Model,
     matches: Sequence[Match],
     data: DataSource,
-    limits: Limits,
+    limits: ReportLimits,
     progress: Progress = lambda done, total: None,
 ) -> LayerErrors:
     """Run both models on a few samples and compare what they have in common.
@@ -174,7 +174,7 @@ def _run(
     pair: tuple[ir.Model, ir.Model],
     matches: Sequence[Match],
     data: DataSource,
-    limits: Limits,
+    limits: ReportLimits,
     meters: _Meters,
     progress: Progress,
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReportLimits:
     """Bounds of a report; what they leave out is said in it.
 
     Attributes:

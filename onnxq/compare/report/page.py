@@ -123,6 +123,7 @@ def _view(found: Evidence) -> dict[str, object]:
         "warnings": warnings(found),
         "cards": [_card(found, at, run) for at, run in enumerate(comparison.runs)],
         "measured": _measured(found),
+        "reference": comparison.reference_text,
         "runs": tables.runs(comparison),
         "timing": comparison.timing,
         "latency_figure": figures.latency(timed) if timed else "",

@@ -33,7 +33,8 @@ Row = list["Cell | str"]
 
 _NOTHING: Final = 1e-30
 """Magnitudes below stand in the histogram's bin of zero."""
-_ITS_SITES: Final = 12
+_ITS_SITES: Final = 6
+_SUFFIX: Final = "ExecutionProvider"
 _MODEL: Final = 36
 _MOST_GROUPS: Final = 100
 
@@ -43,7 +44,9 @@ def runs(found: Comparison) -> Table:
     names = ["run", "model", "provider"]
     numbers = ["size", "median", "times faster", "SQNR", "max error", "integer kernels"]
     extra = {
-        "same top class": [run.fidelity and run.fidelity.top1_agreement for run in found.runs],
+        "same top class": [
+            None if run.fidelity is None else run.fidelity.top1_agreement for run in found.runs
+        ],
         "accuracy": [run.accuracy for run in found.runs],
     }
     shown = {key: values for key, values in extra.items() if any(v is not None for v in values)}
@@ -144,7 +147,7 @@ def operators(graph: GraphMap) -> Table:
     """Operators of one executed graph, the commonest first."""
     counts = Counter((node.op, node.kind, node.provider) for node in graph.nodes)
     rows: list[Row] = [
-        [name_cell(op), Cell(kind, kind=kind), provider, str(count)]
+        [name_cell(op), Cell(kind, kind=kind), provider.removesuffix(_SUFFIX), str(count)]
         for (op, kind, provider), count in counts.most_common()
     ]
     return table("Operators", ["operator", "kind", "provider"], ["nodes"], rows, most=_MOST_GROUPS)
@@ -159,7 +162,7 @@ def nodes(graph: GraphMap, most: int) -> Table:
             name_cell(node.name),
             name_cell(node.op),
             Cell(node.kind, kind=node.kind),
-            node.provider,
+            node.provider.removesuffix(_SUFFIX),
             *([name_cell(node.reason)] if away else []),
         ]
         for number, node in enumerate(graph.nodes[:most], start=1)

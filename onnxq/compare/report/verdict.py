@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.report.evidence import Evidence
-    from onnxq.compare.report.graph_map import GraphMap
 
 _EQUAL: Final = 0.02
+_CLEAR: Final = 1.2
 _IN_INTEGERS: Final = frozenset({"int8", "int8-dynamic", ""})
 
 
@@ -50,7 +50,7 @@ def sentence(found: Evidence, at: int) -> str:
     first = found.comparison.runs[0]
     parts = [f"{run_name(found.comparison, run)} is {' and '.join(_better(first, run))}"]
     parts.append(_closeness(run))
-    parts.append(_fallen_back(run, found.maps[at]))
+    parts.append(_fallen_back(run))
     return "; ".join(part for part in parts if part) + "."
 
 
@@ -102,7 +102,8 @@ def _better(first: ComparedRun, run: ComparedRun) -> Iterator[str]:
         ratio = first.latency.median_ms / run.latency.median_ms
         beside = f" as on {first.provider}"
     if ratio is not None:
-        times = "as fast" if abs(ratio - 1) < _EQUAL else f"{ratio:.1f} times as fast"
+        digits = 1 if ratio >= _CLEAR else 2
+        times = "as fast" if abs(ratio - 1) < _EQUAL else f"{ratio:.{digits}f} times as fast"
         if ratio < AS_FAST:
             times = f"slower, {ratio:.2f} times as fast"
         yield times + beside
@@ -130,12 +131,12 @@ def _closeness(run: ComparedRun) -> str:
     return "outputs were not compared"
 
 
-def _fallen_back(run: ComparedRun, graph: GraphMap) -> str:
-    reasons = [node for node in graph.nodes if node.reason]
-    if not reasons:
+def _fallen_back(run: ComparedRun) -> str:
+    nodes = run.placement.unmeant
+    if not nodes:
         return "nothing fell back"
-    ops = ", ".join(op for op, _ in Counter(node.op for node in reasons).most_common(3))
-    return f"{len(reasons)} nodes do not run on {run.provider} ({ops})"
+    ops = ", ".join(op for op, _ in Counter(node.op for node in nodes).most_common(3))
+    return f"{len(nodes)} nodes do not run on {run.provider} ({ops})"
 
 
 def _wrong(found: Evidence) -> Iterator[str]:

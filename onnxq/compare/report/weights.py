@@ -121,5 +121,5 @@ def _zero_points(zero: NDArray[np.generic], bits: int, blocks: int) -> Values:
     """Packed zero points, or floats that stand for themselves, ``[N, blocks]``."""
     if zero.dtype != np.uint8:
         return np.asarray(zero, np.float32).reshape(-1, blocks)
-    rows = zero.reshape(-1, -(-blocks * bits // 8))
+    rows = np.asarray(zero, np.uint8).reshape(-1, -(-blocks * bits // 8))
     return unpack(rows, bits, blocks).astype(np.float32)

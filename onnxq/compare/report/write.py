@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.compare.report.extra import require_packages
-from onnxq.compare.report.limits import Limits
+from onnxq.compare.report.limits import ReportLimits
 from onnxq.graph.io import check_output, publish, staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from onnxq.compare.compare import Comparison
     from onnxq.data import DataLike
     from onnxq.verify.verification import Report
 
-_DEFAULT = Limits()
+_DEFAULT = ReportLimits()
 
 
 def check_report(path: str | Path, models: Iterable[str | Path] = ()) -> None:
@@ -41,7 +41,7 @@ def write_report(
     data: DataLike,
     path: str | Path,
     *,
-    limits: Limits = _DEFAULT,
+    limits: ReportLimits = _DEFAULT,
     command: str = "",
     report: Report = lambda step, done, total: None,
 ) -> None:
