@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SHOWN: Final = 64
-_IN_TITLE: Final = 300
+_IN_TITLE: Final = 160
 
 
 @dataclass(frozen=True, slots=True)

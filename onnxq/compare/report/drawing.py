@@ -32,6 +32,8 @@ _KIND_COLOURS: Final = {
 _COLOUR: Final = re.compile(r"#0a0[a-c][0-9a-f]{2}")
 _SIZE: Final = re.compile(r'(<svg [^>]*?)\swidth="[^"]*"', re.DOTALL)
 _HEIGHT: Final = re.compile(r'(<svg [^>]*?)\sheight="[^"]*"', re.DOTALL)
+_GROUP_IDS: Final = re.compile(r'<g id="[^"]*"')
+_LONG_NUMBER: Final = re.compile(r"(?<![\w.])(-?\d+\.\d\d)\d+")
 _METADATA: Final = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
 _SETTINGS: Final[Any] = {
     "svg.fonttype": "none",
@@ -108,9 +110,11 @@ def _embedded(figure: Figure) -> str:
     text = stream.getvalue()
     # What stands before belongs to a file, and names a definition on the network.
     text = text[text.index("<svg") :]
-    text = _METADATA.sub("", text)
+    # Groups are called alike in every figure, and nothing refers to them.
+    text = _GROUP_IDS.sub("<g", _METADATA.sub("", text))
     text = _HEIGHT.sub(r"\1", _SIZE.sub(r"\1", text, count=1), count=1)
     text = text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    text = _LONG_NUMBER.sub(r"\1", text)
     return _COLOUR.sub(_variable, text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.path import Path
 
-    from onnxq.compare.report.graph_map import MappedNode
+    from onnxq.compare.report.graph_map import MapCell
     from onnxq.compare.report.layers import LayerError, LayerErrors
     from onnxq.compare.report.spreads import LayerSpread
     from onnxq.runtime.timing import LatencyResult
@@ -119,43 +119,63 @@ def spread(name: str, run: int, found: LayerSpread) -> str:
 
 
 def row_length(longest: int) -> int:
-    """Nodes in a row of :func:`graph_map`, where the longest graph of the page has so many."""
+    """Cells in a row of :func:`graph_map`, where the longest graph of the page has so many."""
     return max(_LEAST_ROW, min(longest, _ROW), -(-longest // _MOST_ROWS))
 
 
-def graph_map(name: str, nodes: Sequence[MappedNode], length: int) -> str:
-    """The executed graph as a ribbon, node by node in order, wrapped like text.
+def graph_map(name: str, cells: Sequence[MapCell], length: int) -> str:
+    """The executed graph as a ribbon, cell by cell in order, wrapped like text.
 
     Args:
         name: As for :func:`draw`.
-        nodes: The nodes.
-        length: Nodes in a row.
+        cells: The cells.
+        length: Cells in a row.
     """
-    rows = [nodes[start : start + length] for start in range(0, len(nodes), length)]
-    # A gap between single nodes shows only while it is no hairline.
-    gap = 0.12 if length <= 2 * _ROW else 0.0
+    from matplotlib.patches import PathPatch
+
+    rows = -(-len(cells) // length)
+    # A gap between cells shows only while it is no hairline.
+    width = 0.88 if length <= 2 * _ROW else 1.0
+    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
+    for place, cell in enumerate(cells):
+        row, column = divmod(place, length)
+        boxes.setdefault(kind_colour(cell.kind), []).append((column, row + 0.12, width, 0.76))
+        if cell.away:
+            boxes.setdefault(INK, []).append((column, row + 0.91, 1.0, 0.09))
 
     def paint(axes: list[Axes]) -> None:
         (one,) = axes
-        for row, part in enumerate(rows):
-            start = 0
-            for kind, group in groupby(part, key=lambda node: node.kind):
-                count = len(list(group))
-                spans = [(start + i, 1 - gap) for i in range(count)] if gap else [(start, count)]
-                one.broken_barh(spans, (row + 0.12, 0.76), color=kind_colour(kind), linewidth=0)
-                start += count
-            away = [(i, 1) for i, node in enumerate(part) if node.reason]
-            one.broken_barh(away, (row + 0.9, 0.08), color=INK, linewidth=0)
+        for colour, here in boxes.items():
+            one.add_patch(PathPatch(_outline(here), facecolor=colour, linewidth=0))
         one.set_xlim(0, length)
-        one.set_ylim(len(rows), 0)
-        one.set_yticks([row + 0.5 for row in range(len(rows))])
-        one.set_yticklabels([f"{row * length + 1:>5}" for row in range(len(rows))])
+        one.set_ylim(rows, 0)
+        one.set_yticks([row + 0.5 for row in range(rows)])
+        one.set_yticklabels([f"{cells[row * length].first:>5}" for row in range(rows)])
         one.tick_params(length=0)
         one.set_xticks([])
         for spine in one.spines.values():
             spine.set_visible(False)
 
-    return draw(name, (WIDTH, 0.18 + 0.24 * len(rows)), paint)
+    return draw(name, (WIDTH, 0.18 + 0.24 * rows), paint)
+
+
+def _outline(boxes: Sequence[tuple[float, float, float, float]]) -> Path:
+    """One path of many boxes, each its left, top, width and height."""
+    from matplotlib.path import Path
+
+    corners = [
+        point
+        for left, top, width, height in boxes
+        for point in (
+            (left, top),
+            (left + width, top),
+            (left + width, top + height),
+            (left, top + height),
+            (left, top),
+        )
+    ]
+    codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY] * len(boxes)
+    return Path(corners, codes)
 
 
 def _ceiling(found: Sequence[LayerErrors]) -> float:

@@ -10,7 +10,7 @@ from onnxq.errors import ModelError
 from onnxq.runtime.kernels import NBITS_OPS, executed, is_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from onnxq.compare.compare import ComparedRun
     from onnxq.runtime.kernels import ExecutedNode
@@ -78,6 +78,21 @@ class MappedNode:
 
 
 @dataclass(frozen=True, slots=True)
+class MapCell:
+    """One cell of a map.
+
+    Attributes:
+        first: The place of its first node, counted from 1.
+        kind: The commonest kind of its nodes.
+        away: Whether one of them runs on another provider than was asked for.
+    """
+
+    first: int
+    kind: Kind
+    away: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GraphMap:
     """The executed graph of one run.
 
@@ -96,6 +111,17 @@ class GraphMap:
         """Nodes by kind, in the order of :data:`KINDS`, kinds without a node left out."""
         found = Counter(node.kind for node in self.nodes)
         return {kind: found[kind] for kind in KINDS if found[kind]}
+
+
+def cells(nodes: Sequence[MappedNode], most: int) -> tuple[tuple[MapCell, ...], int]:
+    """The nodes in at most so many cells, and how many nodes one cell stands for."""
+    each = max(1, -(-len(nodes) // most))
+    found = []
+    for start in range(0, len(nodes), each):
+        part = nodes[start : start + each]
+        kind = Counter(node.kind for node in part).most_common(1)[0][0]
+        found.append(MapCell(start + 1, kind, any(node.reason for node in part)))
+    return tuple(found), each
 
 
 def map_graph(run: ComparedRun) -> GraphMap:

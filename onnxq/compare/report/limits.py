@@ -17,7 +17,8 @@ class ReportLimits:
         layers: Layers whose error is measured, those with weights first.
         models: Models whose layers are measured, beside the reference.
         spreads: Layers of each model whose distributions are drawn, worst first.
-        rows: Rows of the tables of nodes, all runs together.
+        rows: Rows of the tables of nodes, all runs together, and of those of layers.
+        cells: Cells of the maps of graphs, all runs together.
     """
 
     samples: int = 8
@@ -26,4 +27,5 @@ class ReportLimits:
     layers: int = 400
     models: int = 6
     spreads: int = 4
-    rows: int = 6000
+    rows: int = 2000
+    cells: int = 12000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnxq.compare.report import figures, tables
 from onnxq.compare.report.cells import name_cell, shortened
-from onnxq.compare.report.graph_map import KINDS
+from onnxq.compare.report.graph_map import KINDS, cells
 from onnxq.compare.report.verdict import (
     best_run,
     headline,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun
     from onnxq.compare.report.cells import Cell, Table
     from onnxq.compare.report.evidence import Evidence, ModelEvidence
+    from onnxq.compare.report.graph_map import GraphMap
     from onnxq.compare.report.layers import LayerError
 
 MARKED: Final = 6
@@ -111,8 +112,6 @@ def _view(found: Evidence) -> dict[str, object]:
         if run.latency is not None and run.latency.quantiles_ms
     ]
     measured = [(model.run, model.layers) for model in found.models if model.layers is not None]
-    length = figures.row_length(max(len(graph.nodes) for graph in found.maps))
-    rows = max(50, found.limits.rows // len(comparison.runs))
     return {
         "headline": headline(found),
         "others": [
@@ -132,7 +131,7 @@ def _view(found: Evidence) -> dict[str, object]:
         "layers": [_layers(found, model) for model in found.models],
         "spreads": [view for model in found.models for view in _spreads(model)],
         "kinds": KINDS,
-        "maps": [_map(found, at, rows, length) for at in range(len(found.maps))],
+        "maps": _maps(found),
         "kinds_table": tables.kinds(comparison, found.maps),
         "skipped": [_skipped(found, model) for model in found.models if model.skipped is not None],
         "command": printable(found.provenance.command),
@@ -188,13 +187,14 @@ def _layers(found: Evidence, model: ModelEvidence) -> LayerView:
     if model.layers is None:
         return LayerView(model.run, name, f"Not measured: {model.why_no_layers}.", None, None)
     errors = model.layers.worst_first
+    most = found.limits.rows // len(found.models)
     worst = [e for e in errors if e.step > 0 and not e.rescaled][:_OPEN_ROWS]
     return LayerView(
         model.run,
         name,
         _of_layers(model),
-        tables.layers(worst, model.run) if worst else None,
-        tables.layers(errors, model.run) if len(errors) > len(worst) else None,
+        tables.layers(worst, model.run, len(worst)) if worst else None,
+        tables.layers(errors, model.run, most) if len(errors) > len(worst) else None,
     )
 
 
@@ -253,24 +253,37 @@ def _spreads(model: ModelEvidence) -> list[SpreadView]:
     return views
 
 
-def _map(found: Evidence, at: int, rows: int, length: int) -> MapView:
-    run, graph = found.comparison.runs[at], found.maps[at]
+def _maps(found: Evidence) -> list[MapView]:
+    many = len(found.maps)
+    drawn = [cells(graph.nodes, found.limits.cells // many) for graph in found.maps]
+    length = figures.row_length(max(len(here) for here, _ in drawn))
+    return [
+        MapView(
+            at,
+            run_name(found.comparison, run),
+            _of_map(run, graph, each),
+            figures.graph_map(f"map-{at}", here, length) if here else "",
+            tables.operators(graph),
+            tables.nodes(graph, found.limits.rows // many),
+        )
+        for at, (run, graph, (here, each)) in enumerate(
+            zip(found.comparison.runs, found.maps, drawn, strict=True)
+        )
+    ]
+
+
+def _of_map(run: ComparedRun, graph: GraphMap, each: int) -> str:
     counts = ", ".join(f"{count} {kind}" for kind, count in graph.counts.items())
+    words = f"{len(graph.nodes):,} nodes: {counts or 'none that can be read'}"
+    if each > 1:
+        words += f"; a cell stands for {each} nodes and has the colour of most of them"
     elsewhere = [node for node in graph.nodes if node.reason]
-    words = f"{len(graph.nodes)} nodes: {counts or 'none that can be read'}"
     if elsewhere:
         words += (
             f"; {len(elsewhere)} run on another provider than {run.provider}, "
-            f"{shortened(printable(elsewhere[0].name))} because {elsewhere[0].reason}"
+            f"{shortened(printable(elsewhere[0].name))} because: {elsewhere[0].reason}"
         )
-    return MapView(
-        at,
-        run_name(found.comparison, run),
-        words,
-        figures.graph_map(f"map-{at}", graph.nodes, length) if graph.nodes else "",
-        tables.operators(graph),
-        tables.nodes(graph, rows),
-    )
+    return words
 
 
 def _skipped(found: Evidence, model: ModelEvidence) -> SkippedView:

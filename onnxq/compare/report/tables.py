@@ -89,16 +89,17 @@ def latency(found: Comparison) -> Table:
     return table("Latency", ["run", "model", "provider"], numbers, rows)
 
 
-def layers(errors: Sequence[LayerError], run: int) -> Table:
+def layers(errors: Sequence[LayerError], run: int, most: int) -> Table:
     """Layers with the error that they add.
 
     Args:
         errors: The layers, worst first.
         run: Whose they are, counted from 0.
+        most: How many are shown.
     """
     rows: list[Row] = []
     top = max((error.step for error in errors if not error.rescaled), default=0.0) or 1.0
-    for number, error in enumerate(errors, start=1):
+    for number, error in enumerate(errors[:most], start=1):
         layer = error.layer
         step = "other scales" if error.rescaled else f"{100 * error.step:+.3f} %"
         bar = None if error.rescaled else max(error.step, 0.0) / top
@@ -115,7 +116,7 @@ def layers(errors: Sequence[LayerError], run: int) -> Table:
         )
     names = ["", "layer", "operator"]
     numbers = ["place", "inputs", "output", "error share added"]
-    return table("Layers by the error that they add", names, numbers, rows)
+    return table("Layers by the error that they add", names, numbers, rows, total=len(errors))
 
 
 def spread(found: LayerSpread) -> Table:

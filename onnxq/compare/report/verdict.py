@@ -136,7 +136,8 @@ def _fallen_back(run: ComparedRun) -> str:
     if not nodes:
         return "nothing fell back"
     ops = ", ".join(op for op, _ in Counter(node.op for node in nodes).most_common(3))
-    return f"{len(nodes)} nodes do not run on {run.provider} ({ops})"
+    counted = "1 node does" if len(nodes) == 1 else f"{len(nodes)} nodes do"
+    return f"{counted} not run on {run.provider} ({ops})"
 
 
 def _wrong(found: Evidence) -> Iterator[str]:
