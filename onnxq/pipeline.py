@@ -394,7 +394,7 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*prepared.notes, *left_out(found.trials), warning),
+        warnings=(*prepared.notes_for(prepared.recipe.scheme), *left_out(found.trials), warning),
         trials=found.trials,
     )
 

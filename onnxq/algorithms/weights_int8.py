@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 BITS = 8
 _NAMED = 3
-_BECOME_FLOAT = ("MatMul", "Gemm", "Conv")
+_BECOME_FLOAT = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True, slots=True)
