@@ -16,6 +16,7 @@ from onnxq._version import __version__
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
         BoundMissedError,
@@ -68,6 +69,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -82,10 +84,12 @@ __all__ = [
     "inspect",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 _HOMES = {
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
+    "onnxq.compare.report": ("ReportLimits", "write_report"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",

@@ -32,6 +32,7 @@ PUBLIC = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -46,6 +47,7 @@ PUBLIC = [
     "inspect",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 

@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(given: Sequence[str]) -> Outcome | int:
     """The outcome of a command; a status where ``--help`` or ``--version`` was asked for."""
-    result: Any = group.main(args=list(given), prog_name="onnxq", standalone_mode=False)
+    result: Any = group.main(
+        args=list(given), prog_name="onnxq", standalone_mode=False, obj=tuple(given)
+    )
     return result if isinstance(result, Outcome) else int(result or 0)
 
 

@@ -241,10 +241,13 @@ def inspected(found: Inspection) -> dict[str, object]:
     }
 
 
-def compared(found: Comparison) -> dict[str, object]:
-    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU."""
+def compared(found: Comparison, report: Path | None = None) -> dict[str, object]:
+    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU.
+
+    ``output`` is the report, if one was written.
+    """
     return {
-        **document(warnings=found.warnings),
+        **document(report, warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
         "metric": found.metric,
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
