@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxq.export import ExportResult, ExportSpec, Tolerance, export
+    from onnxq.lint.finding import Finding
+    from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -55,10 +57,12 @@ __all__ = [
     "DataError",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -80,6 +84,7 @@ __all__ = [
     "custom_ops",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
 ]
@@ -100,6 +105,8 @@ _HOMES = {
         "UsageError",
     ),
     "onnxq.export": ("ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.lint.finding": ("Finding",),
+    "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",
@@ -136,7 +143,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare`` and ``onnxq.export`` functions, though two rooms are called so too.
+    """Keeps ``onnxq.compare``, ``export`` and ``lint`` functions, though rooms are called so too.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
+    from onnxq.lint import LintResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
@@ -255,6 +256,27 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "accuracy": run.accuracy,
         "perplexity": run.perplexity,
         "latency": latency,
+    }
+
+
+def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
+    """``lint``; after a repair the findings are those that are left."""
+    return {
+        **document(
+            result.output,
+            status="missed" if missed else "done",
+            errors=[missed] if missed else [],
+        ),
+        "model": result.model,
+        "target": result.target,
+        "findings": result.findings,
+        "skipped": result.skipped,
+        "fixed": result.fixed,
+        "verified_on": {
+            "made_up": result.output is not None,
+            "sqnr_db": result.sqnr_db,
+            "why_none": result.why_not_compared,
+        },
     }
 
 

@@ -221,7 +221,7 @@ def _run_worker(spec: dict[str, Any], folder: Path, limit_seconds: float) -> dic
         done = subprocess.run(
             command,
             cwd=folder,
-            env=_environment(),
+            env=worker_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -256,7 +256,7 @@ def _died(done: subprocess.CompletedProcess[str], where: str) -> errors.OnnxqErr
     return errors.InternalError("runtime.timing_died", msg, where=where)
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What a worker inherits, and where it finds this package."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     return {**kept, "PYTHONPATH": str(Path(errors.__file__).parents[1])}
