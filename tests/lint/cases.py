@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +19,7 @@ from tests.lint.models import (
     PARAMETERS,
     RNG,
     W8,
+    Constants,
     as_input,
     conv,
     matmul,
@@ -49,24 +50,24 @@ class Case:
     loads: bool = False
 
 
-def _symmetric(text: str, **constants: object) -> onnx.ModelProto:
-    parameters = {"s": F32(0.03), "z": np.int8(0), "s2": F32(0.1), "z2": np.int8(0)}
+def _symmetric(text: str, **constants: Any) -> onnx.ModelProto:
+    parameters: Constants = {"s": F32(0.03), "z": np.int8(0), "s2": F32(0.1), "z2": np.int8(0)}
     return proto(text, **{**parameters, **constants})
 
 
 BASE = proto(matmul(), **PARAMETERS, **MATRIX)
 FLOAT = proto(plain("y = MatMul(x, w)", to="float[4, 32]"), w=W8.astype(F32))
 SYMMETRIC = _symmetric(matmul(), **MATRIX)
-FULL = {**MATRIX, "w": np.full((16, 32), 127, np.int8)}
+FULL: Constants = {**MATRIX, "w": np.full((16, 32), 127, np.int8)}
 BIAS = RNG.normal(size=32).astype(F32)
 GEMM = matmul("bd = DequantizeLinear<axis = 0>(b, bs) t = Gemm(xd, wd, bd)")
-INT32 = {"b": np.arange(32).astype(np.int32), "bs": (CHANNELS * F32(0.03)).astype(F32)}
-TINY = {**MATRIX, "ws": np.full(32, 1e-9, F32)}
-TABLE = {"w": np.tile(W8, (4, 1)), "ws": F32(0.1), "wz": np.int8(0)}
+INT32: Constants = {"b": np.arange(32).astype(np.int32), "bs": (CHANNELS * F32(0.03)).astype(F32)}
+TINY: Constants = {**MATRIX, "ws": np.full(32, 1e-9, F32)}
+TABLE: Constants = {"w": np.tile(W8, (4, 1)), "ws": F32(0.1), "wz": np.int8(0)}
 LOOKUP = "g (int64[4] x) => (float[4, 32] y) {{ {} }}"
 BLOCK4 = RNG.integers(-7, 7, (64, 32)).astype(ml_dtypes.int4)
 BLOCK_TEXT = "wd = DequantizeLinear<axis = 0, block_size = 32>(w, ws) y = MatMul(x, wd)"
-WIDE16 = {"z": np.uint16(32768), "z2": np.uint16(32768)}
+WIDE16: Constants = {"z": np.uint16(32768), "z2": np.uint16(32768)}
 
 
 def _nbits(bits: int, size: int, level: int, kind: str = "float") -> onnx.ModelProto:
@@ -152,6 +153,10 @@ CASES: Final[dict[str, Case]] = {
     "float-op-between-pairs": Case(
         proto(plain(f"{PAIR} t = Tanh(xd) {OUT}"), **PARAMETERS),
         proto(plain(f"{PAIR} t = Sigmoid(xd) {OUT}"), **PARAMETERS),
+    ),
+    "int8-activations": Case(
+        _symmetric(plain(f"{PAIR} t = Add(xd, xd) {OUT}")),
+        proto(plain(f"{PAIR} t = Add(xd, xd) {OUT}"), **PARAMETERS),
     ),
     "missing-output-pair": Case(
         proto(conv("y = Conv(xd, wd)", ""), **PARAMETERS, **CONV),

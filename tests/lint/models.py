@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+Constants = dict[str, Any]
+
 RNG: Final = np.random.default_rng(0)
 F32: Final = np.float32
 W8: Final = RNG.integers(-60, 60, (16, 32)).astype(np.int8)

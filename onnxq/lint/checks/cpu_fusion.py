@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.edit import all_nodes, constant_array, constant_tensor
+from onnxq.graph.edit import all_nodes, constant_array, constant_tensor, consumers
 from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at
 from onnxq.lint.qdq import (
@@ -83,6 +83,37 @@ def float_op_between_pairs(view: View) -> Iterator[Seen]:
         behind = readers(node)
         if activation_dq(node) is not None and behind and all(map(is_q, behind)):
             yield at(node, f"{node.op_type} has no integer kernel")
+
+
+@check("int8-activations")
+def int8_activations(view: View) -> Iterator[Seen]:
+    """Pairs of int8 whose values are read more than once, by something with an integer kernel."""
+    if not view.machine.x86:
+        return
+    target = load_target(view.target)
+    for q in all_nodes(view.model):
+        if not is_q(q) or integer_type(q) != ir.DataType.INT8 or _is_constant(q):
+            continue
+        behind = [node for node in readers(q) if is_dq(node)]
+        reading = [use for dq in behind for use in consumers(dq.outputs[0])]
+        if len(reading) > 1 and any(_may_be_integer(node, target) for node, _ in reading):
+            text = f"its int8 values are read {len(reading)} times"
+            yield at(q, text, fixable=can_be_uint8(q))
+
+
+def _is_constant(node: ir.Node) -> bool:
+    source = input_of(node, 0)
+    return source is None or constant_tensor(source) is not None
+
+
+def can_be_uint8(q: ir.Node) -> bool:
+    """Whether a pair of int8 activations can be written in uint8: nobody else reads integers."""
+    if not is_q(q) or integer_type(q) != ir.DataType.INT8 or zero_point_of(q) is None:
+        return False
+    if _is_constant(q) or q.outputs[0].is_graph_output() or scale_of(q) is None:
+        return False
+    behind = readers(q)
+    return bool(behind) and all(is_dq(dq) and zero_point_of(dq) is not None for dq in behind)
 
 
 @check("missing-output-pair")
