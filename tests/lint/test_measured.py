@@ -57,7 +57,7 @@ def test_an_int8_activation_that_is_read_twice_keeps_what_reads_it_in_float() ->
     assert "Add" in ops(case.broken)
     assert "QLinearAdd" in ops(case.fine)
     once = "b = Abs(x) bq = QuantizeLinear(b, s, z) bd = DequantizeLinear(bq, s, z) t = Add(xd, bd)"
-    int8 = {"s": F32(0.03), "z": np.int8(0), "s2": F32(0.1), "z2": np.int8(0)}
+    int8: Constants = {"s": F32(0.03), "z": np.int8(0), "s2": F32(0.1), "z2": np.int8(0)}
     assert "QLinearAdd" in ops(proto(plain(f"{PAIR} {once} {OUT}"), **int8))
 
 
