@@ -114,6 +114,12 @@ def zero_point_of(node: ir.Node) -> Array | None:
     return np.zeros((), np.int32) if value is None else constant_array(value)
 
 
+def has_offset(node: ir.Node) -> bool:
+    """Whether a zero point is known and not 0."""
+    offset = zero_point_of(node)
+    return offset is not None and bool(offset.astype(np.float32).any())
+
+
 def axis_of(node: ir.Node) -> int | None:
     """The axis along which there are several scales, from the front; None per tensor or unknown."""
     scale = scale_of(node)

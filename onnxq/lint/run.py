@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import BoundMissedError, UsageError
+from onnxq.errors import BoundMissedError, InternalError, UsageError
 from onnxq.graph.edit import clone
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, load, publish, save, staging
+from onnxq.graph.native import NativeError, check_file
 from onnxq.graph.structure import signature
 from onnxq.lint import fixes
 from onnxq.lint.agreement import AS_WRITTEN, Form, agreement
 from onnxq.lint.examine import Skipped, examine
 from onnxq.runtime.providers import SHORT
-from onnxq.verify.structure import check_structure
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +28,8 @@ _LEAST_SQNR_DB = 20
 """What a repaired model must keep to: removing a pair removes its rounding, no more."""
 
 _SAMPLES = 4
+
+_LOADS = "does-not-load"
 
 _FIRST = "unnamed-node"
 """Names come first: other fixes find nodes by them."""
@@ -112,17 +114,36 @@ def _repair(
     fixed = tuple(_apply(repaired, found))
     with staging(output) as staged:
         save(repaired, staged)
-        check_structure(staged, source)
+        _check_valid(staged, source)
         before, after = Form(source, AS_WRITTEN), Form(staged, AS_WRITTEN)
         agreed = agreement(before, after, signature(loaded), _SAMPLES)
-        sqnr = agreed.sqnr_db
-        if sqnr is not None and sqnr < _LEAST_SQNR_DB:
-            code, text = "lint.fix_changes", f"repaired, its outputs agree to {sqnr:.1f} dB alone"
-            remedy = "nothing was written; repair by hand what is listed without --fix"
+        if agreed.sqnr_db is not None and agreed.sqnr_db < _LEAST_SQNR_DB:
+            text = f"repaired, its outputs agree to {agreed.sqnr_db:.1f} dB alone"
+            code, remedy = "lint.fix_changes", "repair by hand; nothing was written"
             raise BoundMissedError(code, text, where=str(source), remedy=remedy)
         left, skipped = examine(staged, load(staged), target)
+        if _LOADS in _rules(left) - _rules(found):
+            code, text = "lint.fix_breaks", "repaired, the model no longer loads"
+            raise InternalError(code, text, where=str(source))
         publish(staged, output)
-    return LintResult(source, target, left, skipped, fixed, output, sqnr, agreed.why_none)
+    return LintResult(source, target, left, skipped, fixed, output, agreed.sqnr_db, agreed.why_none)
+
+
+def _check_valid(staged: Path, source: Path) -> None:
+    """Refuse a result that breaks the specification, unless the model did so before."""
+    try:
+        check_file(staged)
+    except NativeError as error:
+        try:
+            check_file(source)
+        except NativeError:
+            return
+        code, text = "lint.fix_invalid", f"repaired, it is no valid ONNX model: {str(error)[:200]}"
+        raise InternalError(code, text, where=str(source)) from error
+
+
+def _rules(found: tuple[Finding, ...]) -> set[str]:
+    return {finding.rule for finding in found}
 
 
 def _apply(model: ir.Model, found: tuple[Finding, ...]) -> list[Fixed]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.runtime.kernels import integer_sites
+from onnxq.runtime.kernels import float_sites
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from onnxq.runtime.apart import Loaded
@@ -40,14 +42,14 @@ class View:
         """Whether it is known what ONNX Runtime executes."""
         return self.loaded is not None and not self.loaded.refusal
 
-    def in_integers(self, node: ir.Node, weight: str | None) -> bool:
-        """Whether ONNX Runtime runs a node in an integer kernel; ``weight`` is its integers' name.
+    def in_float(self, weights: Mapping[str, str | None]) -> frozenset[str]:
+        """Which of some nodes ONNX Runtime runs, and not in integer kernels.
 
-        Only where :attr:`runs`.
+        Args:
+            weights: For each node's name that of its weight's integers; None without a weight.
         """
         executed = () if self.loaded is None else self.loaded.nodes
-        name = node.name or ""
-        return bool(integer_sites(executed, {name: weight}))
+        return float_sites(executed, weights)
 
     def executes(self, op: str) -> frozenset[str]:
         """Names of the first inputs of all nodes of an operator that ONNX Runtime executes."""

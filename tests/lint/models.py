@@ -98,7 +98,10 @@ def as_input(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def without_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with nameless nodes."""
+    """A copy with nameless nodes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    model = copy
     for node in model.graph.node:
         node.name = ""
     return model

@@ -28,7 +28,11 @@ FORMS: dict[str, dict[str, Any]] = {
     "bfloat16": {"scheme": "bfloat16"},
 }
 SLOW = [
-    *((name, form) for name in ("magika", "ppocr_v6") for form in FORMS),
+    *(("magika", form) for form in FORMS),
+    ("ppocr_v6", "int8"),
+    ("ppocr_v6", "int8, qoperator"),
+    ("ppocr_v6", "int8-dynamic"),
+    ("ppocr_v6", "int4"),
     ("minilm", "int8"),
     ("minilm", "int8-dynamic"),
     ("minilm", "int4"),

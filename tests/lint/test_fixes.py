@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxq.errors import BoundMissedError, UsageError
+from onnxq.errors import BoundMissedError, InternalError, UsageError
 from onnxq.lint import fixes, lint, run
 from onnxq.runtime.kernels import count_kernels, executed
 from tests.lint.cases import BASE, CASES, LOOKUP
@@ -24,11 +24,14 @@ from tests.lint.models import (
     outputs,
     plain,
     proto,
+    without_names,
     write,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx_ir as ir
 
 X: Final = {"x": RNG.normal(size=(4, 16)).astype(F32)}
 IDS: Final = {"x": np.array([3, 0, 63, 5], np.int64)}
@@ -163,6 +166,32 @@ def test_a_repair_that_changes_the_outputs_is_not_written(
         lint(path, fix_to=output)
     assert output.read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["fixed", "model.onnx"]
+
+
+def test_a_repair_that_breaks_the_model_is_a_fault_and_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(model: ir.Model, names: frozenset[str]) -> None:
+        for node in model.graph:
+            if node.name in names:
+                node.op_type = "Nonsense"
+
+    path, output = write(CASES["pair-twice"].broken, tmp_path / "model.onnx"), tmp_path / "fixed"
+    broken = {**fixes.registered(), "pair-twice": ruin}
+    monkeypatch.setattr(fixes, "registered", lambda: broken)
+    with pytest.raises(InternalError, match="no valid ONNX model"):
+        lint(path, fix_to=output)
+    assert not output.exists()
+
+
+def test_what_does_not_load_is_repaired_as_far_as_can_be(tmp_path: Path) -> None:
+    model = without_names(CASES["opset-too-new"].broken)
+    path, output = write(model, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"
+    result = lint(path, fix_to=output)
+    assert [fixed.rule for fixed in result.fixed] == ["unnamed-node"]
+    assert {"does-not-load", "opset-too-new"} <= {finding.rule for finding in result.findings}
+    assert result.sqnr_db is None
+    assert "does not run on made-up inputs" in result.why_not_compared
 
 
 def test_the_model_itself_is_not_replaced(tmp_path: Path) -> None:

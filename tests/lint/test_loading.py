@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 
 from onnxq.errors import ProviderError
 from onnxq.lint import examine, lint
@@ -66,6 +67,27 @@ def test_a_function_of_the_model_is_no_foreign_operator(tmp_path: Path) -> None:
     <domain: "mine", opset_import: ["" : 17]>
     Twice (a) => (b) { b = Add(a, a) }"""
     assert "foreign-domain" not in rules(write(parser.parse_model(text), tmp_path / "model.onnx"))
+
+
+def test_products_in_functions_and_folded_ones_are_not_said_to_run_in_float(
+    tmp_path: Path,
+) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 17, "mine" : 1]>
+    g (float[4, 16] x) => (float[4, 16] y)
+    <float s = {0.03}, uint8 z = {128}, int8[16, 16] w, float ws = {0.01}> {
+        y = mine.Product(x, s, z, w, ws)
+    }
+    <domain: "mine", opset_import: ["" : 17]>
+    Product (a, s, z, w, ws) => (b) {
+        q = QuantizeLinear(a, s, z) d = DequantizeLinear(q, s, z) e = DequantizeLinear(w, ws)
+        b = MatMul(d, e)
+    }"""
+    model = parser.parse_model(text)
+    weights = model.graph.initializer
+    for tensor in [tensor for tensor in weights if tensor.name == "w"]:
+        weights.remove(tensor)
+    weights.append(numpy_helper.from_array(np.ones((16, 16), np.int8), "w"))
+    assert not lint(write(model, tmp_path / "model.onnx")).counting
 
 
 def test_a_provider_that_is_not_there_is_said_and_the_rest_is_checked(tmp_path: Path) -> None:

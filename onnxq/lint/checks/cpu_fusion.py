@@ -191,14 +191,21 @@ def _bounds(clip: ir.Node) -> tuple[float, float]:
 def covered_product(view: View) -> Iterator[Seen]:
     """Products whose only reader is a float Add or Relu, where ONNX Runtime left them in float."""
     covers = load_target(view.target).covers
+    found: dict[str, ir.Node] = {}
+    weights: dict[str, str | None] = {}
     for product, _, weight in integer_products(view.model):
         behind = readers(product)
         if product.op_type == "Conv" or len(behind) != 1 or not is_op(behind[0], *covers):
             continue
-        if any(map(is_q, readers(behind[0]))) or gives_output(product):
-            continue
-        if view.runs and not view.in_integers(product, _name_of(weight)):
-            yield at(behind[0], f"it keeps {product.name!r} in float")
+        if not any(map(is_q, readers(behind[0]))) and not gives_output(product):
+            found[product.name or ""] = behind[0]
+            weights[product.name or ""] = _name_of(weight)
+    in_float = view.in_float(weights)
+    for name in (name for name in found if name in in_float):
+        # A Sum behind a Gemm would be merged into it.
+        gemm = is_op(maker(found[name], 0), "Gemm") or is_op(maker(found[name], 1), "Gemm")
+        fixable = found[name].op_type == "Relu" or not gemm
+        yield at(found[name], f"it keeps {name!r} in float", fixable=fixable)
 
 
 @check("wide-activations")
@@ -222,18 +229,19 @@ def axis_not_fused(view: View) -> Iterator[Seen]:
 @check("not-in-integers")
 def not_in_integers(view: View) -> Iterator[Seen]:
     """Products between pairs that are no integer kernel in the graph that is executed."""
-    if not view.runs:
-        return
     target = load_target(view.target)
+    found: dict[str, ir.Node] = {}
+    weights: dict[str, str | None] = {}
     for node in all_nodes(view.model):
-        weight = weight_dq(node)
         if not is_op(node, "Conv", "Gemm", "MatMul") or not target.rule(node.op_type).integer:
             continue
-        second = weight if weight is not None else dq_of(node, 1)
-        if activation_dq(node) is None or second is None:
-            continue
-        if not view.in_integers(node, None if weight is None else _name_of(weight)):
-            yield at(node, f"ONNX Runtime runs this {node.op_type} in float")
+        if activation_dq(node) is not None and dq_of(node, 1) is not None:
+            weight = weight_dq(node)
+            found[node.name or ""] = node
+            weights[node.name or ""] = None if weight is None else _name_of(weight)
+    in_float = view.in_float(weights)
+    for name in (name for name in found if name in in_float):
+        yield at(found[name], f"ONNX Runtime runs this {found[name].op_type} in float")
 
 
 def _name_of(weight: ir.Node) -> str | None:

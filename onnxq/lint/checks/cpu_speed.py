@@ -14,12 +14,14 @@ from onnxq.lint.qdq import (
     activation_dq,
     axis_of,
     block_of,
+    has_offset,
     input_of,
     integer_products,
     integer_type,
     is_dq,
     is_op,
     readers,
+    scale_of,
     stored_integers,
     zero_point_of,
 )
@@ -78,10 +80,9 @@ def can_look_up_integers(gather: ir.Node, dq: ir.Node) -> bool:
     """Whether rows may be looked up first: one scale, or one a row without an offset."""
     if gather.attributes.get_int("axis", 0) != 0 or block_of(dq):
         return False
-    axis, offset = axis_of(dq), zero_point_of(dq)
-    if axis is None:
-        return True
-    return axis == 0 and offset is not None and not offset.any()
+    if axis_of(dq) is None:
+        return scale_of(dq) is not None
+    return axis_of(dq) == 0 and zero_point_of(dq) is not None and not has_offset(dq)
 
 
 @check("slow-block-kernel")

@@ -17,6 +17,7 @@ from onnxq.lint.qdq import (
     axis_of,
     block_of,
     dq_of,
+    has_offset,
     input_of,
     integer_type,
     is_dq,
@@ -56,8 +57,7 @@ def _quantizers(view: View) -> Iterator[ir.Node]:
 def zero_point(view: View) -> Iterator[Seen]:
     """Zero points that are not 0."""
     for node in _quantizers(view):
-        offset = zero_point_of(node)
-        if offset is not None and offset.any():
+        if has_offset(node):
             yield at(node, "its zero point is not 0")
 
 
