@@ -212,7 +212,7 @@ def quantize(
         return _unchanged(prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     quantized = execute(found.plan, written)
-    evidence = samples.evidence(task.macs, recipe.target, options.timing)
+    evidence = samples.evidence(task.macs, prepared.provider, task.timing)
     verification, missed = _publish_verified(quantized, source, output, found, evidence, options)
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
     planned = (*prepared.notes_for(found.plan.scheme), *found.plan.warnings)
@@ -346,7 +346,8 @@ def _task(prepared: Prepared, samples: Samples, options: RunOptions) -> Task:
         macs=observed_macs(prepared, samples.first),
         independent=samples.independent,
         min_sqnr=options.min_sqnr,
-        timing=options.timing,
+        # What another provider takes says nothing about the target's.
+        timing=options.timing if prepared.on_target else None,
         report=options.report,
     )
 
@@ -393,7 +394,7 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*prepared.notes, *left_out(found.trials), warning),
+        warnings=(*prepared.notes_for(prepared.recipe.scheme), *left_out(found.trials), warning),
         trials=found.trials,
     )
 

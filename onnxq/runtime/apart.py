@@ -1,8 +1,8 @@
 """Loads a model in a process of its own, because some models end the process that loads them.
 
 Seen on ONNX Runtime 1.32: a float16 Transpose in front of a MatMul with a weight ends it by a
-signal. ``python -m onnxq.runtime.apart MODEL PROVIDER [LIBRARY...]`` prints one line of JSON: the
-nodes that ONNX Runtime executes, or why it does not load the model.
+signal. ``python -m onnxq.runtime.apart SPEC.json`` answers with the nodes that ONNX Runtime
+executes, or with the reason why it does not load the model.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from onnxq.errors import ModelError, ProviderError
-from onnxq.runtime import custom_ops
+from onnxq.errors import ModelError
+from onnxq.runtime import providers
 from onnxq.runtime.kernels import ExecutedNode, executed
-from onnxq.runtime.timing import worker_environment
+from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.worker import environment, raise_error, serve, worker_context
+from onnxq.scratch import Scratch
 
 _LIMIT_SECONDS: Final = 600
 
@@ -28,7 +30,8 @@ class Loaded:
     """What came of loading a model.
 
     Attributes:
-        nodes: What ONNX Runtime executes, as :func:`onnxq.runtime.kernels.executed` gives it.
+        nodes: What ONNX Runtime executes, as :func:`onnxq.runtime.kernels.executed` gives it, on
+            the CPU; of other providers it is not asked.
         refusal: Why it does not load; empty if it does.
         died: Whether the process ended instead of refusing.
     """
@@ -43,40 +46,62 @@ def load_apart(model: Path, provider: str = "cpu") -> Loaded:
 
     Args:
         model: Its path.
-        provider: The execution provider; custom operators of the present context are known there.
+        provider: The execution provider; custom operators and options of the present context are
+            in use there.
 
     Raises:
         ProviderError: The provider is not there or does not start; nothing is known of the model.
     """
-    libraries = [str(library) for library in custom_ops.in_use()]
-    command = [sys.executable, "-P", "-m", __name__, str(model.absolute()), provider, *libraries]
-    try:
-        done = subprocess.run(
-            command,
-            env=worker_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Loaded(refusal=f"it does not load within {_LIMIT_SECONDS} seconds", died=True)
+    spec = {"model": str(model.resolve()), "provider": provider, **worker_context()}
+    with Scratch() as folder:
+        path = folder / "load.json"
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", __name__, str(path)],
+                cwd=folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LIMIT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Loaded(refusal=f"it does not load within {_LIMIT_SECONDS} seconds", died=True)
     lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
+    if not lines or done.returncode not in (0, 1):
         return Loaded(refusal=_cause_of_death(done.returncode, done.stderr), died=True)
-    return _read(json.loads(lines[-1]))
+    answer: dict[str, Any] = json.loads(lines[-1])
+    try:
+        raise_error(answer, str(model))
+    except ModelError as error:
+        return Loaded(refusal=error.message)
+    return Loaded(tuple(_node(entry) for entry in answer["nodes"]))
 
 
-def _read(answer: dict[str, Any]) -> Loaded:
-    if "code" in answer:
-        code, text = answer["code"], answer["message"]
-        raise ProviderError(code, text, where=answer["where"], remedy=answer["remedy"])
-    nodes = tuple(
-        ExecutedNode(**{**node, "inputs": tuple(node["inputs"]), "outputs": tuple(node["outputs"])})
-        for node in answer["nodes"]
+def load(spec: dict[str, Any]) -> dict[str, Any]:
+    """The worker's work.
+
+    Args:
+        spec: ``model`` (path) and ``provider``.
+
+    Raises:
+        OnnxqError: The model does not load, or the provider is not there.
+    """
+    model, provider = Path(spec["model"]), spec["provider"]
+    if providers.require(provider) == providers.CPU:
+        return {"nodes": [asdict(node) for node in executed(model, provider)]}
+    # What other providers compile cannot be written, so what is executed cannot be read.
+    open_session(model, SessionSettings(provider=provider, spinning=False))
+    return {"nodes": []}
+
+
+def _node(entry: dict[str, Any]) -> ExecutedNode:
+    return ExecutedNode(
+        **{**entry, "inputs": tuple(entry["inputs"]), "outputs": tuple(entry["outputs"])}
     )
-    return Loaded(nodes=nodes, refusal=answer["refusal"])
 
 
 def _cause_of_death(status: int, stderr: str) -> str:
@@ -85,20 +110,5 @@ def _cause_of_death(status: int, stderr: str) -> str:
     return f"ONNX Runtime ends the process that loads it ({name})" + (f": {last}" if last else "")
 
 
-def main(model: Path, provider: str, libraries: list[str]) -> int:
-    """Load the model and print the answer; a model that is refused is an answer too."""
-    answer: dict[str, object]
-    try:
-        with custom_ops.custom_ops(libraries):
-            nodes = executed(model, provider)
-        answer = {"nodes": [asdict(node) for node in nodes], "refusal": ""}
-    except ModelError as error:
-        answer = {"nodes": [], "refusal": error.message}
-    except ProviderError as error:
-        answer = {key: getattr(error, key) for key in ("code", "message", "where", "remedy")}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    sys.exit(serve(load, Path(sys.argv[1])))
