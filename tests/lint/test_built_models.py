@@ -27,6 +27,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "float16": {"scheme": "float16"},
     "bfloat16": {"scheme": "bfloat16"},
 }
+ON_GPU = [
+    ("tensorrt", "int8"),
+    ("tensorrt", "int4"),
+    ("tensorrt", "float16"),
+    ("cuda", "int4"),
+    ("cuda", "float16"),
+]
 SLOW = [
     *(("magika", form) for form in FORMS),
     ("ppocr_v6", "int8"),
@@ -41,21 +48,44 @@ SLOW = [
 ]
 
 
-def counting(model: Path, data: Path, form: str, folder: Path) -> tuple[Finding, ...]:
-    """Errors and warnings in what ``quantize`` writes."""
+def counting(
+    model: Path, data: Path, form: str, folder: Path, target: str = "cpu"
+) -> tuple[Finding, ...]:
+    """Errors and warnings in what ``quantize`` writes for a target."""
     few = {"method": "minmax", "samples": 8}
     recipe = Recipe.model_validate(
-        {"version": 1, "channel_scaling": "off", "calibration": few, **FORMS[form]}
+        {
+            "version": 1,
+            "target": target,
+            "channel_scaling": "off",
+            "calibration": few,
+            **FORMS[form],
+        }
     )
     given = str(data) if FORMS[form]["scheme"] == "int8" else None
     output = folder / "model.onnx"
     quantize(model, given, output, recipe=recipe, options=RunOptions(timing=None))
-    return lint(output).counting
+    return lint(output, target).counting
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_fashion_resnet(form: str, tmp_path: Path) -> None:
     assert counting(FASHION, IMAGES, form, tmp_path) == ()
+
+
+@pytest.mark.parametrize(("target", "form"), ON_GPU)
+def test_fashion_resnet_for_a_gpu(target: str, form: str, tmp_path: Path) -> None:
+    assert counting(FASHION, IMAGES, form, tmp_path, target) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["magika", "ppocr_v6", "minilm", "efficientnet_lite0"])
+def test_built_models_for_tensorrt(name: str, tmp_path: Path) -> None:
+    folder = CACHE / name
+    if not (folder / "model.onnx").exists():
+        pytest.skip(f"{name} is not built; `python -m models.build {name}` builds it")
+    found = counting(folder / "model.onnx", folder / "calibration", "int8", tmp_path, "tensorrt")
+    assert found == ()
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from onnxq.lint.finding import at, of_model
 from onnxq.lint.qdq import (
     activation_dq,
     axis_of,
-    block_of,
     dq_of,
     has_offset,
     input_of,
@@ -169,7 +168,7 @@ def _is_quantized_conv(node: ir.Node | None) -> bool:
 
 @check("tensorrt-int4")
 def int4(view: View) -> Iterator[Seen]:
-    """4-bit integers of activations, without blocks, or of an odd last dimension."""
+    """4-bit integers of activations, or of an odd last dimension."""
     for node in _quantizers(view):
         if integer_type(node) != ir.DataType.INT4:
             continue
@@ -178,8 +177,6 @@ def int4(view: View) -> Iterator[Seen]:
         shape = tuple(integers.shape.numpy()) if integers is not None else static_shape(source)
         if is_dq(node) and integers is None:
             yield at(node, "it dequantizes an activation")
-        elif not block_of(node):
-            yield at(node, "its scales are not in blocks")
         elif shape and shape[-1] % 2:
             yield at(node, f"its last dimension, {shape[-1]}, is odd")
 
