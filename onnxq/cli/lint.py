@@ -11,6 +11,7 @@ import click
 from onnxq.cli import json_output, parameters
 from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
+from onnxq.cli.progress import bars
 from onnxq.errors import BoundMissedError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def lint(arguments: Arguments) -> Outcome:
         raise UsageError(code, text, where="onnxq lint", remedy="see `onnxq lint --help`")
     from onnxq.lint import lint as lint_model
 
-    result = lint_model(arguments.model, arguments.target or "cpu", fix_to=arguments.output)
+    target = arguments.target or "cpu"
+    with bars() as report:
+        result = lint_model(arguments.model, target, fix_to=arguments.output, report=report)
     from onnxq.cli.show_lint import views
 
     missed = _missed(result)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from onnxq.lint.catalogue import Rule
     from onnxq.lint.finding import Seen
     from onnxq.runtime.apart import Loaded
+    from onnxq.verify.verification import Report
 
+_STEPS = 3
 _LOADS = ("does-not-load",)
 _MEASURED = ("covered-product", "not-in-integers", "weight-dequantized-each-run")
 _COMPARED = ("optimizing-changes-results",)
@@ -46,7 +48,7 @@ class Skipped:
 
 
 def examine(
-    path: Path, model: ir.Model, target: str
+    path: Path, model: ir.Model, target: str, report: Report
 ) -> tuple[tuple[Finding, ...], tuple[Skipped, ...]]:
     """Check every rule of a target.
 
@@ -54,6 +56,7 @@ def examine(
         path: The model's file.
         model: The same, as :func:`onnxq.graph.io.load` reads it; left as it is.
         target: ``cpu``, ``cuda`` or ``tensorrt``.
+        report: Told of progress.
 
     Returns:
         What was found, the worst first, and what was not checked.
@@ -68,18 +71,23 @@ def examine(
             # Only so can what is executed be told by its names.
             path = folder / "named.onnx"
             save(named, path)
-        return _check(path, named, target, frozenset(renamed))
+        return _check(path, named, target, frozenset(renamed), report)
 
 
 def _check(
-    path: Path, named: ir.Model, target: str, renamed: frozenset[str]
+    path: Path, named: ir.Model, target: str, renamed: frozenset[str], report: Report
 ) -> tuple[tuple[Finding, ...], tuple[Skipped, ...]]:
     skipped: list[Skipped] = []
+    report("lint", 0, _STEPS)
     loaded = _load(path, target, skipped)
+    report("lint", 1, _STEPS)
     drift = _drift(path, named, target, loaded, skipped)
+    report("lint", 2, _STEPS)
     infer_shapes(named)
     view = View(named, target, inspect_machine(), renamed, loaded, drift)
-    return tuple(findings(view)), tuple(skipped)
+    found = tuple(findings(view))
+    report("lint", _STEPS, _STEPS)
+    return found, tuple(skipped)
 
 
 def findings(view: View) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxq.lint.finding import Finding
+    from onnxq.verify.verification import Report
 
 __all__ = ["Fixed", "LintResult", "Skipped", "lint"]
 
@@ -79,7 +80,17 @@ class LintResult:
         return tuple(finding for finding in self.findings if finding.severity != "note")
 
 
-def lint(model: str | Path, target: str = "cpu", *, fix_to: str | Path | None = None) -> LintResult:
+def _quiet(step: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def lint(
+    model: str | Path,
+    target: str = "cpu",
+    *,
+    fix_to: str | Path | None = None,
+    report: Report = _quiet,
+) -> LintResult:
     """Find what keeps a model from loading, fusing, being fast or being right on a target.
 
     Args:
@@ -87,6 +98,7 @@ def lint(model: str | Path, target: str = "cpu", *, fix_to: str | Path | None = 
         target: ``cpu``, ``cuda`` or ``tensorrt``.
         fix_to: Repair what is safe, and write the result to this file. It is replaced only by a
             model that was loaded and compared with the one it was made from.
+        report: Told of progress.
 
     Raises:
         ModelError: The model cannot be read.
@@ -98,17 +110,22 @@ def lint(model: str | Path, target: str = "cpu", *, fix_to: str | Path | None = 
         raise UsageError(code, text, remedy=f"targets: {', '.join(SHORT)}")
     source = Path(model)
     if fix_to is None:
-        return LintResult(source, target, *examine(source, load(source), target))
+        return LintResult(source, target, *examine(source, load(source), target, report))
     output = Path(fix_to)
     check_output(output, model=source)
     loaded = load(source)
     check_output(output, model=source, files=external_files(loaded))
-    found, _ = examine(source, loaded, target)
-    return _repair(source, loaded, target, found, output)
+    found, _ = examine(source, loaded, target, report)
+    return _repair(source, loaded, target, found, output, report)
 
 
 def _repair(
-    source: Path, loaded: ir.Model, target: str, found: tuple[Finding, ...], output: Path
+    source: Path,
+    loaded: ir.Model,
+    target: str,
+    found: tuple[Finding, ...],
+    output: Path,
+    report: Report,
 ) -> LintResult:
     repaired = clone(loaded)
     fixed = tuple(_apply(repaired, found))
@@ -121,7 +138,7 @@ def _repair(
             text = f"repaired, its outputs agree to {agreed.sqnr_db:.1f} dB alone"
             code, remedy = "lint.fix_changes", "repair by hand; nothing was written"
             raise BoundMissedError(code, text, where=str(source), remedy=remedy)
-        left, skipped = examine(staged, load(staged), target)
+        left, skipped = examine(staged, load(staged), target, report)
         if _LOADS in _rules(left) - _rules(found):
             code, text = "lint.fix_breaks", "repaired, the model no longer loads"
             raise InternalError(code, text, where=str(source))
