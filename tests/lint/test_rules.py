@@ -15,6 +15,7 @@ from onnxq.lint.checks.registry import check
 from onnxq.lint.examine import findings
 from tests.lint.cases import CASES
 from tests.lint.models import view_of, write
+from tests.whole_graph.subjects import random_subject
 
 if TYPE_CHECKING:
     import onnx
@@ -105,6 +106,13 @@ def test_each_fix_has_a_rule() -> None:
 @pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt"])
 def test_each_target_has_rules(target: str) -> None:
     assert len(rules_for(target)) > 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt"])
+def test_random_graphs_break_no_check(seed: int, target: str) -> None:
+    found = list(findings(view_of(random_subject(seed).proto, target, vnni=False)))
+    assert all(finding.message and finding.why and finding.remedy for finding in found)
 
 
 def test_two_checks_of_one_rule_are_a_fault() -> None:

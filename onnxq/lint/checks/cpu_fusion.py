@@ -204,7 +204,7 @@ def covered_product(view: View) -> Iterator[Seen]:
     for name in (name for name in found if name in in_float):
         # A Sum behind a Gemm would be merged into it.
         gemm = is_op(maker(found[name], 0), "Gemm") or is_op(maker(found[name], 1), "Gemm")
-        fixable = found[name].op_type == "Relu" or not gemm
+        fixable = is_op(found[name], "Relu") or (is_op(found[name], "Add") and not gemm)
         yield at(found[name], f"it keeps {name!r} in float", fixable=fixable)
 
 

@@ -53,7 +53,7 @@ def uncover(model: ir.Model, names: frozenset[str]) -> None:
     for node in all_nodes(model):
         if node.name in names and node.op_type == "Add":
             node.op_type = "Sum"
-        elif node.name in names:
+        elif node.name in names and node.op_type == "Relu":
             node.op_type = "Max"
             zero = zero or initializer(model, fresh("zero"), np.zeros((), np.float32))
             replace_input(node, 1, zero)
