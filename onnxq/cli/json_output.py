@@ -2,7 +2,8 @@
 
 ``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
 has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
-``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too. Times are
+``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too (of ``lint``, a
+``why_none`` that is not empty). Times are
 milliseconds where the key says so, else seconds; sizes are bytes.
 """
 

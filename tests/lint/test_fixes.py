@@ -106,8 +106,21 @@ def test_an_idle_pair_goes_and_only_its_rounding_with_it(tmp_path: Path) -> None
     assert len(onnx.load(output).graph.initializer) == 0
 
 
-def test_a_pair_that_gives_the_models_output_is_left(tmp_path: Path) -> None:
+def test_where_a_pair_gives_the_models_output_what_is_in_front_gets_its_name(
+    tmp_path: Path,
+) -> None:
     text = plain("t = Tanh(x) q = QuantizeLinear(t, s, z) y = DequantizeLinear(q, s, z)")
+    model = proto(text, s=F32(0.01), z=np.uint8(128))
+    path, output = write(model, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"
+    assert lint(path, fix_to=output).findings == ()
+    fixed = onnx.load(output)
+    onnx.checker.check_model(fixed, full_check=True)
+    assert [node.op_type for node in fixed.graph.node] == ["Tanh"]
+    assert fixed.graph.output == model.graph.output
+
+
+def test_a_pair_between_the_models_input_and_output_is_left(tmp_path: Path) -> None:
+    text = plain("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)")
     path = write(proto(text, s=F32(0.01), z=np.uint8(128)), tmp_path / "model.onnx")
     (finding,) = lint(path).findings
     assert (finding.rule, finding.fixable) == ("idle-pair", False)

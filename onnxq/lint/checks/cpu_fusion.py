@@ -57,11 +57,18 @@ def idle_pair(view: View) -> Iterator[Seen]:
             continue
         if any(_may_be_integer(reader, target) for dq in behind for reader in readers(dq)):
             continue
-        edge = any(gives_output(dq) for dq in behind)
         beside = {node.op_type for dq in behind for node in readers(dq)} or {"the model's output"}
         front = source.producer()
         names = f"{front.op_type if front else 'an input'} and {', '.join(sorted(beside))}"
-        yield at(q, f"it stands between {names}, which run in float", fixable=not edge)
+        text = f"it stands between {names}, which run in float"
+        yield at(q, text, fixable=_can_go(front, behind))
+
+
+def _can_go(front: ir.Node | None, behind: list[ir.Node]) -> bool:
+    """Whether a pair can be taken out: an output of the model's must get its name from another."""
+    if not any(gives_output(dq) for dq in behind):
+        return True
+    return front is not None and not gives_output(front) and len(behind) == 1
 
 
 def _may_be_integer(node: ir.Node | None, target: Target) -> bool:
