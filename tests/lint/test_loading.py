@@ -13,6 +13,7 @@ from onnxq.errors import ProviderError
 from onnxq.lint import examine, lint
 from onnxq.runtime import apart, providers
 from onnxq.runtime.apart import load_apart
+from onnxq.runtime.custom_ops import custom_ops
 from onnxq.runtime.machine import inspect_machine
 from tests.lint.cases import BASE, CASES
 from tests.lint.models import plain, proto, write
@@ -59,6 +60,15 @@ def test_a_model_that_ends_the_process_is_a_finding(tmp_path: Path) -> None:
 def test_an_operator_of_another_domain_does_not_load_without_its_library(tmp_path: Path) -> None:
     path = write(CASES["foreign-domain"].broken, tmp_path / "model.onnx")
     assert {"foreign-domain", "does-not-load"} <= rules(path)
+
+
+def test_with_its_library_named_it_loads_and_is_no_finding(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_extensions")
+    text = "g (string[2] x) => (string[2] y) { y = ai.onnx.contrib.StringUpper(x) }"
+    path = write(proto(text, domains={"ai.onnx.contrib": 1}), tmp_path / "model.onnx")
+    assert {"foreign-domain", "does-not-load"} <= rules(path)
+    with custom_ops(["extensions"]):
+        assert rules(path) == set()
 
 
 def test_a_function_of_the_model_is_no_foreign_operator(tmp_path: Path) -> None:
