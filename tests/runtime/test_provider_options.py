@@ -11,9 +11,8 @@ import pytest
 
 from onnxq.errors import ProviderError, UsageError
 from onnxq.runtime import providers, sensors
-from onnxq.runtime.provider_options import in_use, parse_options, provider_options
+from onnxq.runtime.provider_options import in_use, of_chain, parse_options, provider_options
 from onnxq.runtime.sensors import Sensors
-from onnxq.runtime.session import _provider_options
 from onnxq.runtime.worker import worker_context
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ def test_options_hold_inside_and_add_up() -> None:
 
 def test_a_device_is_an_option_of_every_gpu_provider_of_the_chain() -> None:
     with provider_options({"tensorrt": {"trt_fp16_enable": "1"}}):
-        found = _provider_options((TENSORRT, CUDA, providers.CPU), "tensorrt:1")
+        found = of_chain((TENSORRT, CUDA, providers.CPU), "tensorrt:1")
     assert found == [{"trt_fp16_enable": "1", "device_id": "1"}, {"device_id": "1"}, {}]
-    assert _provider_options((CUDA, providers.CPU), "cuda") == [{}, {}]
+    assert of_chain((CUDA, providers.CPU), "cuda") == [{}, {}]
 
 
 def test_the_command_lines_form_is_read() -> None:
