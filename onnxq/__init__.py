@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from onnxq._version import __version__
 
 if TYPE_CHECKING:
+    from onnxq.bundle import BundleResult, bundle
     from onnxq.compare.compare import ComparedRun, Comparison, compare
     from onnxq.data.reading import Reading
     from onnxq.errors import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundMissedError",
+    "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
@@ -75,6 +77,7 @@ __all__ = [
     "Verification",
     "__version__",
     "apply",
+    "bundle",
     "calibrate",
     "compare",
     "custom_ops",
@@ -85,6 +88,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "onnxq.bundle": ("BundleResult", "bundle"),
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
@@ -136,7 +140,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare`` and ``onnxq.export`` functions, though two rooms are called so too.
+    """Keeps ``onnxq.bundle``, ``compare`` and ``export`` functions, though rooms are called so too.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnxq.bundle import BundleResult
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
@@ -113,7 +114,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "scheme_reason": result.scheme_reason,
         "format": result.plan.format,
         "target": result.target,
-        **planned(result.plan),
+        "sites": [*_sites(result.plan.sites), *_sites(result.left_alone)],
         "kernels": {"planned": 0, "integer": 0, "by_op": {}},
         "metrics": None,
         "latency": None,
@@ -125,10 +126,9 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
     }
 
 
-def planned(plan: Plan) -> dict[str, object]:
-    """The sites of a plan."""
+def _sites(sites: Sequence[object]) -> list[dict[str, object]]:
     keys = ("name", "op", "decision", "reason")
-    return {"sites": [{key: getattr(site, key) for key in keys} for site in plan.sites]}
+    return [{key: getattr(site, key) for key in keys} for site in sites]
 
 
 def _verified(found: Verification) -> dict[str, object]:
@@ -207,7 +207,7 @@ def applied(output: Path, plan: Plan) -> dict[str, object]:
         **document(output, warnings=plan.warnings),
         "scheme": plan.scheme,
         "target": plan.target,
-        **planned(plan),
+        "sites": _sites(plan.sites),
     }
 
 
@@ -268,6 +268,17 @@ def exported(result: ExportResult) -> dict[str, object]:
         "verified_shapes": result.verified_shapes,
         "worst": result.worst,
         "tolerance": result.tolerance,
+    }
+
+
+def bundled(result: BundleResult) -> dict[str, object]:
+    """``bundle``."""
+    return {
+        **document(result.path, warnings=result.notes),
+        "inputs": result.inputs,
+        "outputs": result.outputs,
+        "agreement": result.agreement,
+        "needs_extensions": result.needs_extensions,
     }
 
 

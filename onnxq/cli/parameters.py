@@ -64,8 +64,8 @@ PREPROCESS = click.Option(
     ["--preprocess"],
     type=_PATH,
     metavar="FILE",
-    help="How images and texts become inputs: a TOML file of steps, or an .onnx model that takes "
-    "them.",
+    help="How images and texts become inputs: a TOML file of steps, a checkpoint's folder or "
+    "preprocessor_config.json, or an .onnx model that takes them.",
 )
 TOKENIZER = click.Option(
     ["--tokenizer"],

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from onnxq.bundle import BundleResult
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
@@ -48,6 +49,27 @@ def exported(result: ExportResult) -> Iterator[RenderableType]:
         f"Worst difference {worst.value:.3g} (allowed {worst.allowed:.3g}) "
         f"in {worst.output} at {_shapes(worst.shapes)}."
     )
+
+
+def bundled(result: BundleResult) -> Iterator[RenderableType]:
+    """``bundle``."""
+    yield line(f"{result.path}")
+    for kind, values in (("input", result.inputs), ("output", result.outputs)):
+        for value in values:
+            shape = ", ".join("?" if dim is None else str(dim) for dim in value.shape or ())
+            yield line(f"{kind} {value.name}: {value.type_text} [{shape}]")
+    found = result.agreement
+    if found is not None and found.kind == "texts":
+        yield line(f"Token ids are those of calibration on {found.samples} texts of many kinds.")
+    elif found is not None:
+        yield line(
+            f"Pixels are those of calibration on {found.samples} images, but for "
+            f"{found.levels:.2g} of 255 at most and {found.mean_levels:.2g} in the mean."
+        )
+    if result.needs_extensions:
+        yield line("It runs with the operators of onnxruntime-extensions registered.")
+    for text in result.notes:
+        yield line(f"note: {text}", style="yellow")
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
