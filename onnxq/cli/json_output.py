@@ -262,12 +262,9 @@ def exported(result: ExportResult) -> dict[str, object]:
     """``export``."""
     return {
         **document(result.path),
-        "opset": result.opset,
-        "inputs": result.inputs,
-        "outputs": result.outputs,
-        "verified_shapes": result.verified_shapes,
-        "worst": result.worst,
-        "tolerance": result.tolerance,
+        "task": result.task,
+        "checkpoint": result.checkpoint,
+        "models": result.models,
     }
 
 
