@@ -259,13 +259,19 @@ def _compared(run: ComparedRun) -> dict[str, object]:
 
 
 def exported(result: ExportResult) -> dict[str, object]:
-    """``export``."""
+    """``export``; what is told of a single file stands at the top too."""
+    (first, *others) = result.models
+    alone = {} if others else {key: getattr(first, key) for key in _OF_EXPORTED_MODEL}
     return {
         **document(result.path),
+        **alone,
         "task": result.task,
         "checkpoint": result.checkpoint,
         "models": result.models,
     }
+
+
+_OF_EXPORTED_MODEL = ("opset", "inputs", "outputs", "verified_shapes", "worst", "tolerance")
 
 
 def diagnosed(

@@ -60,7 +60,7 @@ def open_checkpoint(folder: Path, *, weights: Weights, code: Code) -> Checkpoint
         UsageError: If something is missing, damaged, outside the folder, or not to be trusted.
     """
     _check_links(folder)
-    config = _json(folder / CONFIG, "export.no_config")
+    config = read_json(folder / CONFIG, "export.no_config")
     _check_code(folder, config, code)
     if "quantization_config" in config:
         method = config["quantization_config"]
@@ -122,7 +122,7 @@ def _weight_files(folder: Path, weights: Weights) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    found = _json(index, "export.bad_index").get("weight_map")
+    found = read_json(index, "export.bad_index").get("weight_map")
     where = str(index)
     if not isinstance(found, dict) or not found:
         raise UsageError(code="export.bad_index", message="it has no weight_map", where=where)
@@ -170,7 +170,12 @@ def _header(file: Path) -> list[tuple[str, int]]:
         ) from error
 
 
-def _json(path: Path, code: str) -> dict[str, Any]:
+def read_json(path: Path, code: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        UsageError: If it is missing, too large or something else.
+    """
     try:
         content = json.loads(read_regular(path, _JSON_LIMIT))
     except FileNotFoundError as error:

@@ -22,11 +22,12 @@ from transformers import DynamicCache
 
 from onnxq.errors import UsageError
 from onnxq.export import examples
+from onnxq.export.agreement import agree, sees_a_window
 from onnxq.export.calls import run_module, shapes_of
 from onnxq.export.spec import Compared, ExportSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from onnxq.export.spec import Run
 
@@ -35,7 +36,6 @@ SEQUENCE: Final = "sequence_length"
 PAST: Final = "past_sequence_length"
 TOTAL: Final = "total_sequence_length"
 POSITIONS: Final = "position_ids"
-_CLOSE: Final = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
@@ -105,12 +105,11 @@ class Continued:
     """A prefill and a step with its cache give what the whole run gives."""
 
     reference: Decoder
-    vocabulary: int
     tokens: int
 
     def __call__(self, run: Run) -> Iterator[Compared]:
         """Compare logits and cache."""
-        whole = _inputs(self.reference, self.vocabulary, 2, self.tokens, 0)
+        whole = _inputs(self.reference, 2, self.tokens, 0)
         expected = run_module(self.reference, whole)
         cut = self.tokens - 2
         first = {**whole, "input_ids": whole["input_ids"][:, :cut]}
@@ -139,18 +138,17 @@ def decoder_spec(model: Any, *, cached: bool, where: str) -> ExportSpec:
     config = model.config.get_text_config(decoder=True)
     heads = _cache_heads(model, where) if cached else []
     reference = Decoder(model, heads, plain_mask=False)
-    vocabulary = int(config.vocab_size)
 
     def made(batch: int, length: int, past: int, **padding: int) -> dict[str, Tensor]:
-        return _inputs(reference, vocabulary, batch, length, past, **padding)
+        return _inputs(reference, batch, length, past, **padding)
 
     example = made(2, 3, 5) if cached else made(2, 5, 0)
-    longest = min(getattr(config, "max_position_embeddings", 0) or 64, 64)
+    longest = examples.longest(config, 64)
     further = [made(1, 7, 0), made(2, 6, 0, right=3), made(1, longest, 0)]
     if cached:
         further += [made(1, 1, 9), made(2, 1, 8, left=3)]
     module = Decoder(model, heads, plain_mask=True)
-    if _sees_a_window(config) or not _agree(module, reference, [example, *further]):
+    if sees_a_window(config) or not agree(module, reference, [example, *further]):
         module = reference
     axes = {"input_ids": {0: BATCH, 1: SEQUENCE}, POSITIONS: {0: BATCH, 1: SEQUENCE}}
     axes["attention_mask"] = {0: BATCH, 1: TOTAL if cached else SEQUENCE}
@@ -163,16 +161,17 @@ def decoder_spec(model: Any, *, cached: bool, where: str) -> ExportSpec:
         further_inputs=tuple(further),
         axis_names={f"{PAST} + {SEQUENCE}": TOTAL, f"{SEQUENCE} + {PAST}": TOTAL},
         reference=reference,
-        checks=(Continued(reference, vocabulary, 11),) if cached else (),
+        checks=(Continued(reference, 11),) if cached else (),
     )
 
 
 def _inputs(
-    decoder: Decoder, vocabulary: int, batch: int, length: int, past: int, **padding: int
+    decoder: Decoder, batch: int, length: int, past: int, **padding: int
 ) -> dict[str, Tensor]:
     """Inputs by name; ``padding`` is that of :func:`examples.mask`, over past and present."""
     mask = examples.mask(batch, past + length, **padding)
-    inputs = {"input_ids": examples.token_ids(batch, length, vocabulary), "attention_mask": mask}
+    ids = examples.token_ids(mask[:, past:], decoder.model.config.get_text_config(decoder=True))
+    inputs = {"input_ids": ids, "attention_mask": mask}
     if POSITIONS in decoder.names:
         inputs[POSITIONS] = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
     like = next(decoder.model.parameters())
@@ -199,25 +198,3 @@ def _cache_heads(model: Any, where: str) -> list[tuple[int, int]]:
             code="export.cache", message=text, where=where, remedy="--without-past exports it"
         )
     return [(layer.shape[1], layer.shape[3]) for layer in layers]
-
-
-def _sees_a_window(config: Any) -> bool:
-    """Whether a layer sees only the last tokens, which short examples would not tell."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return any(kind != "full_attention" for kind in kinds)
-    names = ("sliding_window", "attention_chunk_size", "window_size", "attention_window")
-    return any(getattr(config, name, None) for name in names)
-
-
-def _agree(module: nn.Module, reference: nn.Module, sets: Sequence[Mapping[str, Tensor]]) -> bool:
-    """Whether both compute the same logits."""
-    for inputs in sets:
-        try:
-            found, right = run_module(module, inputs)[0], run_module(reference, inputs)[0]
-        except UsageError:
-            return False
-        limit = _CLOSE[right.dtype] * float(right.abs().max())
-        if not float((found - right).abs().max()) <= limit:
-            return False
-    return True

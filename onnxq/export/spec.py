@@ -89,7 +89,7 @@ class ExportedInput:
 
     Attributes:
         name: Its name.
-        dtype: Its element type as NumPy calls it, such as ``"int64"``.
+        dtype: Its element type, such as ``"int64"`` or ``"float32"``.
         shape: A number for a fixed axis, the name for a dynamic one.
     """
 
