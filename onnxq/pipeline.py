@@ -228,7 +228,7 @@ def _quantize(
         return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     quantized = execute(found.plan, written)
-    evidence = samples.evidence(task.macs, recipe.target, options.timing)
+    evidence = samples.evidence(task.macs, prepared.provider, task.timing)
     verification, missed = _publish_verified(
         quantized, opened_model, output, found, evidence, options
     )
@@ -375,7 +375,8 @@ def _task(prepared: Prepared, samples: Samples, options: RunOptions) -> Task:
         macs=observed_macs(prepared, samples.first),
         independent=samples.independent,
         min_sqnr=options.min_sqnr,
-        timing=options.timing,
+        # What another provider takes says nothing about the target's.
+        timing=options.timing if prepared.on_target else None,
         report=options.report,
     )
 
@@ -426,7 +427,12 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*opened_model.notes, *prepared.notes, *left_out(found.trials), warning),
+        warnings=(
+            *opened_model.notes,
+            *prepared.notes_for(prepared.recipe.scheme),
+            *left_out(found.trials),
+            warning,
+        ),
         trials=found.trials,
         left_alone=_left_alone(opened_model),
     )

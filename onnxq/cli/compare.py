@@ -109,5 +109,6 @@ COMMAND = command(
         parameters.TOKENIZER,
         parameters.LABELS,
         parameters.CUSTOM_OPS,
+        parameters.PROVIDER_OPTION,
     ],
 )

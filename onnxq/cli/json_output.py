@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
+    from onnxq.runtime.placement import Placement
     from onnxq.runtime.probe import ProbeResult
     from onnxq.runtime.timing import LatencyResult
     from onnxq.verify.fidelity import Fidelity
@@ -192,7 +193,16 @@ def _latency(found: Latency) -> dict[str, object]:
 
 
 def _run(found: LatencyResult) -> dict[str, object]:
-    keys = ("median_ms", "p90_ms", "first_ms", "load_seconds", "peak_rss_bytes")
+    keys = (
+        "median_ms",
+        "p90_ms",
+        "p99_ms",
+        "first_ms",
+        "load_seconds",
+        "peak_rss_bytes",
+        "device_bytes",
+        "joules",
+    )
     return {key: getattr(found, key) for key in keys}
 
 
@@ -222,7 +232,7 @@ def inspected(found: Inspection) -> dict[str, object]:
 
 
 def compared(found: Comparison) -> dict[str, object]:
-    """``compare``; the first run is the reference."""
+    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU."""
     return {
         **document(warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
@@ -251,11 +261,19 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "provider": run.provider,
         "size": {"bytes": run.file_bytes},
         "kernels": run.kernels,
+        "placement": _placed(run.placement),
         "metrics": metrics,
         "accuracy": run.accuracy,
         "perplexity": run.perplexity,
         "latency": latency,
     }
+
+
+def _placed(found: Placement) -> dict[str, object]:
+    """Where nodes run; those that fell back with the reason."""
+    fallen = [{"name": n.name, "op": n.op, "provider": n.provider, "reason": n.reason}
+              for n in found.fallen_back]  # fmt: skip
+    return {"by_provider": found.by_provider, "copies": found.copies, "fallen_back": fallen}
 
 
 def exported(result: ExportResult) -> dict[str, object]:

@@ -137,6 +137,15 @@ CUSTOM_OPS = click.Option(
         "that of onnxruntime-extensions; may be given again."
     ),
 )
+PROVIDER_OPTION = click.Option(
+    ["--provider-option"],
+    multiple=True,
+    metavar="PROVIDER.KEY=VALUE",
+    help=(
+        "Set an option of an execution provider, as in tensorrt.trt_engine_cache_enable=1; may be "
+        "given again."
+    ),
+)
 SEED = click.Option(
     ["--seed"],
     type=click.IntRange(min=0),

@@ -165,6 +165,9 @@ def _kernels(found: KernelReport) -> str:
         "" if found.mac_share is None else f", {percent_text(found.mac_share)} of the sites' MACs"
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
+    if not found.counted:
+        planned = found.planned + found.planned_blocks + found.planned_half
+        return f"{planned} nodes are planned to run quantized; what really runs was not counted."
     parts = []
     if found.planned or not (found.planned_blocks or found.planned_folded or found.planned_half):
         parts.append(

@@ -1,11 +1,13 @@
 """Models side by side: speed, size, memory, numerics and integer kernels on each provider.
 
-The first model on the first provider is the reference. Numbers are compared with it; speed is
-compared with the first model on the same provider.
+Numbers are compared with the first model on the CPU, whether or not that is among the runs: a
+provider is not its own witness. Speed is compared with the first model on the same provider.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,7 @@ from onnxq.graph.io import file_bytes, load
 from onnxq.graph.structure import Summary, ValueSummary, signature, summary
 from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.kernels import KernelCount, count_kernels
+from onnxq.runtime.placement import Placement, placement
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.stages.with_past import with_past
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.timing import LatencyResult, Ratio, Timing
     from onnxq.verify.verification import Report
 
+_AT_ONCE = 4
 _DEFAULT_TIMING = TimingSettings()
 
 
@@ -43,6 +47,7 @@ class ComparedRun:
         provider: The provider, as given.
         file_bytes: Size on disk, external data included.
         kernels: Integer kernels; None where the provider compiles kernels that cannot be read.
+        placement: Which node runs on which provider.
         fidelity: How close its outputs are to the reference's; None of the reference itself. Its
             ``float_accuracy`` is the reference's, ``quantized_accuracy`` this run's.
         accuracy: Share of rows that are right; None without labels.
@@ -55,6 +60,7 @@ class ComparedRun:
     provider: str
     file_bytes: int
     kernels: KernelCount | None
+    placement: Placement
     fidelity: Fidelity | None
     accuracy: float | None
     perplexity: float | None
@@ -67,7 +73,7 @@ class Comparison:
     """What ``compare`` measured.
 
     Attributes:
-        runs: Every model on the first provider, then on the next; the first run is the reference.
+        runs: Every model on the first provider, then on the next.
         samples: How many samples the outputs were compared on.
         timing: How the latencies were taken; None if they were not.
         tokens: How many tokens' predictions were compared; None where there are none.
@@ -83,9 +89,16 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     @property
-    def reference(self) -> ComparedRun:
-        """What the numbers are compared with."""
-        return self.runs[0]
+    def reference(self) -> ComparedRun | None:
+        """The run that the numbers are compared with; None if it is none of them."""
+        return next((run for run in self.runs if run.fidelity is None), None)
+
+    @property
+    def reference_text(self) -> str:
+        """What the numbers are compared with, in words."""
+        if self.reference is not None:
+            return f"run {self.runs.index(self.reference) + 1}"
+        return f"{self.runs[0].model.name} on the CPU"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,7 +112,22 @@ class Comparison:
                     f"run {number} gives NaN or Inf in {', '.join(run.fidelity.not_finite)}"
                 )
             texts.extend(f"run {number}: {text}" for text in run.fidelity.remarks)
+        texts += filter(None, (_fallen_back(n, run) for n, run in enumerate(self.runs, start=1)))
         return tuple(texts)
+
+
+def _fallen_back(number: int, run: ComparedRun) -> str:
+    """A warning where nodes run elsewhere than asked for; shape arithmetic is meant to."""
+    nodes = [n for n in run.placement.fallen_back if "shape arithmetic" not in n.reason]
+    if not nodes:
+        return ""
+    ops = Counter(node.op for node in nodes).most_common(4)
+    named = ", ".join(f"{count} {op}" for op, count in ops)
+    return (
+        f"run {number}: {len(nodes)} of {len(run.placement.nodes)} nodes run on another provider "
+        f"than {run.provider} ({named}), with {run.placement.copies} copies between devices; "
+        f"{nodes[0].name}: {nodes[0].reason}"
+    )
 
 
 def compare(
@@ -114,7 +142,8 @@ def compare(
     """Compare models on the same samples, each on every provider.
 
     Args:
-        models: Files of models with the same inputs and outputs; the first is the reference.
+        models: Files of models with the same inputs and outputs; the first, on the CPU, is the
+            reference.
         data: Samples to compare and to time on; the outputs of all are compared, one at a time.
         providers: Short or full names of execution providers.
         labels: A file with the right class of each row, for the accuracy of each run.
@@ -134,7 +163,7 @@ def compare(
         raise UsageError(code, text, remedy="name at least one model and one provider")
     loaded = [load(path) for path in paths]
     _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
-    source = with_past(open_data(data, signature(loaded[0])), paths[0], names[0])
+    source = with_past(open_data(data, signature(loaded[0])), paths[0], "cpu")
     check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)
@@ -211,13 +240,14 @@ def _compare_numbers(
     labels: Labels | None,
     report: Report,
 ) -> list[Fidelity]:
-    """Each run against the first; the first alone is compared with itself, and runs once."""
-    reference = _open(*pairs[0])
-    others = pairs[1:] or pairs
+    """Each run against the first model on the CPU; a single run is compared with itself."""
+    reference = _open(pairs[0][0], "cpu")
+    is_first = _is_reference(pairs)
+    others = pairs[is_first:] or pairs
     found = [
         compare_outputs(
             reference,
-            _open(path, provider) if len(pairs) > 1 else reference,
+            reference if is_first and len(pairs) == 1 else _open(path, provider),
             source,
             # Whether one of the models was calibrated on these samples is not known here.
             independent=False,
@@ -226,7 +256,12 @@ def _compare_numbers(
         )
         for path, provider in others
     ]
-    return [found[0], *found] if len(pairs) > 1 else found
+    return [found[0], *found] if is_first and len(pairs) > 1 else found
+
+
+def _is_reference(pairs: Sequence[tuple[Path, str]]) -> bool:
+    """Whether the first run is what all are compared with."""
+    return execution_providers.require(pairs[0][1]) == execution_providers.CPU
 
 
 def _named(step: str, report: Report) -> Callable[[int, int], None]:
@@ -240,15 +275,20 @@ def _runs(
     timed: Timing | None,
 ) -> tuple[ComparedRun, ...]:
     """What was measured of each run; ``models`` of them have one provider."""
+    first = 0 if _is_reference(pairs) else None
+    # Processes that load a model each: a few at once.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        placements = list(pool.map(lambda pair: placement(*pair), pairs))
     return tuple(
         ComparedRun(
             model=path,
             provider=provider,
             file_bytes=file_bytes(path),
             kernels=_kernels(path, provider),
-            fidelity=numbers[index] if index else None,
-            accuracy=_accuracy(numbers, index),
-            perplexity=_perplexity(numbers, index),
+            placement=placements[index],
+            fidelity=None if index == first else numbers[index],
+            accuracy=_accuracy(numbers[index], is_reference=index == first),
+            perplexity=_perplexity(numbers[index], is_reference=index == first),
             latency=timed.results[str(index)] if timed else None,
             ratio=timed.ratio(str(index - index % models), str(index))
             if timed and index % models
@@ -258,15 +298,15 @@ def _runs(
     )
 
 
-def _accuracy(numbers: Sequence[Fidelity], index: int) -> float | None:
-    return numbers[index].quantized_accuracy if index else numbers[0].float_accuracy
+def _accuracy(found: Fidelity, *, is_reference: bool) -> float | None:
+    return found.float_accuracy if is_reference else found.quantized_accuracy
 
 
-def _perplexity(numbers: Sequence[Fidelity], index: int) -> float | None:
-    found = numbers[index].language
-    if found is None:
+def _perplexity(found: Fidelity, *, is_reference: bool) -> float | None:
+    if found.language is None:
         return None
-    return found.quantized_perplexity if index else found.float_perplexity
+    language = found.language
+    return language.float_perplexity if is_reference else language.quantized_perplexity
 
 
 def _open(path: Path, provider: str) -> Session:

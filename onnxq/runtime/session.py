@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnxq.errors import ModelError, ProviderError
-from onnxq.runtime import custom_ops, providers
+from onnxq.runtime import custom_ops, provider_options, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,9 @@ Optimization = Literal["all", "basic", "none"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - 1
 """The most bytes of a protobuf message; a larger model is a file with external data."""
+
+RECORD_ASSIGNMENTS: Final = ("session.record_ep_graph_assignment_info", "1")
+"""The entry of a session's configuration that lets it tell what runs where."""
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
@@ -55,6 +58,7 @@ _DTYPES: Final = MappingProxyType(
 )
 
 _FATAL_ONLY: Final = 4
+_INFO: Final = 1
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _IN_NODE: Final = re.compile(
     r"^Non-zero status code returned while running (?P<op>\S+) node\. "
@@ -96,7 +100,8 @@ class SessionSettings:
     """How a session is opened.
 
     Attributes:
-        provider: A name that :func:`onnxq.runtime.providers.resolve` knows.
+        provider: A name that :func:`onnxq.runtime.providers.resolve` knows, which may end in the
+            index of a device. What :mod:`onnxq.runtime.provider_options` holds is heeded.
         optimization: ``"all"`` is what users run; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
             runs the graph as it is written.
         threads: Threads within an operator; ONNX Runtime's choice if ``None``.
@@ -105,6 +110,7 @@ class SessionSettings:
         config: More entries of the session's configuration, ``(key, value)``.
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
         libraries: Libraries of custom operators to load; their code runs in this process.
+        talkative: Whether ONNX Runtime writes what it does to the standard error.
     """
 
     provider: str = "cpu"
@@ -114,6 +120,7 @@ class SessionSettings:
     config: tuple[tuple[str, str], ...] = ()
     optimized_path: Path | None = None
     libraries: tuple[Path, ...] = ()
+    talkative: bool = False
 
 
 class Session:
@@ -164,6 +171,17 @@ class Session:
                 raise ModelError(code, msg, where=self._where, remedy="ask for tensor outputs only")
         return values
 
+    def assignments(self) -> dict[str, list[tuple[str, str, str]]]:
+        """The nodes that each provider runs: name, operator, domain, by its full name.
+
+        The session must have been opened with the entry :data:`RECORD_ASSIGNMENTS`.
+        """
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for part in self._inner.get_provider_graph_assignment_info():
+            nodes = [(node.name, node.op_type, node.domain) for node in part.get_nodes()]
+            found.setdefault(part.ep_name, []).extend(nodes)
+        return found
+
     def execute(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         """Run the model and drop its outputs, of whatever type they are.
 
@@ -198,16 +216,26 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         code, msg = "runtime.too_large", f"a model of {len(model)} bytes does not load from memory"
         raise ModelError(code, msg, remedy="save it with external data and load it by its path")
     chain = providers.chain(settings.provider)
+    given = list(zip(chain, _provider_options(chain, settings.provider), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
-        inner = ort.InferenceSession(
-            source, _options(settings), providers=list(chain), enable_fallback=0
-        )
+        inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
     except ORT_ERRORS as error:
         raise _load_error(error, model, chain[0], where) from error
     if chain[0] not in inner.get_providers():
-        raise _provider_error(chain[0], "ONNX Runtime left it out", where)
+        why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
+        raise _provider_error(chain[0], why, where)
     return Session(inner, where)
+
+
+def _provider_options(chain: tuple[str, ...], name: str) -> list[dict[str, str]]:
+    """The options of each provider of a chain; all of them use the same device."""
+    device = providers.device_of(name)
+    found = [dict(provider_options.in_use().get(full, {})) for full in chain]
+    for options, full in zip(found, chain, strict=True):
+        if device is not None and full != providers.CPU:
+            options["device_id"] = str(device)
+    return found
 
 
 def _load_error(
@@ -220,7 +248,8 @@ def _load_error(
         except ModelError:
             pass
         else:
-            return _provider_error(provider, reason(error), where)
+            why = providers.why_not_loaded(provider) or reason(error)
+            return _provider_error(provider, why, where)
     return _unloaded(reason(error), where)
 
 
@@ -251,6 +280,10 @@ def _where_to_find(domain: str) -> str:
 def _provider_error(provider: str, why: str, where: str) -> ProviderError:
     code, msg = "runtime.provider_start", f"the execution provider {provider} did not start: {why}"
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
+    if "ordinal" in why:
+        remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "option" in why.lower():
+        remedy = "check --provider-option: each provider has its own keys"
     return ProviderError(code, msg, where=where, remedy=remedy)
 
 
@@ -269,7 +302,7 @@ def reason(error: Exception) -> str:
 
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
+    options.log_severity_level = _INFO if settings.talkative else _FATAL_ONLY
     options.graph_optimization_level = _LEVELS[settings.optimization]
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
