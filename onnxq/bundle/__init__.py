@@ -2,5 +2,6 @@
 
 from onnxq.bundle.agreement import Agreement
 from onnxq.bundle.bundling import BundleResult, bundle
+from onnxq.bundle.checkpoint import says_outputs
 
-__all__ = ["Agreement", "BundleResult", "bundle"]
+__all__ = ["Agreement", "BundleResult", "bundle", "says_outputs"]

@@ -33,6 +33,14 @@ def of_checkpoint(folder: Path) -> Postprocess:
     return of_config(folder / "config.json")
 
 
+def says_outputs(folder: Path) -> bool:
+    """Whether a folder says what becomes of its model's outputs."""
+    if (folder / "modules.json").is_file():
+        return True
+    found = _read(folder / "config.json")
+    return isinstance(found, dict) and bool(found.get("id2label"))
+
+
 def of_config(path: Path) -> Postprocess:
     """The classes that a ``config.json`` names.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING
 
 from onnxq.cli import json_output, parameters
 from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +50,8 @@ COMMAND = command(
     Arguments,
     [
         parameters.MODEL,
-        click.Option(
-            ["--pre"],
-            type=click.Path(path_type=Path),
-            metavar="SPEC",
-            help="What makes the inputs, as for --preprocess of quantize: a TOML file of steps, a "
-            "preprocessor_config.json, a tokenizer.json, a checkpoint's folder, or an .onnx.",
-        ),
-        click.Option(
-            ["--post"],
-            type=click.Path(path_type=Path),
-            metavar="SPEC",
-            help="What becomes of the outputs: a TOML file with [classes], [embedding] or [boxes], "
-            "a checkpoint's folder or config.json, or an .onnx.",
-        ),
+        parameters.PRE,
+        parameters.POST,
         parameters.TOKENIZER,
         parameters.OUTPUT,
         parameters.CUSTOM_OPS,

@@ -289,6 +289,11 @@ def exported(result: ExportResult) -> dict[str, object]:
     }
 
 
+def exported_bundle(result: ExportResult, bundle: BundleResult) -> dict[str, object]:
+    """``export`` of a bundle."""
+    return {**exported(result), **bundled(bundle)}
+
+
 def bundled(result: BundleResult) -> dict[str, object]:
     """``bundle``."""
     return {

@@ -71,6 +71,12 @@ def _short(names: Sequence[str]) -> str:
     return ", ".join(_cut(names)) + (f" ... ({len(names)})" if len(names) > _MANY else "")
 
 
+def exported_bundle(result: ExportResult, bundle: BundleResult) -> Iterator[RenderableType]:
+    """``export`` of a bundle."""
+    yield from exported(result)
+    yield from bundled(bundle)
+
+
 def bundled(result: BundleResult) -> Iterator[RenderableType]:
     """``bundle``."""
     yield line(f"{result.path}")
