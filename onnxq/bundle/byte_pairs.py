@@ -52,8 +52,11 @@ def byte_pair_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
     """int64 ``[tokens]`` of a text ``[1]``, without what the tokenizer puts around it."""
     model = declared["model"]
     tokens = [token for token in declared.get("added_tokens", ()) if not is_odd(token)]
-    numbers = {token["content"]: token["id"] for token in tokens}
-    cut = [re.escape(token) for token in sorted(numbers, key=len, reverse=True)]
+    # The operator takes places below the size of its vocabulary for granted, not any numbers, and
+    # writes beyond its memory else: here tokens are counted, and get their numbers at the end.
+    vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    added = {token["content"]: len(vocabulary) + n for n, token in enumerate(tokens)}
+    cut = [re.escape(token) for token in sorted(added, key=len, reverse=True)]
     if len(_pretokenizers(declared)) == 2:
         cut.append(r"\p{N}")
     pieces = draft("Identity", text)
@@ -67,40 +70,41 @@ def byte_pair_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
         2,
         pieces,
         domain=TEXTS,
-        vocab=json.dumps(model["vocab"], ensure_ascii=False),
+        vocab=json.dumps({token: n for n, token in enumerate(vocabulary)}, ensure_ascii=False),
         merges="\n".join(["#version: 0.2", *_merges(model["merges"])]),
         padding_length=-1,
     )
     ids, kept = draft("Reshape", ids, ints(-1)), draft("Reshape", mask, ints(-1))
-    if numbers:
-        ids, kept = _with_added(draft, pieces, (ids, kept), numbers)
+    if added:
+        ids, kept = _with_added(draft, pieces, (ids, kept), added)
+    numbers = ints(*(model["vocab"][token] for token in vocabulary), *(t["id"] for t in tokens))
     # Characters that the vocabulary lacks are left out, as the tokenizers package does.
-    highest = max([*model["vocab"].values(), *numbers.values()])
-    known = draft("LessOrEqual", ids, np.array(highest, np.int64))
-    return draft("Compress", ids, draft("And", known, draft("Equal", kept, ints(1))))
+    known = draft("Less", ids, np.array(len(numbers), np.int64))
+    ids = draft("Compress", ids, draft("And", known, draft("Equal", kept, ints(1))))
+    return draft("Gather", numbers, ids)
 
 
 def _with_added(
-    draft: Draft, pieces: ir.Value, made: tuple[ir.Value, ir.Value], numbers: Mapping[str, int]
+    draft: Draft, pieces: ir.Value, made: tuple[ir.Value, ir.Value], added: Mapping[str, int]
 ) -> tuple[ir.Value, ir.Value]:
-    """The numbers of pieces that are added tokens, in place of those of their characters."""
+    """Pieces that are added tokens as such, in place of the tokens of their characters."""
     ids, kept = made
     number = draft(
         "LabelEncoder",
         pieces,
         domain="ai.onnx.ml",
-        keys_strings=list(numbers),
-        values_int64s=list(numbers.values()),
+        keys_strings=list(added),
+        values_int64s=list(added.values()),
         default_int64=-1,
     )
     # Rows are as long as the longest piece; an added token is the first of its row.
     table, mask = (_in_rows(draft, value, pieces) for value in (ids, kept))
     column = draft("Unsqueeze", number, ints(1))
-    added = draft("GreaterOrEqual", column, ints(0))
+    is_added = draft("GreaterOrEqual", column, ints(0))
     places = draft("CumSum", draft("Expand", ints(1), draft("Shape", table)), np.array(1))
     first = draft("Equal", places, ints(1))
-    table = draft("Where", added, column, table)
-    mask = draft("Where", added, draft("Cast", first, to=7), mask)
+    table = draft("Where", is_added, column, table)
+    mask = draft("Where", is_added, draft("Cast", first, to=7), mask)
     return draft("Reshape", table, ints(-1)), draft("Reshape", mask, ints(-1))
 
 

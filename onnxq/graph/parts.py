@@ -200,6 +200,10 @@ def _move_contents(part: ir.Model, model: ir.Model) -> None:
 
 def _extracted(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     graph = ir.convenience.extract(model.graph, inputs=inputs, outputs=outputs)
+    # It comes with its weights in no order; the same bundle must give the same bytes.
+    weights = [name for name in model.graph.initializers if name in graph.initializers]
+    for name in weights:
+        graph.register_initializer(graph.initializers.pop(name))
     part = ir.Model(graph, ir_version=model.ir_version or 0)
     used = {node.domain for node in all_nodes(part)} | {""}
     for domain in set(part.opset_imports) - used - {key[0] for key in model.functions}:
