@@ -17,6 +17,7 @@ from onnxq._version import __version__
 if TYPE_CHECKING:
     from onnxq.bundle import BundleResult, bundle
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
         BoundMissedError,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxq.export import ExportOptions, ExportResult, ExportSpec, Tolerance, export
+    from onnxq.lint.finding import Finding
+    from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -58,10 +61,12 @@ __all__ = [
     "ExportOptions",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -71,6 +76,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -84,13 +90,16 @@ __all__ = [
     "custom_ops",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 _HOMES = {
     "onnxq.bundle": ("BundleResult", "bundle"),
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
+    "onnxq.compare.report": ("ReportLimits", "write_report"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",
@@ -105,6 +114,8 @@ _HOMES = {
         "UsageError",
     ),
     "onnxq.export": ("ExportOptions", "ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.lint.finding": ("Finding",),
+    "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",
@@ -141,7 +152,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.bundle``, ``compare`` and ``export`` functions, though rooms are called so too.
+    """Keeps ``bundle``, ``compare``, ``export`` and ``lint`` functions, though rooms are called so.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.
