@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -67,7 +68,8 @@ def wordpiece_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
     added = [token for token in declared.get("added_tokens", ()) if not token.get("single_word")]
     stands = {token["content"]: chr(_STANDS + place) for place, token in enumerate(added)}
     mark = chr(_STANDS + len(added))
-    characters = _characters(declared)
+    options = {key: value for key, value in declared["normalizer"].items() if key != "type"}
+    characters = _characters(tuple(options.items()))
     own = [*map(ord, stands.values()), ord(mark)]
     # Those of the text itself vanish anyway; here they must not be taken for tokens.
     text = _replaced(draft, text, f"[{_ranges(own)}]", "\ufffd")
@@ -155,12 +157,11 @@ class _Characters:
             self.changed[character] = piece
 
 
-def _characters(declared: Declared) -> _Characters:
+@cache
+def _characters(options: tuple[tuple[str, bool | None], ...]) -> _Characters:
     """Ask the tokenizer; each character by itself, for BERT's rules look at no neighbours."""
     kinds = require("tokenizers", "tokenizer.json")
-    given = declared["normalizer"]
-    options = {key: value for key, value in given.items() if key != "type"}
-    normalizer = kinds.normalizers.BertNormalizer(**options)
+    normalizer = kinds.normalizers.BertNormalizer(**dict(options))
     parts = kinds.pre_tokenizers.BertPreTokenizer()
     found = _Characters([], [], [], {})
     for characters in _all_characters():
