@@ -16,6 +16,7 @@ from onnxq._version import __version__
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
         BoundMissedError,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxq.export import ExportResult, ExportSpec, Tolerance, export
+    from onnxq.lint.finding import Finding
+    from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -55,10 +58,12 @@ __all__ = [
     "DataError",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -68,6 +73,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -80,12 +86,15 @@ __all__ = [
     "custom_ops",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 _HOMES = {
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
+    "onnxq.compare.report": ("ReportLimits", "write_report"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",
@@ -100,6 +109,8 @@ _HOMES = {
         "UsageError",
     ),
     "onnxq.export": ("ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.lint.finding": ("Finding",),
+    "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",
@@ -136,7 +147,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare`` and ``onnxq.export`` functions, though two rooms are called so too.
+    """Keeps ``onnxq.compare``, ``export`` and ``lint`` functions, though rooms are called so too.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

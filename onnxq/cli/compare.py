@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,6 +32,7 @@ class Arguments(DataArguments, DivergeArguments, DeployArguments):
     labels: Path | None
     metric: Metric | Literal["auto"]
     text: str | None
+    report: Path | None
 
     def given(self) -> Reading | None:
         """What ``--data`` or ``--text`` names.
@@ -54,18 +56,23 @@ class Arguments(DataArguments, DivergeArguments, DeployArguments):
 def compare(arguments: Arguments) -> Outcome:
     """Compare MODELS on the same data: speed, size, memory, numerics, integer kernels.
 
-    The first model on the first provider is the reference. With --metric only that number is
+    The first model, on the CPU, is the reference. With --metric only that number is
     measured, and nothing is timed. With --diverge the first node that differs is looked for.
+    --report writes all that was found, and where the differences come from, into one HTML file
+    that loads nothing.
     """
     if arguments.search_asked:
         _check_search(arguments)
         return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
     from onnxq.compare.compare import compare as compare_models
     from onnxq.compare.metric import compare_by
+    from onnxq.compare.report import check_report, write_report
 
     models, data, providers = arguments.models, arguments.given(), arguments.providers
     if arguments.metric != "auto" and arguments.more_asked:
         _refuse_beside("--metric")
+    if arguments.report is not None:
+        check_report(arguments.report, models)
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(
@@ -74,11 +81,14 @@ def compare(arguments: Arguments) -> Outcome:
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
         more = deploy.measure(arguments, found, data, report)
+        if arguments.report is not None:
+            command_line = shlex.join(["onnxq", *click.get_current_context().obj])
+            write_report(found, data, arguments.report, command=command_line, report=report)
     from onnxq.cli import show_compare, show_deploy
 
     return Outcome(
-        {**json_output.compared(found), **json_output.deployment(more)},
-        lambda: chain(show_compare.views(found), show_deploy.views(more, found)),
+        {**json_output.compared(found, arguments.report), **json_output.deployment(more)},
+        lambda: chain(show_compare.views(found, arguments.report), show_deploy.views(more, found)),
     )
 
 
@@ -89,6 +99,7 @@ def _check_search(arguments: Arguments) -> None:
         "--metric": arguments.metric != "auto",
         "--labels": arguments.labels is not None,
         "--batches, --threads and --save-session": arguments.more_asked,
+        "--report": arguments.report is not None,
     }
     for name in (name for name, given in unused.items() if given):
         code, text = "usage.arguments", f"{name} measure, and --diverge measures nothing"
@@ -140,6 +151,12 @@ COMMAND = command(
         ),
         *deploy.OPTIONS,
         *diverge.OPTIONS,
+        click.Option(
+            ["--report"],
+            type=click.Path(path_type=Path),
+            metavar="OUT.html",
+            help="Also write a report: one file that opens offline.",
+        ),
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.LABELS,

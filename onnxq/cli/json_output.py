@@ -2,7 +2,8 @@
 
 ``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
 has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
-``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too. Times are
+``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too (of ``lint``, a
+``why_none`` that is not empty). Times are
 milliseconds where the key says so, else seconds; sizes are bytes.
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from onnxq.compare.side import Side
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
+    from onnxq.lint import LintResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
@@ -241,10 +243,13 @@ def inspected(found: Inspection) -> dict[str, object]:
     }
 
 
-def compared(found: Comparison) -> dict[str, object]:
-    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU."""
+def compared(found: Comparison, report: Path | None = None) -> dict[str, object]:
+    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU.
+
+    ``output`` is the report, if one was written.
+    """
     return {
-        **document(warnings=found.warnings),
+        **document(report, warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
         "metric": found.metric,
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
@@ -318,6 +323,27 @@ def _placed(found: Placement) -> dict[str, object]:
     fallen = [{"name": n.name, "op": n.op, "provider": n.provider, "reason": n.reason}
               for n in found.fallen_back]  # fmt: skip
     return {"by_provider": found.by_provider, "copies": found.copies, "fallen_back": fallen}
+
+
+def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
+    """``lint``; after a repair the findings are those that are left."""
+    return {
+        **document(
+            result.output,
+            status="missed" if missed else "done",
+            errors=[missed] if missed else [],
+        ),
+        "model": result.model,
+        "target": result.target,
+        "findings": result.findings,
+        "skipped": result.skipped,
+        "fixed": result.fixed,
+        "verified_on": {
+            "made_up": result.output is not None,
+            "sqnr_db": result.sqnr_db,
+            "why_none": result.why_not_compared,
+        },
+    }
 
 
 def exported(result: ExportResult) -> dict[str, object]:

@@ -14,11 +14,12 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
-from onnxq.cli.show_quantize import number_text
 from onnxq.compare.metric import score
+from onnxq.wording import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison
 
 
-def views(found: Comparison) -> Iterator[RenderableType]:
-    """The runs with their numbers, then times, then numerics."""
+def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableType]:
+    """The runs with their numbers, then times, then numerics, and where the report is."""
     yield _runs(found)
     yield ""
     if found.metric != "auto":
@@ -44,6 +45,8 @@ def views(found: Comparison) -> Iterator[RenderableType]:
         yield from _closeness(found)
     for text in found.warnings:
         yield line(f"warning: {text}", style="yellow")
+    if report is not None:
+        yield line(f"Report: {report}")
 
 
 def _closeness(found: Comparison) -> Iterator[RenderableType]:

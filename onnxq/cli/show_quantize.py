@@ -14,6 +14,7 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
+from onnxq.wording import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,11 +112,6 @@ def _closeness(found: Fidelity) -> str:
 def counted(count: int, what: str) -> str:
     """A number of things."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def number_text(value: float | None, form: str) -> str:
-    """The number in that format; a dash for None."""
-    return DASH if value is None else format(value, form)
 
 
 def _measured(found: Verification) -> Table:

@@ -119,7 +119,7 @@ class Comparison:
 
 def _fallen_back(number: int, run: ComparedRun) -> str:
     """A warning where nodes run elsewhere than asked for; shape arithmetic is meant to."""
-    nodes = [n for n in run.placement.fallen_back if "shape arithmetic" not in n.reason]
+    nodes = run.placement.unmeant
     if not nodes:
         return ""
     ops = Counter(node.op for node in nodes).most_common(4)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LIMIT_SECONDS: Final = 1800.0
+_SHAPES: Final = "shape arithmetic"
 _NO_KERNEL: Final = re.compile(
     r"kernel not found in registries for Op type: (?P<op>\S+) node name: (?P<name>\S*)"
 )
@@ -80,6 +81,11 @@ class Placement:
         """The nodes that another provider runs than was asked for."""
         return tuple(node for node in self.nodes if node.provider != self.asked)
 
+    @property
+    def unmeant(self) -> tuple[PlacedNode, ...]:
+        """Those of them that ONNX Runtime does not hold for faster there."""
+        return tuple(node for node in self.fallen_back if _SHAPES not in node.reason)
+
 
 def placement(model: Path, provider: str = "cpu") -> Placement:
     """Find out where the nodes of a model run.
@@ -125,7 +131,7 @@ def _read(asked: str, assignments: Mapping[str, Sequence[Sequence[str]]], log: s
     reasons = {m["name"]: f"{asked} has no kernel for this {m['op']}"
                for form in (_NO_KERNEL, _TYPES) for m in form.finditer(log)}  # fmt: skip
     for match in _FASTER.finditer(log):
-        text = "shape arithmetic: ONNX Runtime holds the CPU for faster, copies counted in"
+        text = f"{_SHAPES}: ONNX Runtime holds the CPU for faster, copies counted in"
         reasons[match["name"]] = text
     nodes = tuple(
         PlacedNode(

@@ -286,7 +286,7 @@ def _where_to_find(domain: str) -> str:
 def _provider_error(provider: str, why: str, where: str) -> ProviderError:
     code, msg = "runtime.provider_start", f"the execution provider {provider} did not start: {why}"
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
-    if "ordinal" in why:
+    if "ordinal" in why or "device ID" in why:
         remedy = "nvidia-smi -L lists the devices, counted from 0"
     elif "option" in why.lower():
         remedy = "check --provider-option: each provider has its own keys"

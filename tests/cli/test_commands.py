@@ -204,13 +204,17 @@ def test_inspect_with_data_shows_the_worst_site_first() -> None:
     assert decibels == [round(value, 1) for value in sorted(errors.values())]
 
 
-def test_compare(quantized: Quantized) -> None:
+def test_compare(quantized: Quantized, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["compare", MODEL, quantized.model, "--data", TEST / "test.npy"]
     arguments += ["--labels", TEST / "test_labels.npy"]
-    run = onnxq(*arguments)
+    report = tmp_path / "report.html"
+    run = onnxq(*arguments, "--report", report)
     assert run.status == 0, run.err
-    assert max(map(len, run.out.splitlines())) <= 80
+    assert max(map(len, run.out.splitlines())) <= 80 + len(str(report))
     assert "reference" in run.out
+    page = report.read_text(encoding="utf-8")
+    assert f"onnxq compare {MODEL} {quantized.model} --data" in page
+    assert "times smaller; outputs agree to " in page
     found = onnxq(*arguments, "--json").document
     reference, other = found["runs"]
     assert reference["metrics"] is None
@@ -220,6 +224,15 @@ def test_compare(quantized: Quantized) -> None:
     assert other["metrics"]["sqnr_db"] > 25
     assert other["kernels"]["integer"] >= 9
     assert reference["size"]["bytes"] == MODEL.stat().st_size
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    report = tmp_path / "missing" / "report.html"
+    run = onnxq("compare", "not-read.onnx", "--data", "none", "--report", report, "--json")
+    assert run.status == 2
+    (error,) = run.document["errors"]
+    assert error["code"] == "usage.no_folder"
+    assert error["where"] == str(report)
 
 
 def test_doctor() -> None:

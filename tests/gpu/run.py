@@ -135,16 +135,14 @@ def main(
     }
     for name, why in document["missing"].items():
         click.echo(f"{name}: not measured: {why}", err=True)
-    paths: dict[str, dict[str, Path]] = {}
-    for model in models:
-        paths[model] = _forms(model, forms, work, document)
-        _write(document, output)
     there = [name for name in _ORDER if name in wanted and name not in document["missing"]]
     deadline = start + seconds
-    for provider in there:
-        for model in filter(paths.get, models):
-            _measure(model, provider, paths[model], rounds, deadline, document)
+    for model in models:
+        paths = _forms(model, forms, work, document)
+        for provider in there if paths else []:
+            _measure(model, provider, paths, rounds, deadline, document)
             _write(document, output)
+    _write(document, output)
     for provider in there:
         if probe and provider != "cpu" and time.monotonic() < deadline:
             document["probe"][provider] = _probed(provider)
