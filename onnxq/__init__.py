@@ -16,6 +16,7 @@ from onnxq._version import __version__
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.divergence import Agreement, Divergence, diverge
     from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from onnxq.verify.verification import Verification
 
 __all__ = [
+    "Agreement",
     "BoundMissedError",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportResult",
     "ExportSpec",
     "Finding",
@@ -84,6 +87,7 @@ __all__ = [
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
     "lint",
@@ -95,6 +99,7 @@ __all__ = [
 _HOMES = {
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
     "onnxq.compare.report": ("ReportLimits", "write_report"),
+    "onnxq.compare.divergence": ("Agreement", "Divergence", "diverge"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",

@@ -12,11 +12,13 @@ import pytest
 import onnxq
 
 PUBLIC = [
+    "Agreement",
     "BoundMissedError",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportResult",
     "ExportSpec",
     "Finding",
@@ -45,6 +47,7 @@ PUBLIC = [
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
     "lint",
