@@ -12,12 +12,14 @@ import pytest
 import onnxq
 
 PUBLIC = [
+    "Agreement",
     "BoundMissedError",
     "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportResult",
     "ExportSpec",
     "Finding",
@@ -47,6 +49,7 @@ PUBLIC = [
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
     "lint",
