@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxq.export import ExportResult, ExportSpec, Tolerance, export
+    from onnxq.lint.finding import Finding
+    from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -56,10 +58,12 @@ __all__ = [
     "DataError",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -82,6 +86,7 @@ __all__ = [
     "custom_ops",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
     "write_report",
@@ -104,6 +109,8 @@ _HOMES = {
         "UsageError",
     ),
     "onnxq.export": ("ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.lint.finding": ("Finding",),
+    "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",
@@ -140,7 +147,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare`` and ``onnxq.export`` functions, though two rooms are called so too.
+    """Keeps ``onnxq.compare``, ``export`` and ``lint`` functions, though rooms are called so too.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

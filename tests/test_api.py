@@ -19,10 +19,12 @@ PUBLIC = [
     "DataError",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -45,6 +47,7 @@ PUBLIC = [
     "custom_ops",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
     "write_report",
@@ -67,7 +70,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         getattr(onnxq, "bundle")  # noqa: B009 - a type checker knows that it is not there
 
 
-@pytest.mark.parametrize("name", ["compare", "export"])
+@pytest.mark.parametrize("name", ["compare", "export", "lint"])
 def test_functions_are_not_hidden_by_the_rooms_of_their_name(name: str) -> None:
     room = importlib.import_module(f"onnxq.{name}")
     assert isinstance(room, types.ModuleType)

@@ -2,7 +2,7 @@
 
 ==========  ========================================================================
 0           done
-1           a bound that was asked for is missed; `doctor` found something broken
+1           a bound that was asked for is missed; `doctor` or `lint` found something
 2           bad usage or bad input
 3           a fault of onnxq itself
 130         interrupted (SIGINT, SIGTERM or SIGHUP)
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq._version import __version__
-from onnxq.cli import apply, calibrate, compare, doctor, export, inspect, quantize
+from onnxq.cli import apply, calibrate, compare, doctor, export, inspect, lint, quantize
 from onnxq.cli.failures import Failure, failure_of
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.writing import print_failure, print_json, print_views, survive_odd_characters
@@ -45,6 +45,7 @@ group = click.Group(
         calibrate.COMMAND,
         apply.COMMAND,
         inspect.COMMAND,
+        lint.COMMAND,
         compare.COMMAND,
         export.COMMAND,
         doctor.COMMAND,

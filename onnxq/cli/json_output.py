@@ -2,7 +2,8 @@
 
 ``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
 has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
-``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too. Times are
+``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too (of ``lint``, a
+``why_none`` that is not empty). Times are
 milliseconds where the key says so, else seconds; sizes are bytes.
 """
 
@@ -15,14 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from onnxq.cli.deploy import Deployment
+    from onnxq.cli.doctor import Probed
     from onnxq.compare.compare import ComparedRun, Comparison
+    from onnxq.compare.divergence import Agreement, CheckedSide
+    from onnxq.compare.side import Side
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
+    from onnxq.lint import LintResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
     from onnxq.runtime.placement import Placement
-    from onnxq.runtime.probe import ProbeResult
     from onnxq.runtime.timing import LatencyResult
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
@@ -56,13 +63,18 @@ def plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: plain(item) for name, item in _fields(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
     msg = f"{type(value).__name__} has no form in JSON"
     raise TypeError(msg)
+
+
+def _fields(value: DataclassInstance) -> dict[str, object]:
+    """The fields of a result, as they are."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def document(
@@ -245,6 +257,16 @@ def compared(found: Comparison, report: Path | None = None) -> dict[str, object]
     }
 
 
+def deployment(made: Deployment) -> dict[str, object]:
+    """What ``compare`` has beside; the keys are there where it was asked for."""
+    found: dict[str, object] = {}
+    if made.throughput:
+        found["throughput"] = made.throughput
+    if made.session is not None:
+        found["session"] = {**_fields(made.session), "files": made.files}
+    return found
+
+
 def _compared(run: ComparedRun) -> dict[str, object]:
     latency: dict[str, object] | None = None
     if run.latency is not None:
@@ -272,11 +294,56 @@ def _compared(run: ComparedRun) -> dict[str, object]:
     }
 
 
+def diverged(found: Agreement, missed: OnnxqError | None) -> dict[str, object]:
+    """``compare --diverge``; the first run is the reference."""
+    return {
+        **document(
+            status="missed" if missed else "done",
+            warnings=found.notes,
+            errors=[missed] if missed else [],
+        ),
+        "tolerance": found.tolerance,
+        "agree": found.agree,
+        "runs": [_side(found.reference), *map(_checked, found.others)],
+    }
+
+
+def _side(side: Side) -> dict[str, object]:
+    settings = side.settings
+    return {"model": side.model, "provider": settings.provider, "level": settings.optimization}
+
+
+def _checked(found: CheckedSide) -> dict[str, object]:
+    keys = ("error", "output", "sample", "samples", "divergence")
+    return {**_side(found.side), **{key: getattr(found, key) for key in keys}}
+
+
 def _placed(found: Placement) -> dict[str, object]:
     """Where nodes run; those that fell back with the reason."""
     fallen = [{"name": n.name, "op": n.op, "provider": n.provider, "reason": n.reason}
               for n in found.fallen_back]  # fmt: skip
     return {"by_provider": found.by_provider, "copies": found.copies, "fallen_back": fallen}
+
+
+def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
+    """``lint``; after a repair the findings are those that are left."""
+    return {
+        **document(
+            result.output,
+            status="missed" if missed else "done",
+            errors=[missed] if missed else [],
+        ),
+        "model": result.model,
+        "target": result.target,
+        "findings": result.findings,
+        "skipped": result.skipped,
+        "fixed": result.fixed,
+        "verified_on": {
+            "made_up": result.output is not None,
+            "sqnr_db": result.sqnr_db,
+            "why_none": result.why_not_compared,
+        },
+    }
 
 
 def exported(result: ExportResult) -> dict[str, object]:
@@ -292,10 +359,11 @@ def exported(result: ExportResult) -> dict[str, object]:
     }
 
 
-def diagnosed(
-    found: Diagnosis, probed: Sequence[ProbeResult], errors: Sequence[OnnxqError]
-) -> dict[str, object]:
-    """``doctor``; a finding of level ``error`` is among the errors too."""
+def diagnosed(found: Diagnosis, probed: Probed, errors: Sequence[OnnxqError]) -> dict[str, object]:
+    """``doctor``; a finding of level ``error`` is among the errors too.
+
+    ``speed`` has an entry for each shape and provider, its kernels the fastest first.
+    """
     machine = found.machine
     return {
         **document(status="missed" if errors else "done", errors=errors),
@@ -306,7 +374,13 @@ def diagnosed(
         },
         "versions": found.versions,
         "providers": found.providers,
-        "probe": probed,
+        "probe": [
+            {"provider": provider, **_fields(result)}
+            for provider, results in probed.fused.items()
+            for result in results
+        ],
+        "shapes": [{**_fields(entry), "shape": str(entry.shape)} for entry in probed.of_model],
+        "speed": [{**_fields(speeds), "unsteady": speeds.unsteady} for speeds in probed.speeds],
     }
 
 

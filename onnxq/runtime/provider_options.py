@@ -16,7 +16,7 @@ from onnxq.errors import UsageError
 from onnxq.runtime import providers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Options: TypeAlias = Mapping[str, Mapping[str, str]]
 """The options by the full name of their provider."""
@@ -66,4 +66,19 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
             remedy = "as in tensorrt.trt_engine_cache_enable=1"
             raise UsageError(code, msg, where=text, remedy=remedy)
         found.setdefault(providers.resolve(name), {})[key] = value
+    return found
+
+
+def of_chain(chain: Sequence[str], name: str) -> list[dict[str, str]]:
+    """The options of each provider of a session; all of them use the same device.
+
+    Args:
+        chain: Full names of the providers.
+        name: The name that was asked for, which may end in the index of a device.
+    """
+    device = providers.device_of(name)
+    found = [dict(in_use().get(full, {})) for full in chain]
+    for options, full in zip(found, chain, strict=True):
+        if device is not None and full != providers.CPU:
+            options["device_id"] = str(device)
     return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Optimization = Literal["all", "basic", "none"]
+Optimization = Literal["all", "extended", "basic", "none"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - 1
 """The most bytes of a protobuf message; a larger model is a file with external data."""
@@ -42,6 +42,7 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LEVELS: Final = MappingProxyType(
     {
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     }
@@ -58,6 +59,7 @@ _DTYPES: Final = MappingProxyType(
 )
 
 _FATAL_ONLY: Final = 4
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _INFO: Final = 1
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _IN_NODE: Final = re.compile(
@@ -103,14 +105,18 @@ class SessionSettings:
     Attributes:
         provider: A name that :func:`onnxq.runtime.providers.resolve` knows, which may end in the
             index of a device. What :mod:`onnxq.runtime.provider_options` holds is heeded.
-        optimization: ``"all"`` is what users run; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
-            runs the graph as it is written.
+        optimization: ``"all"`` is what users run; ``"extended"`` leaves layouts as they are;
+            ``"basic"`` keeps Q/DQ pairs apart; ``"none"`` runs the graph as it is written.
         threads: Threads within an operator; ONNX Runtime's choice if ``None``.
         spinning: Whether idle threads spin. ONNX Runtime's default is yes, which slows other
             sessions of the same process.
         config: More entries of the session's configuration, ``(key, value)``.
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
         libraries: Libraries of custom operators to load; their code runs in this process.
+        weights_folder: Where the files lie that a model in memory names as those of its weights.
+        parallel: Whether operators that do not need each other run at once.
+        arena: Whether the CPU's memory comes from an arena.
+        memory_pattern: Whether allocations are planned from those of earlier runs.
         talkative: Whether ONNX Runtime writes what it does to the standard error.
     """
 
@@ -121,6 +127,10 @@ class SessionSettings:
     config: tuple[tuple[str, str], ...] = ()
     optimized_path: Path | None = None
     libraries: tuple[Path, ...] = ()
+    weights_folder: Path | None = None
+    parallel: bool = False
+    arena: bool = True
+    memory_pattern: bool = True
     talkative: bool = False
 
 
@@ -204,7 +214,8 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
     """Load a model into ONNX Runtime.
 
     Args:
-        model: The serialized model, or its path. External data is found only through a path.
+        model: The serialized model, or its path. External data is found through a path, or in the
+            settings' ``weights_folder``.
         settings: How to open it.
 
     Raises:
@@ -217,35 +228,29 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         code, msg = "runtime.too_large", f"a model of {len(model)} bytes does not load from memory"
         raise ModelError(code, msg, remedy="save it with external data and load it by its path")
     chain = providers.chain(settings.provider)
-    given = list(zip(chain, _provider_options(chain, settings.provider), strict=True))
+    given = list(zip(chain, provider_options.of_chain(chain, settings.provider), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
         inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
     except ORT_ERRORS as error:
-        raise _load_error(error, model, chain[0], where) from error
+        raise _load_error(error, model, settings, chain[0], where) from error
     if chain[0] not in inner.get_providers():
         why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
         raise _provider_error(chain[0], why, where)
     return Session(inner, where)
 
 
-def _provider_options(chain: tuple[str, ...], name: str) -> list[dict[str, str]]:
-    """The options of each provider of a chain; all of them use the same device."""
-    device = providers.device_of(name)
-    found = [dict(provider_options.in_use().get(full, {})) for full in chain]
-    for options, full in zip(found, chain, strict=True):
-        if device is not None and full != providers.CPU:
-            options["device_id"] = str(device)
-    return found
-
-
 def _load_error(
-    error: Exception, model: bytes | Path, provider: str, where: str
+    error: Exception, model: bytes | Path, settings: SessionSettings, provider: str, where: str
 ) -> ModelError | ProviderError:
     """Blame the provider if the CPU loads the model."""
     if provider != providers.CPU:
+        folder = settings.weights_folder
+        plain = SessionSettings(
+            optimization="none", threads=1, spinning=False, weights_folder=folder
+        )
         try:
-            open_session(model, SessionSettings(optimization="none", threads=1, spinning=False))
+            open_session(model, plain)
         except ModelError:
             pass
         else:
@@ -304,6 +309,10 @@ def reason(error: Exception) -> str:
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _INFO if settings.talkative else _FATAL_ONLY
+    options.enable_cpu_mem_arena = settings.arena
+    options.enable_mem_pattern = settings.memory_pattern
+    if settings.parallel:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.graph_optimization_level = _LEVELS[settings.optimization]
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
@@ -312,6 +321,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in settings.config:
         options.add_session_config_entry(key, value)
+    if settings.weights_folder is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))
     custom_ops.register(options)
     if settings.optimized_path is not None:
         options.optimized_model_filepath = str(settings.optimized_path)

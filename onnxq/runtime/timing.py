@@ -12,7 +12,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxq import errors
+from onnxq.runtime.tuning import Tuning
 from onnxq.runtime.worker import environment, raise_error, worker_context
 from onnxq.scratch import Scratch
 
@@ -32,11 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model to be timed: its name in the results, its path, its execution provider."""
+    """A model to be timed.
+
+    Attributes:
+        name: Its name in the results.
+        model: Its path.
+        provider: Its execution provider.
+        tuning: Its session; None for ONNX Runtime's defaults with the threads of the settings.
+    """
 
     name: str
     model: Path
     provider: str = "cpu"
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +161,7 @@ def measure(
             spec = {
                 "model": str(contender.model.resolve()),
                 "provider": contender.provider,
-                "threads": settings.threads,
+                "tuning": asdict(contender.tuning or Tuning(settings.threads)),
                 "runs": settings.runs,
                 "warmup": settings.warmup,
                 "seconds": settings.seconds,

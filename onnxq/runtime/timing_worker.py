@@ -15,7 +15,8 @@ import numpy as np
 
 from onnxq.runtime.machine import peak_rss_bytes
 from onnxq.runtime.sensors import Sensors
-from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.session import open_session
+from onnxq.runtime.tuning import Tuning
 from onnxq.runtime.worker import serve
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
     """Load a model, run it once, warm it up, and time its runs.
 
     Args:
-        spec: ``model`` (path), ``provider``, ``threads``, ``runs``, ``warmup``, ``seconds``, and
+        spec: ``model`` (path), ``provider``, ``tuning``, ``runs``, ``warmup``, ``seconds``, and
             ``feeds``: the files that the runs cycle through, each a ``path`` and its arrays'
             ``names``.
 
@@ -45,7 +46,7 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
     """
     feeds = [_read(feed) for feed in spec["feeds"]]
     sensors = Sensors(spec["provider"])
-    settings = SessionSettings(provider=spec["provider"], threads=spec["threads"])
+    settings = Tuning(**spec["tuning"]).settings(spec["provider"])
     begin = time.perf_counter()
     session = open_session(Path(spec["model"]), settings)
     load_seconds = time.perf_counter() - begin

@@ -142,6 +142,7 @@ def main(
         for provider in there if paths else []:
             _measure(model, provider, paths, rounds, deadline, document)
             _write(document, output)
+    _write(document, output)
     for provider in there:
         if probe and provider != "cpu" and time.monotonic() < deadline:
             document["probe"][provider] = _probed(provider)
