@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from onnxq._version import __version__
 
 if TYPE_CHECKING:
+    from onnxq.bundle import BundleResult, bundle
     from onnxq.compare.compare import ComparedRun, Comparison, compare
     from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         RecipeError,
         UsageError,
     )
-    from onnxq.export import ExportResult, ExportSpec, Tolerance, export
+    from onnxq.export import ExportOptions, ExportResult, ExportSpec, Tolerance, export
     from onnxq.lint.finding import Finding
     from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
@@ -52,10 +53,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundMissedError",
+    "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "ExportOptions",
     "ExportResult",
     "ExportSpec",
     "Finding",
@@ -81,6 +84,7 @@ __all__ = [
     "Verification",
     "__version__",
     "apply",
+    "bundle",
     "calibrate",
     "compare",
     "custom_ops",
@@ -93,6 +97,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "onnxq.bundle": ("BundleResult", "bundle"),
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
     "onnxq.compare.report": ("ReportLimits", "write_report"),
     "onnxq.data.reading": ("Reading",),
@@ -108,7 +113,7 @@ _HOMES = {
         "RecipeError",
         "UsageError",
     ),
-    "onnxq.export": ("ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.export": ("ExportOptions", "ExportResult", "ExportSpec", "Tolerance", "export"),
     "onnxq.lint.finding": ("Finding",),
     "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
@@ -147,7 +152,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare``, ``export`` and ``lint`` functions, though rooms are called so too.
+    """Keeps ``bundle``, ``compare``, ``export`` and ``lint`` functions, though rooms are called so.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

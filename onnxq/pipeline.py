@@ -18,7 +18,7 @@ from onnxq.calibration.stats import save_stats
 from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
-from onnxq.graph.io import check_output, digest, load, publish, save, staging
+from onnxq.graph.io import check_output, digest, load, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, summary
 from onnxq.numerics.half import HALF_TYPES
@@ -28,6 +28,7 @@ from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_pl
 from onnxq.recipe import Recipe, stores_blocks
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
+from onnxq.stages.bundled import Opened, opened
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
@@ -105,6 +106,7 @@ class QuantizeResult:
         warnings: What the user should know.
         trials: What was measured to choose among schemes or forms; empty without a choice.
         missed: The bound that was missed; empty if none was.
+        left_alone: Sites of a bundle's pre- and postprocessing.
     """
 
     output: Path | None
@@ -117,6 +119,7 @@ class QuantizeResult:
     warnings: tuple[str, ...]
     trials: tuple[Trial, ...] = ()
     missed: str = ""
+    left_alone: tuple[InspectedSite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,21 +204,40 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    prepared = prepare(source, recipe)
-    check_output(output, model=source, files=prepared.files)
+    with opened(source, output) as found:
+        options = replace(options, eval_data=found.reading(options.eval_data))
+        return _quantize(found, found.reading(data), output, recipe, options)
+
+
+def _quantize(
+    opened_model: Opened,
+    data: DataLike | None,
+    output: Path,
+    recipe: Recipe,
+    options: RunOptions,
+) -> QuantizeResult:
+    """Quantize a model, or what a bundle holds."""
+    prepared = prepare(opened_model.core, recipe)
+    check_output(output, model=opened_model.core, files=prepared.files)
     samples = open_samples(prepared, data, options.eval_data, options.labels)
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
     task = _task(prepared, samples, options)
     found = decide_plan(task)
     if not found.selection.chosen:
-        return _unchanged(prepared, found, output, options)
+        return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     quantized = execute(found.plan, written)
     evidence = samples.evidence(task.macs, prepared.provider, task.timing)
-    verification, missed = _publish_verified(quantized, source, output, found, evidence, options)
+    verification, missed = _publish_verified(
+        quantized, opened_model, output, found, evidence, options
+    )
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
-    planned = (*prepared.notes_for(found.plan.scheme), *found.plan.warnings)
+    planned = (
+        *opened_model.notes,
+        *prepared.notes_for(found.plan.scheme),
+        *found.plan.warnings,
+    )
     return QuantizeResult(
         output=None if missed and not options.allow_miss else output,
         scheme=found.plan.scheme,
@@ -227,6 +249,7 @@ def quantize(
         warnings=(*planned, *kept_in_pairs(quantized), *judged),
         trials=found.trials,
         missed=missed,
+        left_alone=_left_alone(opened_model),
     )
 
 
@@ -261,11 +284,12 @@ def calibrate(
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)
-    prepared = prepare(Path(model), recipe)
-    check_output(output, model=model, files=prepared.files)
-    source = open_calibration(prepared, data)
-    found = run_calibration(learn_types(prepared, source), source, report)
-    save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
+    with opened(Path(model), Path(output)) as part:
+        prepared = prepare(part.core, recipe)
+        check_output(output, model=model, files=prepared.files)
+        source = open_calibration(prepared, part.reading(data))
+        found = run_calibration(learn_types(prepared, source), source, report)
+        save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
     return replace(found.run, notes=source.notes)
 
 
@@ -282,15 +306,16 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     """
     check_output(output, model=model)
     decided = load_plan(Path(plan))
-    loaded = load(model)
-    check_output(output, model=model, files=external_files(loaded))
-    check_digest(decided, digest(loaded), str(model))
-    target = load_target(decided.target)
-    normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
-    with staging(Path(output)) as staged:
-        save(execute(decided, normalized), staged)
-        check_structure(staged, Path(model))
-        publish(staged, Path(output))
+    with opened(Path(model), Path(output)) as part:
+        loaded = load(part.core)
+        check_output(output, model=model, files=external_files(loaded))
+        check_digest(decided, digest(loaded), str(model))
+        target = load_target(decided.target)
+        normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
+        with staging(Path(output)) as staged:
+            save(execute(decided, normalized), staged)
+            check_structure(staged, part.core)
+            part.publish(staged, Path(output))
     return decided
 
 
@@ -315,19 +340,23 @@ def inspect(
         OnnxqError: As :func:`quantize`.
     """
     recipe = _with_target(recipe, target)
-    loaded = load(model)
-    form = find_already_quantized(loaded)
-    prepared = make_ready(Path(model), loaded, recipe)
-    measured = Measured(*selection_for(prepared), {}, {})
-    counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
-    if data is not None:
-        source = open_calibration(prepared, data)
-        prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
-        prepared = learn_types(prepared, source)
-        measured = measured_selection(prepared, source, report)
-        counts = observed_macs(prepared, source)
-    sites = tuple(_inspected(prepared, d, measured, counts) for d in measured.selection.decisions)
-    return Inspection(summary(loaded), form, prepared.notes_for(measured.decision), sites)
+    with opened(Path(model)) as part:
+        loaded = load(part.core)
+        form = find_already_quantized(loaded)
+        prepared = make_ready(part.core, loaded, recipe)
+        measured = Measured(*selection_for(prepared), {}, {})
+        counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
+        if data is not None:
+            source = open_calibration(prepared, part.reading(data))
+            prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
+            prepared = learn_types(prepared, source)
+            measured = measured_selection(prepared, source, report)
+            counts = observed_macs(prepared, source)
+        sites = [_inspected(prepared, d, measured, counts) for d in measured.selection.decisions]
+        sites += _left_alone(part)
+        whole = summary(load(part.source))
+        notes = (*part.notes, *prepared.notes_for(measured.decision))
+    return Inspection(whole, form, notes, tuple(sites))
 
 
 # What the functions above are made of, in the order of their use.
@@ -354,7 +383,7 @@ def _task(prepared: Prepared, samples: Samples, options: RunOptions) -> Task:
 
 def _publish_verified(
     quantized: ir.Model,
-    source: Path,
+    opened_model: Opened,
     output: Path,
     found: Decided,
     evidence: Evidence,
@@ -367,17 +396,21 @@ def _publish_verified(
     """
     with staging(output) as staged:
         save(quantized, staged)
-        verification = verify(source, staged, found.plan, evidence, options.report)
+        verification = verify(opened_model.core, staged, found.plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
         if not missed or options.allow_miss:
             if options.plan_out is not None:
                 save_plan(found.plan, options.plan_out)
-            publish(staged, output)
+            opened_model.publish(staged, output)
     return verification, missed
 
 
 def _unchanged(
-    prepared: Prepared, found: Decided, output: Path, options: RunOptions
+    opened_model: Opened,
+    prepared: Prepared,
+    found: Decided,
+    output: Path,
+    options: RunOptions,
 ) -> QuantizeResult:
     """Write the model as it is: there is nothing to quantize, or nothing that pays."""
     reasons = Counter(d.reason for d in found.selection.decisions)
@@ -385,7 +418,7 @@ def _unchanged(
     warning = f"nothing was quantized, the model is written unchanged: {why or 'it has no site'}"
     if options.plan_out is not None:
         save_plan(found.plan, options.plan_out)
-    save(load(prepared.source), output)
+    save(load(opened_model.source), output)
     return QuantizeResult(
         output=output,
         scheme="float",
@@ -394,8 +427,21 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*prepared.notes_for(prepared.recipe.scheme), *left_out(found.trials), warning),
+        warnings=(
+            *opened_model.notes,
+            *prepared.notes_for(prepared.recipe.scheme),
+            *left_out(found.trials),
+            warning,
+        ),
         trials=found.trials,
+        left_alone=_left_alone(opened_model),
+    )
+
+
+def _left_alone(opened_model: Opened) -> tuple[InspectedSite, ...]:
+    return tuple(
+        InspectedSite(site.name, site.op, "float", reason, site.macs, None, None)
+        for site, reason in opened_model.left_alone
     )
 
 

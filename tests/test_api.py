@@ -13,6 +13,7 @@ import onnxq
 
 PUBLIC = [
     "BoundMissedError",
+    "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
@@ -42,6 +43,7 @@ PUBLIC = [
     "Verification",
     "__version__",
     "apply",
+    "bundle",
     "calibrate",
     "compare",
     "custom_ops",
@@ -66,11 +68,11 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="bundle"):
-        getattr(onnxq, "bundle")  # noqa: B009 - a type checker knows that it is not there
+    with pytest.raises(AttributeError, match="unbundle"):
+        getattr(onnxq, "unbundle")  # noqa: B009 - a type checker knows that it is not there
 
 
-@pytest.mark.parametrize("name", ["compare", "export", "lint"])
+@pytest.mark.parametrize("name", ["bundle", "compare", "export", "lint"])
 def test_functions_are_not_hidden_by_the_rooms_of_their_name(name: str) -> None:
     room = importlib.import_module(f"onnxq.{name}")
     assert isinstance(room, types.ModuleType)

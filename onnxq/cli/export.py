@@ -15,6 +15,8 @@ from onnxq.cli.progress import bars
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from onnxq.export.options import Cache, Code, Dtype, Weights
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
@@ -23,26 +25,57 @@ class Arguments:
     source: str
     output: Path
     opset: int | None
+    target: str | None
+    dtype: Dtype
+    task: str
+    cache: Cache
+    weights: Weights
+    code: Code
+    pre: Path | None
+    post: Path | None
+    with_preprocessing: bool
 
 
 def export(arguments: Arguments) -> Outcome:
-    """Export a PyTorch module to ONNX and verify it against PyTorch.
+    """Export a PyTorch model to ONNX and verify it against PyTorch.
 
-    SOURCE is pkg.module:factory, a function without arguments that returns an
-    onnxq.export.ExportSpec, or a tuple of the module and its example inputs.
+    SOURCE is the folder of a Hugging Face checkpoint (config.json and safetensors), or
+    pkg.module:factory: a function without arguments that returns an onnxq.export.ExportSpec, or a
+    tuple of the module and its example inputs. With --with-preprocessing, or --pre and --post, the
+    result is a bundle, which takes JPEG bytes or texts (`onnxq bundle --help`).
     """
+    from onnxq.export import ExportOptions, Processing, export_with_processing
     from onnxq.export import export as export_module
 
-    with bars() as report:
-        result = export_module(
-            arguments.source,
-            arguments.output,
-            opset=arguments.opset,
-            progress=lambda done, total: report("export", done, total),
-        )
-    from onnxq.cli.show import exported
+    options = ExportOptions(
+        opset=arguments.opset,
+        target=arguments.target or "cpu",
+        dtype=arguments.dtype,
+        task=arguments.task,
+        cache=arguments.cache,
+        weights=arguments.weights,
+        code=arguments.code,
+    )
+    processing = Processing(arguments.pre, arguments.post)
+    from onnxq.cli import show
 
-    return Outcome(json_output.exported(result), lambda: exported(result))
+    with bars() as report:
+
+        def progress(done: int, total: int) -> None:
+            report("export", done, total)
+
+        if arguments.with_preprocessing or processing != Processing():
+            result, bundle = export_with_processing(
+                arguments.source, arguments.output, processing, options=options, progress=progress
+            )
+            return Outcome(
+                json_output.exported_bundle(result, bundle),
+                lambda: show.exported_bundle(result, bundle),
+            )
+        result = export_module(
+            arguments.source, arguments.output, options=options, progress=progress
+        )
+    return Outcome(json_output.exported(result), lambda: show.exported(result))
 
 
 COMMAND = command(
@@ -53,8 +86,47 @@ COMMAND = command(
         parameters.OUTPUT,
         click.Option(
             ["--opset"],
-            type=click.IntRange(min=18),
-            help="Operator set version.  [default: PyTorch's]",
+            type=click.IntRange(min=1),
+            help="Operator set version.  [default: 18, or what the target needs]",
+        ),
+        parameters.TARGET,
+        click.Option(
+            ["--dtype"],
+            type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+            default="keep",
+            help="Type of the weights and of what is computed.  [default: the source's]",
+        ),
+        click.Option(
+            ["--task"],
+            default="",
+            help="What a checkpoint's model does, such as text-generation.  "
+            "[default: what config.json says]",
+        ),
+        click.Option(
+            ["--with-preprocessing"],
+            is_flag=True,
+            help="Put into the model what the checkpoint's folder says of its pre- and "
+            "postprocessing.",
+        ),
+        parameters.PRE,
+        parameters.POST,
+        click.Option(
+            ["--with-past/--without-past", "cache"],
+            default=True,
+            callback=lambda _context, _option, given: "with-past" if given else "without-past",
+            help="Whether a decoder takes and gives the keys and values of earlier tokens.",
+        ),
+        click.Option(
+            ["--allow-pickle", "weights"],
+            is_flag=True,
+            callback=lambda _context, _option, given: "pickle" if given else "safetensors",
+            help="Read tensors, and nothing else, from a checkpoint that is a pickle.",
+        ),
+        click.Option(
+            ["--trust-remote-code", "code"],
+            is_flag=True,
+            callback=lambda _context, _option, given: "checkpoint" if given else "installed",
+            help="Execute the Python files that a checkpoint brings.",
         ),
     ],
 )

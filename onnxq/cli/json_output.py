@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from onnxq.bundle import BundleResult
     from onnxq.cli.deploy import Deployment
     from onnxq.cli.doctor import Probed
     from onnxq.compare.compare import ComparedRun, Comparison
@@ -126,7 +127,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "scheme_reason": result.scheme_reason,
         "format": result.plan.format,
         "target": result.target,
-        **planned(result.plan),
+        "sites": [*_sites(result.plan.sites), *_sites(result.left_alone)],
         "kernels": {"planned": 0, "integer": 0, "by_op": {}},
         "metrics": None,
         "latency": None,
@@ -138,10 +139,9 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
     }
 
 
-def planned(plan: Plan) -> dict[str, object]:
-    """The sites of a plan."""
+def _sites(sites: Sequence[object]) -> list[dict[str, object]]:
     keys = ("name", "op", "decision", "reason")
-    return {"sites": [{key: getattr(site, key) for key in keys} for site in plan.sites]}
+    return [{key: getattr(site, key) for key in keys} for site in sites]
 
 
 def _verified(found: Verification) -> dict[str, object]:
@@ -229,7 +229,7 @@ def applied(output: Path, plan: Plan) -> dict[str, object]:
         **document(output, warnings=plan.warnings),
         "scheme": plan.scheme,
         "target": plan.target,
-        **planned(plan),
+        "sites": _sites(plan.sites),
     }
 
 
@@ -347,16 +347,35 @@ def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
 
 
 def exported(result: ExportResult) -> dict[str, object]:
-    """``export``."""
+    """``export``; what is told of a single file stands at the top too."""
+    (first, *others) = result.models
+    alone = {} if others else {key: getattr(first, key) for key in _OF_EXPORTED_MODEL}
     return {
         **document(result.path),
-        "opset": result.opset,
+        **alone,
+        "task": result.task,
+        "checkpoint": result.checkpoint,
+        "models": result.models,
+    }
+
+
+def exported_bundle(result: ExportResult, bundle: BundleResult) -> dict[str, object]:
+    """``export`` of a bundle."""
+    return {**exported(result), **bundled(bundle)}
+
+
+def bundled(result: BundleResult) -> dict[str, object]:
+    """``bundle``."""
+    return {
+        **document(result.path, warnings=result.notes),
         "inputs": result.inputs,
         "outputs": result.outputs,
-        "verified_shapes": result.verified_shapes,
-        "worst": result.worst,
-        "tolerance": result.tolerance,
+        "agreement": result.agreement,
+        "needs_extensions": result.needs_extensions,
     }
+
+
+_OF_EXPORTED_MODEL = ("opset", "inputs", "outputs", "verified_shapes", "worst", "tolerance")
 
 
 def diagnosed(found: Diagnosis, probed: Probed, errors: Sequence[OnnxqError]) -> dict[str, object]:

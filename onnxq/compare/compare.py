@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -224,9 +225,10 @@ def _runs(
 ) -> tuple[ComparedRun, ...]:
     """What was measured of each run; ``models`` of them have one provider."""
     first = 0 if _is_reference(pairs) else None
-    # Processes that load a model each: a few at once.
+    # Processes that load a model each: a few at once, each with the libraries that are in use here.
+    context = copy_context()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        placements = list(pool.map(lambda pair: placement(*pair), pairs))
+        placements = list(pool.map(lambda pair: context.copy().run(placement, *pair), pairs))
     return tuple(
         ComparedRun(
             model=path,

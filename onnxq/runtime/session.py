@@ -73,7 +73,6 @@ _UNKNOWN_OP: Final = (
         r"\"(?P<domain>[^\"]*)\", -?\d+\).*No Op registered"
     ),
 )
-_EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 _SOURCE_LINE: Final = re.compile(
     r"\S*/onnxruntime\S*\.(?:h|cc|cpp|cu):\d+ (?:[^()]*\([^()]*\)(?: const)? )?"
 )
@@ -276,7 +275,7 @@ def _unloaded(text: str, where: str) -> ModelError:
 
 def _where_to_find(domain: str) -> str:
     """The remedy for an unknown operator."""
-    if domain in _EXTENSIONS_DOMAINS:
+    if domain in custom_ops.EXTENSIONS_DOMAINS:
         return f"pip install 'onnxq[extensions]'; in a model, --custom-ops {custom_ops.EXTENSIONS}"
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
