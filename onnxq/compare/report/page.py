@@ -230,7 +230,8 @@ def _largest(worst: LayerError) -> str:
     if math.isnan(worst.sqnr_db):
         where = "NaN or Inf"
     before = "exact" if worst.before_db == math.inf else f"at {db_text(worst.before_db)}"
-    return f"the largest step is {name} ({worst.layer.op}): its inputs are {before}, its output is {where}"
+    step = f"the largest step is {name} ({worst.layer.op})"
+    return f"{step}: its inputs are {before}, its output is {where}"
 
 
 def _spreads(model: ModelEvidence) -> list[SpreadView]:
