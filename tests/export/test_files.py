@@ -123,8 +123,8 @@ def test_torchscript_with_other_inputs(script: Path) -> None:
 
 
 def test_torchscript_that_its_inputs_do_not_fit(script: Path) -> None:
-    options = ExportOptions(inputs=("value=float32[batch,sequence,7]",))
-    refused(script, "export.cannot_run", "(2, 5, 7)", options=options)
+    options = ExportOptions(inputs=("value=int64[batch,sequence,4]",))
+    refused(script, "export.cannot_run", "(2, 5, 4)", options=options)
 
 
 def test_torchscript_stops_at_opset_20(script: Path) -> None:
@@ -132,10 +132,7 @@ def test_torchscript_stops_at_opset_20(script: Path) -> None:
 
 
 def test_damaged_torchscript(script: Path) -> None:
-    content = bytearray(script.read_bytes())
-    # The directory at the end stays whole, the code in front does not.
-    content[64:160] = b"\0" * 96
-    script.write_bytes(content)
+    script.write_bytes(script.read_bytes()[:-40])
     refused(script, "export.damaged", "model.pt")
 
 
