@@ -136,3 +136,48 @@ def test_a_model_type_that_nobody_knows(tmp_path: Path) -> None:
 def test_a_task_that_the_family_does_not_do(tmp_path: Path) -> None:
     folder = checkpoints.write(tmp_path / "checkpoint", "T5ForConditionalGeneration")
     refused(folder, "export.unknown_family", "T5", task="feature-extraction")
+
+
+def test_pickles_on_request(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = checkpoints.write(tmp_path / "checkpoint", "ViTForImageClassification")
+    stored = folder / "model.safetensors"
+    torch.save(load_file(stored), folder / "pytorch_model.bin")
+    stored.unlink()
+    refused(folder, "export.pickle", "--allow-pickle")
+    options = ExportOptions(weights="pickle")
+    (model,) = export(folder, tmp_path / "model.onnx", options=options).models
+    assert model.outputs == ("logits",)
+
+
+def test_a_pickle_that_executes_is_not(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path / "checkpoint", "ViTForImageClassification")
+    (folder / "model.safetensors").unlink()
+    seen = tmp_path / "executed"
+    torch.save({"weight": Executes(seen)}, folder / "pytorch_model.bin")
+    with pytest.raises(UsageError) as caught:
+        export(folder, tmp_path / "model.onnx", options=ExportOptions(weights="pickle"))
+    assert caught.value.code == "export.cannot_load"
+    assert not seen.exists()
+
+
+def test_code_of_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path / "checkpoint", "BertModel")
+    seen = tmp_path / "executed"
+    (folder / "modeling_own.py").write_text(f"open({str(seen)!r}, 'w')\n")
+    path = folder / "config.json"
+    named = {"auto_map": {"AutoModel": "modeling_own.Own"}, "model_type": "own"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **named}))
+    refused(folder, "export.remote_code", "modeling_own.Own")
+    assert not seen.exists()
+
+
+class Executes:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self.path).touch, (self.path,))
