@@ -32,6 +32,7 @@ from onnxq.stages.bundled import Opened, opened
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
+from onnxq.stages.obstacles import obstacles
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
@@ -165,12 +166,14 @@ class Inspection:
         quantized_form: What kind of quantized model it is already; None for a float model.
         notes: What normalizing could not do or had to change.
         sites: Every site, in the order of the graph.
+        obstacles: What would stop the model, or a part of it, from being quantized.
     """
 
     summary: Summary
     quantized_form: str | None
     notes: tuple[str, ...]
     sites: tuple[InspectedSite, ...]
+    obstacles: tuple[str, ...] = ()
 
 
 def quantize(
@@ -353,10 +356,11 @@ def inspect(
             measured = measured_selection(prepared, source, report)
             counts = observed_macs(prepared, source)
         sites = [_inspected(prepared, d, measured, counts) for d in measured.selection.decisions]
+        stops = () if form else obstacles(loaded, part.core, sites=len(sites))
         sites += _left_alone(part)
         whole = summary(load(part.source))
         notes = (*part.notes, *prepared.notes_for(measured.decision))
-    return Inspection(whole, form, notes, tuple(sites))
+    return Inspection(whole, form, notes, tuple(sites), stops)
 
 
 # What the functions above are made of, in the order of their use.

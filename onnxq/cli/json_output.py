@@ -239,6 +239,7 @@ def inspected(found: Inspection) -> dict[str, object]:
         **document(warnings=found.notes),
         "model": found.summary,
         "quantized_form": found.quantized_form,
+        "obstacles": found.obstacles,
         "sites": found.sites,
     }
 
