@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from onnxq.bundle import BundleResult
-    from onnxq.cli.deploy import Deployment
     from onnxq.cli.doctor import Probed
+    from onnxq.cli.search_session import SessionSearch
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.divergence import Agreement, CheckedSide
     from onnxq.compare.side import Side
@@ -258,7 +258,7 @@ def compared(found: Comparison, report: Path | None = None) -> dict[str, object]
     }
 
 
-def deployment(made: Deployment) -> dict[str, object]:
+def searched_session(made: SessionSearch) -> dict[str, object]:
     """What ``compare`` has beside; the keys are there where it was asked for."""
     found: dict[str, object] = {}
     if made.throughput:

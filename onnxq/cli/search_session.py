@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployArguments:
+class SessionArguments:
     """What is measured beside the models' own latency."""
 
     batches: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class DeployArguments:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class SessionSearch:
     """What was measured; empty where it was not asked for."""
 
     throughput: tuple[Throughput, ...] = ()
@@ -43,11 +43,11 @@ class Deployment:
 
 
 def measure(
-    arguments: DeployArguments,
+    arguments: SessionArguments,
     found: Comparison,
     data: Reading | None,
     report: Callable[[str, int, int], None],
-) -> Deployment:
+) -> SessionSearch:
     """Measure what was asked for, of the models and providers of a comparison."""
     from onnxq.compare.session_search import save_session, search_session
     from onnxq.compare.throughput import Loads, throughput
@@ -62,13 +62,13 @@ def measure(
             report=report,
         )
     if arguments.save_session is None:
-        return Deployment(rates)
+        return SessionSearch(rates)
     fastest = min(
         (run for run in found.runs if run.latency is not None),
         key=lambda run: run.latency.median_ms if run.latency else 0.0,
     )
     session = search_session(fastest.model, data, provider=fastest.provider, report=report)
-    return Deployment(rates, session, save_session(session, arguments.save_session))
+    return SessionSearch(rates, session, save_session(session, arguments.save_session))
 
 
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
