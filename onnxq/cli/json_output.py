@@ -217,6 +217,7 @@ def inspected(found: Inspection) -> dict[str, object]:
         **document(warnings=found.notes),
         "model": found.summary,
         "quantized_form": found.quantized_form,
+        "provenance": found.provenance,
         "sites": found.sites,
     }
 
