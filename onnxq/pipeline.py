@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.algorithms.selection import Decision
     from onnxq.data import DataLike
-    from onnxq.stages.provenance import with_measured, with_origin
-from onnxq.stages.samples import Samples
+    from onnxq.stages.samples import Samples
 
 __all__ = [
     "CalibrationRun",

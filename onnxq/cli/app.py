@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq._version import __version__
-from onnxq.cli import apply, calibrate, compare, doctor, export, inspect, quantize
+from onnxq.cli import apply, calibrate, compare, deploy, doctor, export, inspect, quantize
 from onnxq.cli.failures import Failure, failure_of
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.writing import print_failure, print_json, print_views, survive_odd_characters
@@ -47,6 +47,7 @@ group = click.Group(
         inspect.COMMAND,
         compare.COMMAND,
         export.COMMAND,
+        deploy.COMMAND,
         doctor.COMMAND,
     ],
     params=[],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison
+    from onnxq.deploy import Deployment
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
@@ -270,6 +271,18 @@ def exported(result: ExportResult) -> dict[str, object]:
         "worst": result.worst,
         "tolerance": result.tolerance,
     }
+
+
+def deployed(made: Deployment) -> dict[str, object]:
+    """``deploy``."""
+    keys = ("form", "files", "difference", "command")
+    found = document(made.folder, warnings=made.notes)
+    return {**found, **{key: getattr(made, key) for key in keys}}
+
+
+def checked(folder: Path) -> dict[str, object]:
+    """``deploy --check``."""
+    return {**document(), "folder": folder}
 
 
 def diagnosed(

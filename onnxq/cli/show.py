@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from onnxq.deploy import Deployment
+    from onnxq.deploy.cache import CacheGraph
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
@@ -48,6 +50,20 @@ def exported(result: ExportResult) -> Iterator[RenderableType]:
         f"Worst difference {worst.value:.3g} (allowed {worst.allowed:.3g}) "
         f"in {worst.output} at {_shapes(worst.shapes)}."
     )
+
+
+def deployed(made: Deployment) -> Iterator[RenderableType]:
+    """``deploy``."""
+    yield line(f"{made.folder}: {', '.join(made.files)}")
+    for text in made.notes:
+        yield line(f"note: {text}")
+    yield line(f"Runs, and differs from the model by {made.difference:.1g} of its greatest output.")
+    yield line(f"Run it: {made.command}")
+
+
+def checked(folder: Path, cache: CacheGraph) -> Iterator[RenderableType]:
+    """``deploy --check``."""
+    yield line(f"{folder}: whole; {cache.layers} layers, and all names are the model's.")
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -53,7 +53,11 @@ def _compared_on(plan: Plan) -> str:
     measured = {} if plan.provenance is None else plan.provenance.measured
     if plan.independent:
         return "held-out samples"
-    what = "made-up inputs" if measured.get("on") == "made-up inputs" else "samples that calibration saw"
+    what = (
+        "made-up inputs"
+        if measured.get("on") == "made-up inputs"
+        else "samples that calibration saw"
+    )
     return f"{what}: not independently verified"
 
 

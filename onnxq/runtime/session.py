@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Optimization = Literal["all", "basic", "none"]
+Optimization = Literal["all", "extended", "basic", "none"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - 1
 """The most bytes of a protobuf message; a larger model is a file with external data."""
@@ -39,6 +39,7 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LEVELS: Final = MappingProxyType(
     {
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     }
@@ -98,7 +99,8 @@ class SessionSettings:
 
     Attributes:
         provider: A name that :func:`onnxq.runtime.providers.resolve` knows.
-        optimization: ``"all"`` is what users run; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
+        optimization: ``"all"`` is what users run; ``"extended"`` leaves out what suits only this
+            processor; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
             runs the graph as it is written.
         threads: Threads within an operator; ONNX Runtime's choice if ``None``.
         spinning: Whether idle threads spin. ONNX Runtime's default is yes, which slows other
