@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         RecipeError,
         UsageError,
     )
-    from onnxq.export import ExportResult, ExportSpec, Tolerance, export
+    from onnxq.export import ExportOptions, ExportResult, ExportSpec, Tolerance, export
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -53,6 +53,7 @@ __all__ = [
     "ComparedRun",
     "Comparison",
     "DataError",
+    "ExportOptions",
     "ExportResult",
     "ExportSpec",
     "InputError",
@@ -99,7 +100,7 @@ _HOMES = {
         "RecipeError",
         "UsageError",
     ),
-    "onnxq.export": ("ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.export": ("ExportOptions", "ExportResult", "ExportSpec", "Tolerance", "export"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",

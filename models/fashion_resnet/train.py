@@ -77,10 +77,10 @@ def main() -> None:
     module = train(torch.from_numpy(training.images), torch.from_numpy(training.labels))
     found = accuracy(module, torch.from_numpy(test.images), torch.from_numpy(test.labels))
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, WEIGHTS)
-    result = export(factory, ONNX)
+    (model,) = export(factory, ONNX).models
     sys.stdout.write(
         f"accuracy on 10,000 test images: {found:.4f}\n"
-        f"{ONNX}: {ONNX.stat().st_size} bytes, worst difference {result.worst.value:.2e}\n"
+        f"{ONNX}: {ONNX.stat().st_size} bytes, worst difference {model.worst.value:.2e}\n"
     )
 
 

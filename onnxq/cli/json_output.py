@@ -261,15 +261,15 @@ def _compared(run: ComparedRun) -> dict[str, object]:
 
 
 def exported(result: ExportResult) -> dict[str, object]:
-    """``export``."""
+    """``export``; what is told of a single file stands at the top too."""
+    (first, *others) = result.models
+    alone = {} if others else {key: getattr(first, key) for key in _OF_EXPORTED_MODEL}
     return {
         **document(result.path),
-        "opset": result.opset,
-        "inputs": result.inputs,
-        "outputs": result.outputs,
-        "verified_shapes": result.verified_shapes,
-        "worst": result.worst,
-        "tolerance": result.tolerance,
+        **alone,
+        "task": result.task,
+        "checkpoint": result.checkpoint,
+        "models": result.models,
     }
 
 
@@ -283,6 +283,9 @@ def deployed(made: Deployment) -> dict[str, object]:
 def checked(folder: Path) -> dict[str, object]:
     """``deploy --check``."""
     return {**document(), "folder": folder}
+
+
+_OF_EXPORTED_MODEL = ("opset", "inputs", "outputs", "verified_shapes", "worst", "tolerance")
 
 
 def diagnosed(

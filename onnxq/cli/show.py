@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from onnxq.cli.console import bytes_text, line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
+
+Item = TypeVar("Item")
 
 
 def calibrated(output: Path, run: CalibrationRun) -> Iterator[RenderableType]:
@@ -40,16 +42,34 @@ def applied(output: Path, plan: Plan) -> Iterator[RenderableType]:
 
 def exported(result: ExportResult) -> Iterator[RenderableType]:
     """``export``."""
-    yield line(f"{result.path}: opset {result.opset}, outputs {', '.join(result.outputs)}")
-    for item in result.inputs:
-        yield line(f"input {item.name}: {item.dtype} [{', '.join(map(str, item.shape))}]")
-    shapes = "; ".join(_shapes(shapes) for shapes in result.verified_shapes)
-    yield line(f"Agrees with PyTorch on {shapes}.")
-    worst = result.worst
-    yield line(
-        f"Worst difference {worst.value:.3g} (allowed {worst.allowed:.3g}) "
-        f"in {worst.output} at {_shapes(worst.shapes)}."
-    )
+    for model in result.models:
+        yield line(f"{model.path}: opset {model.opset}, outputs {_short(model.outputs)}")
+        for item in _cut(model.inputs):
+            yield line(f"input {item.name}: {item.dtype} [{', '.join(map(str, item.shape))}]")
+        if len(model.inputs) > _MANY:
+            yield line(f"... {len(model.inputs)} inputs")
+        shapes = "; ".join(_shapes(shapes) for shapes in model.verified_shapes)
+        yield line(f"Agrees with PyTorch on {shapes}.")
+        worst, tolerance = model.worst, model.tolerance
+        allowed = f"{tolerance.absolute:g} + {tolerance.relative:g} max |PyTorch's|"
+        yield line(
+            f"Worst difference {worst.value:.3g} in {worst.output} at {_shapes(worst.shapes)}; "
+            f"allowed {worst.allowed:.3g} = {allowed}."
+        )
+        for text in model.notes:
+            yield line(f"note: {text}", style="yellow")
+
+
+_MANY: Final = 6
+
+
+def _cut(items: Sequence[Item]) -> Sequence[Item]:
+    """The first of many."""
+    return items if len(items) <= _MANY else items[: _MANY - 1]
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(_cut(names)) + (f" ... ({len(names)})" if len(names) > _MANY else "")
 
 
 def deployed(made: Deployment) -> Iterator[RenderableType]:
@@ -67,4 +87,5 @@ def checked(folder: Path, cache: CacheGraph) -> Iterator[RenderableType]:
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+    parts = [f"{name} {list(shape)}" for name, shape in shapes.items()]
+    return ", ".join(_cut(parts)) + (" ..." if len(parts) > _MANY else "")

@@ -1,6 +1,27 @@
-"""From a PyTorch module to a verified ONNX model. Importing this needs no PyTorch."""
+"""From a PyTorch model to a verified ONNX model. Importing this needs no PyTorch."""
 
-from onnxq.export.spec import Difference, ExportedInput, ExportResult, ExportSpec, Tolerance
+from onnxq.export.options import ExportOptions
+from onnxq.export.spec import (
+    Check,
+    Compared,
+    Difference,
+    ExportedInput,
+    ExportedModel,
+    ExportResult,
+    ExportSpec,
+    Tolerance,
+)
 from onnxq.export.torch_exporter import export
 
-__all__ = ["Difference", "ExportResult", "ExportSpec", "ExportedInput", "Tolerance", "export"]
+__all__ = [
+    "Check",
+    "Compared",
+    "Difference",
+    "ExportOptions",
+    "ExportResult",
+    "ExportSpec",
+    "ExportedInput",
+    "ExportedModel",
+    "Tolerance",
+    "export",
+]

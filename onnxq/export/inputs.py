@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import TYPE_CHECKING, Final
 
 from onnxq.errors import UsageError
+from onnxq.export.calls import arguments, shapes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from onnxq.export.spec import ExportSpec
 
 SETS_TO_VERIFY: Final = 3
-
-
-def shapes_of(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each input."""
-    return {name: tuple(value.shape) for name, value in inputs.items()}
 
 
 def input_sets(specification: ExportSpec, where: str) -> list[Mapping[str, Tensor]]:
@@ -64,7 +59,7 @@ def _check_inputs(specification: ExportSpec, inputs: object, where: str) -> None
         text = "the further inputs have other names than the example inputs"
         raise UsageError(code="export.bad_inputs", message=text, where=where, remedy=remedy)
     try:
-        signature(specification.module.forward).bind(**inputs)
+        arguments(specification.module, inputs)
     except TypeError as error:
         module = type(specification.module).__name__
         text = f"{module}.forward does not take the example inputs: {error}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = str | ExportSpec | Callable[[], Any]
 
-_SYNTAX = 'write it as "pkg.module:factory", as in "models.fashion_resnet.model:factory"'
+_SYNTAX = 'write a factory as "pkg.module:factory", as in "models.fashion_resnet.model:factory"'
 _RETURNS = "return an onnxq.export.ExportSpec, or a tuple (module, example inputs)"
 
 
@@ -73,7 +73,10 @@ def _find(source: str) -> Callable[[], Any]:
     module_name, colon, attribute = source.partition(":")
     names = [*module_name.split("."), *attribute.split(".")]
     if not colon or not all(name.isidentifier() for name in names):
-        code, text = "export.bad_source", "not the name of a factory"
+        code, text = (
+            "export.bad_source",
+            "neither there as a file or folder nor the name of a factory",
+        )
         raise UsageError(code, text, where=source, remedy=_SYNTAX)
     found: Any = _import(module_name, source)
     for name in attribute.split("."):

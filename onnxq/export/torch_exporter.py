@@ -1,51 +1,61 @@
 """PyTorch to ONNX, verified against PyTorch.
 
-``torch.onnx.export(dynamo=True)`` traces the module with its named dynamic axes; the result is run
+``torch.onnx.export(dynamo=True)`` traces each module with its named dynamic axes; the result is run
 beside the module on at least three sets of inputs with different shapes (one if no axis is
-dynamic), and only a model that agrees is written.
+dynamic), and only what agrees is written.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import OnnxqError, UsageError
-from onnxq.export.inputs import input_sets, shapes_of
-from onnxq.export.names import name_after_modules
-from onnxq.export.source import Source, one_line, require_torch, resolve
-from onnxq.export.spec import ExportedInput, ExportResult, ExportSpec, Tolerance
+from onnxq.export.calls import shapes_of
+from onnxq.export.inputs import input_sets
+from onnxq.export.opened import open_source
+from onnxq.export.options import ExportOptions, chosen_opset
+from onnxq.export.precision import TOLERANCES, VERIFIED_IN_FLOAT32, dtype_of, in_float32, in_type
+from onnxq.export.source import Source, require_torch
+from onnxq.export.spec import (
+    Difference,
+    ExportedInput,
+    ExportedModel,
+    ExportResult,
+    ExportSpec,
+    Tolerance,
+)
+from onnxq.export.trace import trace
 from onnxq.export.verify import verify
 from onnxq.graph import io
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     import onnx_ir as ir
-    from torch import Tensor
+
+    from onnxq.export.options import Dtype
 
 
 def export(
-    source: Source,
+    source: Source | Path,
     output: str | Path,
     *,
-    opset: int | None = None,
+    options: ExportOptions | None = None,
     tolerance: Tolerance | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
-    """Export a PyTorch module to ONNX and verify the result.
+    """Export a PyTorch model to ONNX and verify the result.
 
     Args:
-        source: ``"pkg.module:factory"`` (the current working directory is importable), a factory
-            without arguments, or an `ExportSpec`. A factory returns an `ExportSpec`, or a tuple
-            of the module and its example inputs.
-        output: The ONNX file to write; nothing is left there if the export fails.
-        opset: Operator set version; PyTorch's default if None.
-        tolerance: How far outputs may be from PyTorch's; ``Tolerance()`` if None.
+        source: The folder of a Hugging Face checkpoint; ``"pkg.module:factory"`` (the current
+            working directory is importable), a factory without arguments, or an `ExportSpec`. A
+            factory returns an `ExportSpec`, or a tuple of the module and its example inputs.
+        output: The ONNX file to write; of an encoder with its decoder a folder, which does not
+            exist yet. Nothing is left there if the export fails.
+        options: How to export it; ``ExportOptions()`` if None.
+        tolerance: How far outputs may be from PyTorch's; by the type that is computed in if None.
         progress: Called with the number of steps done (tracing, each comparison, writing) and of
             all steps.
 
@@ -54,107 +64,101 @@ def export(
             fit the module, the module cannot be traced, or an axis turns out not to be dynamic.
         BoundMissedError: If an output is further from PyTorch's than the tolerance allows.
     """
-    io.check_output(output)
+    options = options or ExportOptions()
+    target = Path(output)
+    io.check_output(target)
+    opset = chosen_opset(options)
     require_torch()
-    specification = resolve(source)
-    tolerance = tolerance or Tolerance()
-    where = source if isinstance(source, str) else type(specification.module).__name__
-    sets = input_sets(specification, where)
-    steps = len(sets) + 2
-    report = progress or (lambda done, total: None)
-
-    specification.module.eval()
-    model = trace(specification, sets[0], where, opset)
-    report(1, steps)
-    with Scratch() as folder:
-        candidate = folder / "model.onnx"
-        io.save(model, candidate)
-        worst = verify(
-            specification.module,
-            candidate,
-            sets,
-            tolerance=tolerance,
-            progress=lambda done, _: report(1 + done, steps),
+    opened = open_source(source, options)
+    if opened.files and target.exists():
+        text = "an encoder with its decoder is written into a folder of its own"
+        remedy = "name a folder that does not exist yet"
+        raise UsageError(code="usage.exists", message=text, where=str(output), remedy=remedy)
+    specifications = opened.load()
+    places = [target / name for name in opened.files] or [target]
+    jobs = [
+        _Job(_typed(specification, options.dtype), opened.where, place, tolerance)
+        for specification, place in zip(specifications, places, strict=True)
+    ]
+    steps = _Steps(sum(job.steps for job in jobs) + 1, progress)
+    with io.staging(target) as staged:
+        if opened.files:
+            staged.mkdir()
+        models = tuple(
+            job.run(opset, staged / job.place.name if opened.files else staged, steps)
+            for job in jobs
         )
-    io.save(model, output)
-    report(steps, steps)
-    return ExportResult(
-        path=Path(output),
-        opset=model.opset_imports[""],
-        inputs=tuple(_described(value) for value in model.graph.inputs),
-        outputs=tuple(value.name or "" for value in model.graph.outputs),
-        verified_shapes=tuple(shapes_of(inputs) for inputs in sets),
-        worst=worst,
-        tolerance=tolerance,
-    )
+        if opened.files:
+            staged.rename(target)
+        else:
+            io.publish(staged, target)
+    steps()
+    return ExportResult(target, models, opened.task, opened.checkpoint)
 
 
-def trace(
-    specification: ExportSpec, inputs: Mapping[str, Tensor], where: str, opset: int | None
-) -> ir.Model:
-    """Run PyTorch's exporter and clean its result: nodes named after modules, no stack traces.
+class _Steps:
+    """Counts what is done."""
 
-    Raises:
-        UsageError: If the module cannot be traced or an axis is not dynamic.
-    """
-    import torch
+    def __init__(self, count: int, report: Callable[[int, int], None] | None) -> None:
+        self.count = count
+        self.done = 0
+        self.report = report
 
-    dynamic = {name: dict(specification.dynamic_axes.get(name, {})) for name in inputs}
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                specification.module,
-                args=(),
-                kwargs=dict(inputs),
-                dynamo=True,
-                dynamic_shapes=dynamic if any(dynamic.values()) else None,
-                output_names=list(specification.output_names) or None,
-                opset_version=opset,
-                optimize=True,
-                verbose=False,
-            )
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = f"PyTorch cannot export {type(specification.module).__name__}: {one_line(cause)}"
-        raise UsageError(code="export.cannot_export", message=text, where=where) from error
-    if program is None:
-        code, text = "export.cannot_export", "PyTorch's exporter returned nothing"
-        raise UsageError(code, text, where=where)
-    model: ir.Model = program.model
-    name_after_modules(model)
-    _check_dynamic(model, specification, where)
-    return model
+    def __call__(self) -> None:
+        self.done += 1
+        if self.report:
+            self.report(self.done, self.count)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence PyTorch's remarks on its own inside; what fails still raises."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _typed(specification: ExportSpec, dtype: Dtype) -> ExportSpec:
+    specification.module.eval()
+    if dtype in {"keep", dtype_of(specification)}:
+        return specification
+    return in_type(specification, dtype)
 
 
-def _check_dynamic(model: ir.Model, specification: ExportSpec, where: str) -> None:
-    inputs = {value.name: value for value in model.graph.inputs}
-    for name, axes in specification.dynamic_axes.items():
-        value = inputs.get(name)
-        if value is None or value.shape is None:
-            text = f"input {name!r} does not reach the exported model"
-            remedy = "drop it from the example inputs"
-            raise UsageError(code="export.input_lost", message=text, where=where, remedy=remedy)
-        for axis, wanted in axes.items():
-            if isinstance(value.shape[axis], int):
-                text = f"axis {axis} ({wanted!r}) of input {name!r} is fixed by the module"
-                remedy = f"leave it out of dynamic_axes; its length is {value.shape[axis]}"
-                raise UsageError(code="export.fixed_axis", message=text, where=where, remedy=remedy)
+class _Job:
+    """One ONNX file: what it is exported from, and where it will lie."""
+
+    def __init__(
+        self, specification: ExportSpec, where: str, place: Path, tolerance: Tolerance | None
+    ) -> None:
+        self.specification = specification
+        self.where = where
+        self.place = place
+        self.dtype = dtype_of(specification)
+        self.tolerance = tolerance or TOLERANCES[self.dtype]
+        self.sets = input_sets(specification, where)
+        self.steps = 1 + len(self.sets) + len(specification.checks)
+
+    def run(self, opset: int, path: Path, step: Callable[[], None]) -> ExportedModel:
+        """Write the file to ``path`` and verify it."""
+        model = trace(self.specification, self.sets[0], self.where, opset)
+        step()
+        io.save(model, path)
+        narrow = self.dtype == "bfloat16"
+        worst = self._verified_in_float32(model, step) if narrow else self._verified(path, step)
+        return ExportedModel(
+            path=self.place,
+            opset=model.opset_imports[""],
+            inputs=tuple(_described(value) for value in model.graph.inputs),
+            outputs=tuple(value.name or "" for value in model.graph.outputs),
+            verified_shapes=tuple(shapes_of(inputs) for inputs in self.sets),
+            worst=worst,
+            tolerance=self.tolerance,
+            notes=(VERIFIED_IN_FLOAT32,) if narrow else (),
+        )
+
+    def _verified(self, path: Path, step: Callable[[], None]) -> Difference:
+        return verify(self.specification, path, self.sets, tolerance=self.tolerance, progress=step)
+
+    def _verified_in_float32(self, model: ir.Model, step: Callable[[], None]) -> Difference:
+        wide = in_type(self.specification, "float32")
+        with Scratch() as folder:
+            path = folder / self.place.name
+            io.save(in_float32(model, self.where), path)
+            sets = input_sets(wide, self.where)
+            return verify(wide, path, sets, tolerance=self.tolerance, progress=step)
 
 
 def _described(value: ir.Value) -> ExportedInput:
@@ -162,4 +166,4 @@ def _described(value: ir.Value) -> ExportedInput:
         code, text = "export.untyped_input", f"input {value.name!r} has no type"
         raise OnnxqError(code, text)
     shape = tuple(axis if isinstance(axis, int) else str(axis.value) for axis in value.shape)
-    return ExportedInput(value.name or "", str(value.dtype.numpy()), shape)
+    return ExportedInput(value.name or "", value.dtype.name.lower(), shape)

@@ -6,121 +6,114 @@ max |torch|. Elements that are not finite must be equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+import math
+from typing import TYPE_CHECKING
 
 from onnxq.errors import BoundMissedError, UsageError
-from onnxq.export.inputs import shapes_of
-from onnxq.export.source import one_line
-from onnxq.export.spec import Difference, Tolerance
-from onnxq.runtime.session import open_session
+from onnxq.export.calls import run_module, shapes_of
+from onnxq.export.spec import Compared, Difference, ExportSpec, Tolerance
+from onnxq.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 def verify(
-    module: nn.Module,
+    specification: ExportSpec,
     path: Path,
     sets: Sequence[Mapping[str, Tensor]],
     *,
     tolerance: Tolerance,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> Difference:
-    """Compare an ONNX model with the module it was made from, on the CPU provider.
+    """Compare an ONNX model with what it was made from, on the CPU provider.
 
     Args:
-        module: In evaluation mode.
-        path: The ONNX model; inputs have the names of the module's parameters.
-        sets: The sets of inputs to compare on.
+        specification: Its module is in evaluation mode.
+        path: The ONNX model; inputs have the names of the specification's.
+        sets: The sets of inputs to compare on; the specification's checks follow.
         tolerance: What each output may differ by.
-        progress: Called with the number of sets done and of all sets.
+        progress: Called after each set and each check.
 
     Returns:
-        The worst difference of all outputs and sets.
+        The difference that is largest beside what is allowed, of all outputs and sets.
 
     Raises:
         BoundMissedError: If an output differs by more.
         UsageError: If the module cannot run one of the sets.
     """
     session = open_session(path)
-    names = [output.name for output in session.outputs]
-    wanted_inputs = {value.name for value in session.inputs}
     worst: Difference | None = None
-    for done, inputs in enumerate(sets, 1):
-        expected = _run_module(module, inputs)
-        feeds = {n: v.detach().numpy() for n, v in inputs.items() if n in wanted_inputs}
-        for name, found, right in zip(names, session.run(feeds), expected, strict=True):
-            difference = _difference(name, found, right, tolerance, shapes_of(inputs))
+    for found in _comparisons(specification, session, sets):
+        for compared in found:
+            difference = _difference(compared, tolerance)
             if not difference.value <= difference.allowed:
                 raise _too_far(difference, path)
-            if worst is None or difference.value > worst.value:
+            if worst is None or _share(difference) > _share(worst):
                 worst = difference
         if progress:
-            progress(done, len(sets))
+            progress()
     if worst is None:
         code, text = "export.no_outputs", "the module has no output tensor"
-        raise UsageError(code, text, where=type(module).__name__)
+        raise UsageError(code, text, where=type(specification.module).__name__)
     return worst
 
 
-def _run_module(module: nn.Module, inputs: Mapping[str, Tensor]) -> list[NDArray[Any]]:
+def _comparisons(
+    specification: ExportSpec, session: Session, sets: Sequence[Mapping[str, Tensor]]
+) -> Iterator[Iterator[Compared]]:
+    reference = specification.reference or specification.module
+    wanted = {value.name for value in session.inputs}
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        feeds = {n: v.detach().numpy() for n, v in inputs.items() if n in wanted}
+        names = [output.name for output in session.outputs]
+        found = session.run(feeds)
+        return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+
+    def beside(inputs: Mapping[str, Tensor]) -> Iterator[Compared]:
+        expected = run_module(reference, inputs)
+        for (name, found), right in zip(run(inputs).items(), expected, strict=True):
+            yield Compared(name, found, right, shapes_of(inputs))
+
+    for inputs in sets:
+        yield beside(inputs)
+    for check in specification.checks:
+        yield check(run)
+
+
+def _difference(compared: Compared, tolerance: Tolerance) -> Difference:
     import torch
 
-    try:
-        with torch.inference_mode():
-            return [value.numpy() for value in _flatten(module(**inputs))]
-    except Exception as error:
-        name = type(module).__name__
-        text = f"{name} cannot run on inputs of shapes {shapes_of(inputs)}: {one_line(error)}"
-        remedy = "give further_inputs with shapes that the module accepts"
-        raise UsageError(
-            code="export.cannot_run", message=text, where=name, remedy=remedy
-        ) from error
-
-
-def _flatten(value: object) -> list[Tensor]:
-    """Return the tensors in what a module returned, in PyTorch's order."""
-    from torch import Tensor
-
-    if isinstance(value, Tensor):
-        return [value]
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        return [tensor for part in value.values() for tensor in _flatten(part)]
-    if isinstance(value, tuple | list):
-        return [tensor for part in value for tensor in _flatten(part)]
-    msg = f"the module returns a {type(value).__name__}"
-    raise TypeError(msg)
-
-
-def _difference(
-    name: str,
-    found: NDArray[Any],
-    right: NDArray[Any],
-    tolerance: Tolerance,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> Difference:
+    found, right = compared.found, compared.right
+    name, shapes = compared.output, compared.shapes
     if found.shape != right.shape or found.dtype != right.dtype:
-        return Difference(np.inf, 0.0, name, shapes)
-    if right.size == 0:
+        return Difference(float("inf"), 0.0, name, shapes)
+    if right.numel() == 0:
         return Difference(0.0, 0.0, name, shapes)
-    if not np.issubdtype(right.dtype, np.floating):
-        return Difference(0.0 if np.array_equal(found, right) else np.inf, 0.0, name, shapes)
-    finite = np.isfinite(right)
-    if not np.array_equal(found[~finite], right[~finite], equal_nan=True):
-        return Difference(np.inf, 0.0, name, shapes)
-    a, b = found[finite].astype(np.float64), right[finite].astype(np.float64)
-    allowed = tolerance.absolute + tolerance.relative * float(np.abs(b).max(initial=0.0))
-    value = float(np.abs(a - b).max(initial=0.0))
-    return Difference(np.inf if np.isnan(value) else value, allowed, name, shapes)
+    if not right.dtype.is_floating_point:
+        return Difference(0.0 if torch.equal(found, right) else float("inf"), 0.0, name, shapes)
+    a, b = found.double(), right.double()
+    finite = torch.isfinite(b)
+    if not bool((finite | (a == b) | (a.isnan() & b.isnan())).all()):
+        return Difference(float("inf"), 0.0, name, shapes)
+    a, b = a[finite], b[finite]
+    allowed = tolerance.absolute
+    value = 0.0
+    if b.numel():
+        allowed += tolerance.relative * float(b.abs().max())
+        value = float((a - b).abs().max())
+    return Difference(float("inf") if math.isnan(value) else value, allowed, name, shapes)
+
+
+def _share(difference: Difference) -> float:
+    """How much of what is allowed a difference is."""
+    return difference.value / difference.allowed if difference.allowed else 0.0
 
 
 def _too_far(difference: Difference, path: Path) -> BoundMissedError:
@@ -130,4 +123,4 @@ def _too_far(difference: Difference, path: Path) -> BoundMissedError:
         f"{difference.allowed:.3g} is allowed; inputs: {shapes}"
     )
     remedy = "look for code that depends on a shape or on training mode, or allow more"
-    return BoundMissedError("export.differs", text, where=path.name, remedy=remedy)
+    return BoundMissedError(code="export.differs", message=text, where=path.name, remedy=remedy)

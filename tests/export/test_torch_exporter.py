@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import BoundMissedError, UsageError
-from onnxq.export import ExportSpec, Tolerance, export
+from onnxq.export import ExportOptions, ExportSpec, Tolerance, export
 from onnxq.export.inputs import input_sets
 from onnxq.export.verify import verify
 from onnxq.graph import io
@@ -91,16 +91,17 @@ def test_two_inputs_two_outputs_dynamic_axes(
     result = export(tagger, path, progress=lambda done, total: seen.append((done, total)))
 
     assert result.path == path
-    assert [(i.name, i.dtype, i.shape) for i in result.inputs] == [
+    (model,) = result.models
+    assert [(i.name, i.dtype, i.shape) for i in model.inputs] == [
         ("ids", "int64", ("batch", "sequence")),
         ("mask", "int64", ("batch", "sequence")),
     ]
-    assert result.outputs == ("states", "mean")
-    assert result.opset >= 18
-    assert len(result.verified_shapes) >= 3
-    assert len({shapes["ids"] for shapes in result.verified_shapes}) >= 3
-    assert result.worst.output in result.outputs
-    assert 0 <= result.worst.value <= result.worst.allowed
+    assert model.outputs == ("states", "mean")
+    assert model.opset >= 18
+    assert len(model.verified_shapes) >= 3
+    assert len({shapes["ids"] for shapes in model.verified_shapes}) >= 3
+    assert model.worst.output in model.outputs
+    assert 0 <= model.worst.value <= model.worst.allowed
     assert seen == [(done, seen[0][1]) for done in range(1, seen[0][1] + 1)]
 
     ids = np.arange(33, dtype=np.int64).reshape(3, 11)
@@ -131,7 +132,7 @@ def test_batch_norm_is_folded_and_named_after_the_convolution(tmp_path: Path) ->
     specification = ExportSpec(
         Convolutions(), {"image": torch.rand(1, 1, 8, 8)}, {"image": {0: "batch"}}
     )
-    result = export(specification, path)
+    (result,) = export(specification, path).models
     assert [node.name for node in io.load(path).graph] == ["body.0.Conv", "body.2.Relu"]
     # A length of one is traced as two, or PyTorch would take the axis for fixed.
     assert result.inputs[0].shape == ("batch", 1, 8, 8)
@@ -140,15 +141,16 @@ def test_batch_norm_is_folded_and_named_after_the_convolution(tmp_path: Path) ->
 
 def test_module_without_dynamic_axes(tmp_path: Path) -> None:
     path = tmp_path / "fixed.onnx"
-    result = export(lambda: (Fixed(), torch.ones(3, 6)), path)
+    (result,) = export(lambda: (Fixed(), torch.ones(3, 6)), path).models
     assert result.inputs[0].shape == (3, 6)
     assert len(result.verified_shapes) == 1
     assert result.worst.value == 0
 
 
 def test_opset_is_kept(tmp_path: Path) -> None:
-    result = export(lambda: (Fixed(), torch.ones(3, 6)), tmp_path / "fixed.onnx", opset=18)
-    assert result.opset == 18
+    options = ExportOptions(opset=21)
+    result = export(lambda: (Fixed(), torch.ones(3, 6)), tmp_path / "fixed.onnx", options=options)
+    assert result.models[0].opset == 21
 
 
 def refused(specification: ExportSpec, path: Path) -> UsageError:
@@ -213,9 +215,9 @@ def test_a_model_that_differs_is_not_written(tmp_path: Path) -> None:
 def test_tolerance_decides(tmp_path: Path) -> None:
     path = tmp_path / "fixed.onnx"
     export(lambda: (Fixed(), torch.ones(3, 6)), path)
-    module = Fixed()
+    module = ExportSpec(Fixed(), {})
     with torch.no_grad():
-        module.weight += 1e-3
+        module.module.weight += 1e-3
     sets = [{"value": torch.full((3, 6), 2.0)}]
     loose = verify(module, path, sets, tolerance=Tolerance(absolute=1e-2, relative=0))
     assert loose.value == pytest.approx(2e-3, rel=1e-3)
@@ -231,10 +233,10 @@ def test_infinities_must_be_the_same(tmp_path: Path) -> None:
     path = tmp_path / "fixed.onnx"
     export(lambda: (Fixed(), torch.ones(3, 6)), path)
     sets = [{"value": torch.full((3, 6), float("-inf"))}]
-    assert verify(Fixed(), path, sets, tolerance=Tolerance()).value == 0
-    module = Fixed()
+    assert verify(ExportSpec(Fixed(), {}), path, sets, tolerance=Tolerance()).value == 0
+    module = ExportSpec(Fixed(), {})
     with torch.no_grad():
-        module.weight.neg_()
+        module.module.weight.neg_()
     with pytest.raises(BoundMissedError):
         verify(module, path, sets, tolerance=Tolerance())
 

@@ -76,7 +76,7 @@ def test_weights_export_to_the_committed_model(tmp_path: Path) -> None:
     from onnxq.export import export
 
     result = export(factory, tmp_path / "again.onnx")
-    assert result.inputs[0].shape == ("batch", 1, 28, 28)
+    assert result.models[0].inputs[0].shape == ("batch", 1, 28, 28)
     image = np.load(DATA / "test.npy")[:64]
     again = open_session(result.path).run({"image": image})[0]
     np.testing.assert_allclose(again, open_session(MODEL).run({"image": image})[0], atol=1e-4)

@@ -1,0 +1,63 @@
+"""What an export may be told, and the operator set that follows from the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from onnxq.errors import UsageError
+from onnxq.targets import load_target
+
+Dtype: TypeAlias = Literal["keep", "float32", "float16", "bfloat16"]
+Cache: TypeAlias = Literal["with-past", "without-past"]
+Weights: TypeAlias = Literal["safetensors", "pickle"]
+Code: TypeAlias = Literal["installed", "checkpoint"]
+
+DTYPES: Final[tuple[Dtype, ...]] = ("keep", "float32", "float16", "bfloat16")
+OLDEST_OPSET: Final = 18
+"""What PyTorch's exporter is written for; others it converts to."""
+NEWEST_OPSET: Final = 25
+"""The newest that onnxscript's converter reaches."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a source is exported. What does not concern a source is ignored by it.
+
+    Attributes:
+        opset: Operator set version; the lowest that the target and PyTorch share if None.
+        target: Whose limits the operator set keeps to.
+        dtype: Type of the weights and of what is computed: the source's own or another.
+        task: What a checkpoint's model does, such as ``"text-generation"``; by its
+            configuration if empty.
+        cache: Whether a decoder takes and gives keys and values of earlier tokens.
+        weights: Which files of a checkpoint are read: pickles, with PyTorch's restricted unpickler,
+            only if asked for.
+        code: Whether Python files of a checkpoint may be executed.
+    """
+
+    opset: int | None = None
+    target: str = "cpu"
+    dtype: Dtype = "keep"
+    task: str = ""
+    cache: Cache = "with-past"
+    weights: Weights = "safetensors"
+    code: Code = "installed"
+
+
+def chosen_opset(options: ExportOptions) -> int:
+    """Return the operator set to write.
+
+    Raises:
+        UsageError: If the target is unknown, or does not run what was asked for.
+    """
+    target = load_target(options.target)
+    low = max(OLDEST_OPSET, target.min_opset)
+    high = min(NEWEST_OPSET, target.max_opset or NEWEST_OPSET)
+    if options.opset is None:
+        return low
+    if not low <= options.opset <= high:
+        text = f"opset {options.opset} is not what {options.target} runs and PyTorch exports to"
+        remedy = f"take one from {low} to {high}"
+        raise UsageError(code="export.opset", message=text, where="--opset", remedy=remedy)
+    return options.opset
