@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING
 
 from onnxq.runtime.session import SessionSettings, open_session
@@ -36,7 +37,10 @@ def required_operators(model: Path, target: Path) -> int:
     from onnxruntime.tools.ort_format_model import create_config_from_models
 
     logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
-    create_config_from_models([model], target, False)
+    with warnings.catch_warnings():
+        # It leaves the model's file to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        create_config_from_models([model], target, False)
     lines = target.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith("# - ")]
     target.write_text("\n".join([*kept, ""]), encoding="utf-8")
