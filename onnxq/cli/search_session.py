@@ -34,7 +34,7 @@ class SessionArguments:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSearch:
+class Searched:
     """What was measured; empty where it was not asked for."""
 
     throughput: tuple[Throughput, ...] = ()
@@ -47,7 +47,7 @@ def measure(
     found: Comparison,
     data: Reading | None,
     report: Callable[[str, int, int], None],
-) -> SessionSearch:
+) -> Searched:
     """Measure what was asked for, of the models and providers of a comparison."""
     from onnxq.compare.session_search import save_session, search_session
     from onnxq.compare.throughput import Loads, throughput
@@ -62,13 +62,13 @@ def measure(
             report=report,
         )
     if arguments.save_session is None:
-        return SessionSearch(rates)
+        return Searched(rates)
     fastest = min(
         (run for run in found.runs if run.latency is not None),
         key=lambda run: run.latency.median_ms if run.latency else 0.0,
     )
     session = search_session(fastest.model, data, provider=fastest.provider, report=report)
-    return SessionSearch(rates, session, save_session(session, arguments.save_session))
+    return Searched(rates, session, save_session(session, arguments.save_session))
 
 
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
