@@ -18,6 +18,7 @@ PUBLIC = [
     "ComparedRun",
     "Comparison",
     "DataError",
+    "ExportOptions",
     "ExportResult",
     "ExportSpec",
     "Finding",
