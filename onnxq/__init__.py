@@ -17,6 +17,7 @@ from onnxq._version import __version__
 if TYPE_CHECKING:
     from onnxq.bundle import BundleResult, bundle
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.divergence import Agreement, Divergence, diverge
     from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from onnxq.verify.verification import Verification
 
 __all__ = [
+    "Agreement",
     "BoundMissedError",
     "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportOptions",
     "ExportResult",
     "ExportSpec",
@@ -88,6 +91,7 @@ __all__ = [
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
     "lint",
@@ -100,6 +104,7 @@ _HOMES = {
     "onnxq.bundle": ("BundleResult", "bundle"),
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
     "onnxq.compare.report": ("ReportLimits", "write_report"),
+    "onnxq.compare.divergence": ("Agreement", "Divergence", "diverge"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",

@@ -18,11 +18,12 @@ from onnxq.calibration.stats import save_stats
 from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
-from onnxq.graph.io import check_output, digest, load, save, staging
+from onnxq.graph.io import check_output, digest, file_bytes, load, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, summary
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.passes.execute import execute
+from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
@@ -32,7 +33,9 @@ from onnxq.stages.bundled import Opened, opened
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
+from onnxq.stages.obstacles import obstacles
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
+from onnxq.stages.provenance import with_measured, with_origin
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
@@ -163,14 +166,19 @@ class Inspection:
     Attributes:
         summary: Operators, parameters, inputs, outputs.
         quantized_form: What kind of quantized model it is already; None for a float model.
+        provenance: What onnxq wrote into the model's metadata when it made it, by key; empty for
+            others.
         notes: What normalizing could not do or had to change.
         sites: Every site, in the order of the graph.
+        obstacles: What would stop the model, or a part of it, from being quantized.
     """
 
     summary: Summary
     quantized_form: str | None
+    provenance: Mapping[str, str]
     notes: tuple[str, ...]
     sites: tuple[InspectedSite, ...]
+    obstacles: tuple[str, ...] = ()
 
 
 def quantize(
@@ -227,23 +235,20 @@ def _quantize(
     if not found.selection.chosen:
         return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
+    found = replace(found, plan=with_origin(found.plan, recipe))
     quantized = execute(found.plan, written)
     evidence = samples.evidence(task.macs, prepared.provider, task.timing)
-    verification, missed = _publish_verified(
-        quantized, opened_model, output, found, evidence, options
+    verification, plan, missed = _publish_verified(
+        quantized, opened_model, output, found.plan, evidence, options
     )
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
-    planned = (
-        *opened_model.notes,
-        *prepared.notes_for(found.plan.scheme),
-        *found.plan.warnings,
-    )
+    planned = (*opened_model.notes, *prepared.notes_for(plan.scheme), *plan.warnings)
     return QuantizeResult(
         output=None if missed and not options.allow_miss else output,
-        scheme=found.plan.scheme,
+        scheme=plan.scheme,
         scheme_reason=found.reason,
         target=recipe.target,
-        plan=found.plan,
+        plan=plan,
         verification=verification,
         calibration=found.run,
         warnings=(*planned, *kept_in_pairs(quantized), *judged),
@@ -353,10 +358,19 @@ def inspect(
             measured = measured_selection(prepared, source, report)
             counts = observed_macs(prepared, source)
         sites = [_inspected(prepared, d, measured, counts) for d in measured.selection.decisions]
+        stops = () if form else obstacles(loaded, part.core, sites=len(sites))
         sites += _left_alone(part)
-        whole = summary(load(part.source))
+        loaded_whole = load(part.source)
         notes = (*part.notes, *prepared.notes_for(measured.decision))
-    return Inspection(whole, form, notes, tuple(sites))
+    props = sorted(loaded_whole.metadata_props.items())
+    return Inspection(
+        summary=summary(loaded_whole),
+        quantized_form=form,
+        provenance={key: text for key, text in props if key.startswith(PREFIX)},
+        notes=notes,
+        sites=tuple(sites),
+        obstacles=stops,
+    )
 
 
 # What the functions above are made of, in the order of their use.
@@ -385,24 +399,30 @@ def _publish_verified(
     quantized: ir.Model,
     opened_model: Opened,
     output: Path,
-    found: Decided,
+    plan: Plan,
     evidence: Evidence,
     options: RunOptions,
-) -> tuple[Verification, str]:
+) -> tuple[Verification, Plan, str]:
     """Write a model where nobody sees it, verify it, and put it in place if it may be handed over.
 
+    What was measured is written into it, and into the plan, so that `apply` gives the same bytes.
+
     Returns:
-        What was measured, and the bound that was missed; empty if none was.
+        What was measured, the plan with it, and the bound that was missed; empty if none was.
     """
     with staging(output) as staged:
         save(quantized, staged)
-        verification = verify(opened_model.core, staged, found.plan, evidence, options.report)
+        verification = verify(opened_model.core, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
+        plan = with_measured(plan, verification)
         if not missed or options.allow_miss:
+            quantized.metadata_props.update(metadata(plan))
+            save(quantized, staged)
+            verification = replace(verification, quantized_bytes=file_bytes(staged))
             if options.plan_out is not None:
-                save_plan(found.plan, options.plan_out)
+                save_plan(plan, options.plan_out)
             opened_model.publish(staged, output)
-    return verification, missed
+    return verification, plan, missed
 
 
 def _unchanged(

@@ -12,13 +12,14 @@ import pytest
 import onnxq
 
 PUBLIC = [
+    "Agreement",
     "BoundMissedError",
     "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
-    "ExportOptions",
+    "Divergence",
     "ExportResult",
     "ExportSpec",
     "Finding",
@@ -48,6 +49,7 @@ PUBLIC = [
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
     "lint",

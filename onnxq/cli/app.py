@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq._version import __version__
-from onnxq.cli import apply, bundle, calibrate, compare, doctor, export, inspect, lint, quantize
+from onnxq.cli import (
+    apply,
+    bundle,
+    calibrate,
+    compare,
+    deploy,
+    doctor,
+    export,
+    inspect,
+    lint,
+    quantize,
+)
 from onnxq.cli.failures import Failure, failure_of
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.writing import print_failure, print_json, print_views, survive_odd_characters
@@ -49,6 +60,7 @@ group = click.Group(
         compare.COMMAND,
         export.COMMAND,
         bundle.COMMAND,
+        deploy.COMMAND,
         doctor.COMMAND,
     ],
     params=[],

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxq.cli import deploy, diverge, json_output, parameters
+from onnxq.cli import diverge, json_output, parameters, search_session
 from onnxq.cli.command import command
-from onnxq.cli.deploy import DeployArguments
 from onnxq.cli.diverge import DivergeArguments
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.parameters import DataArguments
 from onnxq.cli.progress import bars
+from onnxq.cli.search_session import SessionArguments
 
 if TYPE_CHECKING:
     from onnxq.compare.metric import Metric
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments(DataArguments, DivergeArguments, DeployArguments):
+class Arguments(DataArguments, DivergeArguments, SessionArguments):
     """What ``compare`` takes; see its ``--help``."""
 
     models: tuple[Path, ...]
@@ -80,15 +80,15 @@ def compare(arguments: Arguments) -> Outcome:
             )
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
-        more = deploy.measure(arguments, found, data, report)
+        more = search_session.measure(arguments, found, data, report)
         if arguments.report is not None:
             command_line = shlex.join(["onnxq", *click.get_current_context().obj])
             write_report(found, data, arguments.report, command=command_line, report=report)
-    from onnxq.cli import show_compare, show_deploy
+    from onnxq.cli import show_compare, show_session
 
     return Outcome(
-        {**json_output.compared(found, arguments.report), **json_output.deployment(more)},
-        lambda: chain(show_compare.views(found, arguments.report), show_deploy.views(more, found)),
+        {**json_output.compared(found, arguments.report), **json_output.searched_session(more)},
+        lambda: chain(show_compare.views(found, arguments.report), show_session.views(more, found)),
     )
 
 
@@ -149,7 +149,7 @@ COMMAND = command(
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
-        *deploy.OPTIONS,
+        *search_session.OPTIONS,
         *diverge.OPTIONS,
         click.Option(
             ["--report"],

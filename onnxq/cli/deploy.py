@@ -1,4 +1,4 @@
-"""What ``onnxq compare`` measures for deployment: throughput, and the settings of a session."""
+"""``onnxq deploy``."""
 
 from __future__ import annotations
 
@@ -8,97 +8,83 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxq.errors import UsageError
+from onnxq.cli import json_output, parameters
+from onnxq.cli.command import command
+from onnxq.cli.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from onnxq.deploy import Form
 
-    from onnxq.compare.compare import Comparison
-    from onnxq.compare.session_search import SessionSearch
-    from onnxq.compare.throughput import Throughput
-    from onnxq.data import Reading
+FORMS = ("genai", "script", "ort", "optimized")
+"""``onnxq.deploy.Form``, not imported from there because ``--help`` shall be quick."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeployArguments:
-    """What is measured beside the models' own latency."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What ``deploy`` takes; see its ``--help``."""
 
-    batches: tuple[int, ...] = ()
-    threads: tuple[int, ...] = ()
-    save_session: Path | None = None
-
-    @property
-    def more_asked(self) -> bool:
-        """Whether one of the options is there."""
-        return bool(self.batches or self.threads) or self.save_session is not None
+    model: Path
+    output: Path | None
+    form: Form
+    checkpoint: Path | None
+    check: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What was measured; empty where it was not asked for."""
+def deploy(arguments: Arguments) -> Outcome:
+    """Write a folder that an application runs MODEL from.
 
-    throughput: tuple[Throughput, ...] = ()
-    session: SessionSearch | None = None
-    files: tuple[Path, ...] = ()
+    genai is a decoder with a cache for onnxruntime-genai, with the tokenizer of its checkpoint;
+    script is the model and a short program that runs it; ort is ONNX Runtime's own format, for
+    phones and browsers; optimized is the graph as ONNX Runtime runs it on this processor. What is
+    written was run first, and compared with MODEL. Nothing in a checkpoint is executed.
+    """
+    from onnxq import deploy as room
+    from onnxq.cli.show import checked, deployed
+    from onnxq.errors import UsageError
 
-
-def measure(
-    arguments: DeployArguments,
-    found: Comparison,
-    data: Reading | None,
-    report: Callable[[str, int, int], None],
-) -> Deployment:
-    """Measure what was asked for, of the models and providers of a comparison."""
-    from onnxq.compare.session_search import save_session, search_session
-    from onnxq.compare.throughput import Loads, throughput
-
-    rates: tuple[Throughput, ...] = ()
-    if arguments.batches or arguments.threads:
-        rates = throughput(
-            list(dict.fromkeys(run.model for run in found.runs)),
-            data,
-            providers=list(dict.fromkeys(run.provider for run in found.runs)),
-            loads=Loads(arguments.batches or (1,), arguments.threads or (2,)),
-            report=report,
+    if arguments.check:
+        cache = room.check_folder(arguments.model)
+        return Outcome(
+            json_output.checked(arguments.model), lambda: checked(arguments.model, cache)
         )
-    if arguments.save_session is None:
-        return Deployment(rates)
-    fastest = min(
-        (run for run in found.runs if run.latency is not None),
-        key=lambda run: run.latency.median_ms if run.latency else 0.0,
+    if arguments.output is None:
+        code, text = "usage.output", "missing option '-o' / '--output'"
+        raise UsageError(code, text, remedy="name a new folder: -o OUT")
+    made = room.deploy(
+        arguments.model, arguments.output, arguments.form, checkpoint=arguments.checkpoint
     )
-    session = search_session(fastest.model, data, provider=fastest.provider, report=report)
-    return Deployment(rates, session, save_session(session, arguments.save_session))
+    return Outcome(json_output.deployed(made), lambda: deployed(made))
 
 
-def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    texts = [text.strip() for text in (value or "").split(",") if text.strip()]
-    for text in texts:
-        if not text.isdecimal() or int(text) < 1:
-            code, why = "usage.arguments", f"{text!r} is no number from 1 on"
-            raise UsageError(code, why, where=f"--{parameter.name}", remedy="as in 1,8,32")
-    return tuple(dict.fromkeys(map(int, texts)))
-
-
-OPTIONS = (
-    click.Option(
-        ["--batches"],
-        metavar="NUMBERS",
-        callback=_numbers,
-        help="Also measure the throughput at these batch sizes, as 1,8,32; samples are put "
-        "together along the batch axis.",
-    ),
-    click.Option(
-        ["--threads"],
-        metavar="NUMBERS",
-        callback=_numbers,
-        help="Also measure the throughput with so many threads, as 1,2.",
-    ),
-    click.Option(
-        ["--save-session"],
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Search the session settings with which the fastest run is fastest, a minute or more; "
-        "write them to DIR, with code that loads the model with them.",
-    ),
+COMMAND = command(
+    deploy,
+    Arguments,
+    [
+        parameters.MODEL,
+        click.Option(
+            ["-o", "--output"],
+            type=click.Path(path_type=Path),
+            metavar="OUT",
+            help="Folder to write; there is none of this name yet.",
+        ),
+        click.Option(
+            ["--as", "form"],
+            type=click.Choice(FORMS),
+            default="script",
+            show_default=True,
+            help="What the folder is for.",
+        ),
+        click.Option(
+            ["--checkpoint"],
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="The Hugging Face folder that the decoder was exported from, for genai.",
+        ),
+        click.Option(
+            ["--check"],
+            is_flag=True,
+            help="Write nothing: check that the folder MODEL is whole and what it says is right.",
+        ),
+        parameters.CUSTOM_OPS,
+    ],
 )

@@ -34,15 +34,18 @@ class Arguments:
     pre: Path | None
     post: Path | None
     with_preprocessing: bool
+    inputs: tuple[str, ...]
 
 
 def export(arguments: Arguments) -> Outcome:
     """Export a PyTorch model to ONNX and verify it against PyTorch.
 
-    SOURCE is the folder of a Hugging Face checkpoint (config.json and safetensors), or
-    pkg.module:factory: a function without arguments that returns an onnxq.export.ExportSpec, or a
-    tuple of the module and its example inputs. With --with-preprocessing, or --pre and --post, the
-    result is a bundle, which takes JPEG bytes or texts (`onnxq bundle --help`).
+    SOURCE is the folder of a Hugging Face checkpoint (config.json and safetensors), an
+    ExportedProgram (.pt2) or TorchScript file, or pkg.module:factory: a function without arguments
+    that returns an onnxq.export.ExportSpec, or a tuple of the module and its example inputs. An
+    encoder with its decoder becomes a folder OUT with encoder.onnx and decoder.onnx. With
+    --with-preprocessing, or --pre and --post, the result is a bundle, which takes JPEG bytes or
+    texts (`onnxq bundle --help`).
     """
     from onnxq.export import ExportOptions, Processing, export_with_processing
     from onnxq.export import export as export_module
@@ -55,6 +58,7 @@ def export(arguments: Arguments) -> Outcome:
         cache=arguments.cache,
         weights=arguments.weights,
         code=arguments.code,
+        inputs=arguments.inputs,
     )
     processing = Processing(arguments.pre, arguments.post)
     from onnxq.cli import show
@@ -115,6 +119,13 @@ COMMAND = command(
             default=True,
             callback=lambda _context, _option, given: "with-past" if given else "without-past",
             help="Whether a decoder takes and gives the keys and values of earlier tokens.",
+        ),
+        click.Option(
+            ["--input", "inputs"],
+            multiple=True,
+            metavar="NAME=TYPE[AXES]",
+            help="An input of a TorchScript file, such as image=float32[batch,3,224,224]; a name "
+            "instead of a length lets an axis vary.",
         ),
         click.Option(
             ["--allow-pickle", "weights"],

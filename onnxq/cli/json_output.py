@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from onnxq.bundle import BundleResult
-    from onnxq.cli.deploy import Deployment
     from onnxq.cli.doctor import Probed
+    from onnxq.cli.search_session import Searched
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.divergence import Agreement, CheckedSide
     from onnxq.compare.side import Side
+    from onnxq.deploy import Deployment
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
     from onnxq.lint import LintResult
@@ -239,6 +240,8 @@ def inspected(found: Inspection) -> dict[str, object]:
         **document(warnings=found.notes),
         "model": found.summary,
         "quantized_form": found.quantized_form,
+        "obstacles": found.obstacles,
+        "provenance": found.provenance,
         "sites": found.sites,
     }
 
@@ -257,7 +260,7 @@ def compared(found: Comparison, report: Path | None = None) -> dict[str, object]
     }
 
 
-def deployment(made: Deployment) -> dict[str, object]:
+def searched_session(made: Searched) -> dict[str, object]:
     """What ``compare`` has beside; the keys are there where it was asked for."""
     found: dict[str, object] = {}
     if made.throughput:
@@ -373,6 +376,18 @@ def bundled(result: BundleResult) -> dict[str, object]:
         "agreement": result.agreement,
         "needs_extensions": result.needs_extensions,
     }
+
+
+def deployed(made: Deployment) -> dict[str, object]:
+    """``deploy``."""
+    keys = ("form", "files", "difference", "command")
+    found = document(made.folder, warnings=made.notes)
+    return {**found, **{key: getattr(made, key) for key in keys}}
+
+
+def checked(folder: Path) -> dict[str, object]:
+    """``deploy --check``."""
+    return {**document(), "folder": folder}
 
 
 _OF_EXPORTED_MODEL = ("opset", "inputs", "outputs", "verified_shapes", "worst", "tolerance")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from onnxq.bundle import BundleResult
+    from onnxq.deploy import Deployment
+    from onnxq.deploy.cache import CacheGraph
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
@@ -96,6 +98,20 @@ def bundled(result: BundleResult) -> Iterator[RenderableType]:
         yield line("It runs with the operators of onnxruntime-extensions registered.")
     for text in result.notes:
         yield line(f"note: {text}", style="yellow")
+
+
+def deployed(made: Deployment) -> Iterator[RenderableType]:
+    """``deploy``."""
+    yield line(f"{made.folder}: {', '.join(made.files)}")
+    for text in made.notes:
+        yield line(f"note: {text}")
+    yield line(f"Runs, and differs from the model by {made.difference:.1g} of its greatest output.")
+    yield line(f"Run it: {made.command}")
+
+
+def checked(folder: Path, cache: CacheGraph) -> Iterator[RenderableType]:
+    """``deploy --check``."""
+    yield line(f"{folder}: whole; {cache.layers} layers, and all names are the model's.")
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:

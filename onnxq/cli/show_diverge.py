@@ -104,7 +104,7 @@ def _before(found: Divergence) -> Iterator[RenderableType]:
     elif done < of:
         yield line(
             f"Of the {of} values before it {done} were computed one by one, fed with run 1's "
-            "values, and agree; then the time was up."
+            "values, and agree; the next does not run alone, or the time was up."
         )
     elif of:
         text = f"The {of} values before it agree when each is computed alone on run 1's values"

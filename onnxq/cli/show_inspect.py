@@ -23,6 +23,10 @@ def views(found: Inspection) -> Iterator[RenderableType]:
     if found.quantized_form is not None:
         yield line(f"Quantized already: {found.quantized_form}.", style="bold")
     yield from _structure(found.summary)
+    for text in found.obstacles:
+        yield line(f"obstacle: {text}", style="yellow")
+    for key, text in found.provenance.items():
+        yield line(f"{key}: {text}")
     yield ""
     sites = list(found.sites)
     measured = any(site.sqnr_db is not None for site in sites)

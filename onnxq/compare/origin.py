@@ -22,7 +22,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import onnx_ir as ir
+
 from onnxq.compare.node_difference import differences
+from onnxq.errors import ModelError
 from onnxq.numerics.metrics import relative_error
 
 if TYPE_CHECKING:
@@ -85,7 +88,7 @@ class Search:
         self.values = [
             name
             for name, value in reference.segments.varying.items()
-            if name in shared and (value.dtype is None or value.dtype.name in _FLOATS)
+            if name in shared and _may_be_float(value)
         ]
         self._all = frozenset(self.values)
         self._errors: dict[str, float] = dict.fromkeys(feeds, 0.0)
@@ -94,20 +97,18 @@ class Search:
         """The origin of the difference in an output.
 
         Raises:
-            ModelError: A piece does not run alone.
+            ModelError: The model does not run as far as one of its values.
         """
-        steps = 3
-        progress(0, steps)
+        progress(0, 1)
         if self.error(output) <= self.tolerance:
             return Origin("vanishes", output, frozenset(), 0.0, 0.0, ("", 0.0), (0, 0))
         found = self._bisect(output)
-        progress(1, steps)
-        own = self._own(found, self._all)
+        alone = self._own(found, self._all)
         line = self._line(found)
-        walked = self._walk(line[:-1])
-        progress(2, steps)
-        origin = self._judge(found, own, line, walked)
-        progress(steps, steps)
+        progress(1, len(line) + 1)
+        walked = self._walk(line[:-1], progress)
+        origin = self._judge(found, alone, line, walked)
+        progress(len(line) + 1, len(line) + 1)
         return origin
 
     def error(self, name: str) -> float:
@@ -172,14 +173,19 @@ class Search:
                 return found
             value = beyond[0]
 
-    def _own(self, value: str, boundary: frozenset[str]) -> float:
-        _, (expected, found) = self.outcome(value, boundary)
+    def _own(self, value: str, boundary: frozenset[str]) -> float | None:
+        """The error of a piece on the reference's values; None where it does not run alone."""
+        try:
+            _, (expected, found) = self.outcome(value, boundary)
+        except ModelError:
+            return None
         return relative_error(expected, found)
 
-    def _walk(self, line: Sequence[str]) -> dict[str, float]:
-        """The own error of each value, up to the first beyond the tolerance or the time limit.
+    def _walk(self, line: Sequence[str], progress: Callable[[int, int], None]) -> dict[str, float]:
+        """The own error of each value, up to the first that is beyond the tolerance.
 
-        The reference's values come of running its nodes one by one.
+        Ends before at a piece that does not run alone, and at the time limit. The reference's
+        values come of running its nodes one by one.
         """
         end = time.monotonic() + self._limit
         read = {
@@ -194,8 +200,11 @@ class Search:
             if time.monotonic() > end:
                 break
             mine, its = self.pieces(name, self._all)
-            (expected,) = self.reference.run(mine, held)
-            found = expected if self._alike(mine, its) else self.other.run(its, held)[0]
+            try:
+                (expected,) = self.reference.run(mine, held)
+                found = expected if self._alike(mine, its) else self.other.run(its, held)[0]
+            except ModelError:
+                break
             own[name] = relative_error(expected, found)
             if own[name] > self.tolerance:
                 # Alone it may be fused otherwise than among its neighbours.
@@ -205,6 +214,7 @@ class Search:
             held[name] = expected
             readers.subtract(read.pop(name))
             held = {name: array for name, array in held.items() if readers[name] > 0}
+            progress(len(own) + 1, len(line) + 2)
         return own
 
     def _alike(self, one: Segment, other: Segment) -> bool:
@@ -213,22 +223,23 @@ class Search:
             one, other
         )
 
-    def _judge(self, found: str, own: float, line: list[str], walked: dict[str, float]) -> Origin:
+    def _judge(
+        self, found: str, alone: float | None, line: list[str], walked: dict[str, float]
+    ) -> Origin:
         first = next((name for name, error in walked.items() if error > self.tolerance), "")
         greatest = max(walked.items(), key=lambda item: item[1], default=("", 0.0))
-        looked_at = (len(walked), len(line) - 1)
+        kind: Kind = "node"
+        value, boundary, later = first or found, self._all, found if first else ""
         if first:
-            own, later = walked[first], found
-            kind: Kind = "node"
-            value, boundary = first, self._all
-        elif own > self.tolerance:
-            kind, value, boundary, later = "node", found, self._all, ""
+            own = walked[first]
+        elif alone is not None and alone > self.tolerance:
+            own = alone
         else:
-            value, later = found, ""
             boundary, own = self._widen(line)
-            inside = [name for name in line if name not in boundary]
-            alone = sum(walked.get(name, 0.0) for name in inside)
-            kind = "accumulated" if alone > own / 2 else "fusion"
+            if alone is not None:
+                inside = sum(error for name, error in walked.items() if name not in boundary)
+                kind = "accumulated" if inside + alone > own / 2 else "fusion"
+        looked_at = (len(walked), len(line) - 1)
         return Origin(kind, value, boundary, own, self.error(value), greatest, looked_at, later)
 
     def _widen(self, line: Sequence[str]) -> tuple[frozenset[str], float]:
@@ -239,7 +250,7 @@ class Search:
         value, last = line[-1], len(line) - 1
         too_large, step = last, 1
         while (size := max(0, last - step)) > 0:
-            own = self._own(value, frozenset(line[:size]))
+            own = self._own(value, frozenset(line[:size])) or 0.0
             if own > self.tolerance:
                 break
             too_large, step = size, 2 * step + 1
@@ -247,9 +258,16 @@ class Search:
             own = self.error(value)
         while too_large - size > 1:
             middle = (too_large + size) // 2
-            tried = self._own(value, frozenset(line[:middle]))
+            tried = self._own(value, frozenset(line[:middle])) or 0.0
             if tried > self.tolerance:
                 size, own = middle, tried
             else:
                 too_large = middle
         return frozenset(line[:size]), own
+
+
+def _may_be_float(value: ir.Value) -> bool:
+    """Whether a value is a float tensor, as far as its type is known."""
+    if value.type is None:
+        return True
+    return isinstance(value.type, ir.TensorType) and value.type.dtype.name in _FLOATS

@@ -26,6 +26,11 @@ def arguments(
     Raises:
         TypeError: If ``forward`` does not take them.
     """
+    import torch
+
+    # TorchScript has no signature that Python can read.
+    if isinstance(module, torch.jit.ScriptModule):
+        return tuple(inputs.values()), {}
     form = signature(module.forward)
     if any(item.kind is Parameter.VAR_POSITIONAL for item in form.parameters.values()):
         return tuple(inputs.values()), {}

@@ -121,14 +121,18 @@ class Continued:
     def __call__(self, run: Run) -> Iterator[Compared]:
         """Compare the logits."""
         model = self.decoder.model
-        _, *cross = run_module(self.encoder, self.source)
+        source = {
+            name: value.to(model.dtype) if value.is_floating_point() else value
+            for name, value in self.source.items()
+        }
+        _, *cross = run_module(self.encoder, source)
         batch = cross[0].shape[0]
         ids = _decoder_ids(batch, self.tokens, model.config)
         with torch.inference_mode():
-            right = model(**self.source, decoder_input_ids=ids, use_cache=False).logits
+            right = model(**source, decoder_input_ids=ids, use_cache=False).logits
         inputs = _decoder_inputs(self.decoder, ids, 0, cross[0].shape[2])
         if _MASK in inputs:
-            inputs[_MASK] = self.source["attention_mask"]
+            inputs[_MASK] = source["attention_mask"]
         encoded = [name for name in inputs if ".encoder." in name]
         inputs |= dict(zip(encoded, cross, strict=True))
         logits = []

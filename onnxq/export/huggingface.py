@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.errors import OnnxqError, UsageError, listed
+from onnxq.export.quiet import quiet
 from onnxq.export.source import one_line
-from onnxq.export.trace import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxq.export.archives import Kind, kind_of
+from onnxq.export.input_text import parse_input
+from onnxq.export.program_check import check_program
+from onnxq.export.script import script_spec
 from onnxq.export.source import Source, resolve
 from onnxq.export.spec import ExportSpec
 
@@ -43,12 +47,24 @@ def open_source(source: Source | Path, options: ExportOptions) -> Opened:
     if isinstance(source, Path) or (isinstance(source, str) and Path(source).exists()):
         return _open_path(Path(source), options)
     if isinstance(source, ExportSpec):
-        return Opened(type(source.module).__name__, lambda: (source,))
+        return Opened(type(source.module).__name__, lambda: (resolve(source),))
     where = source if isinstance(source, str) else getattr(source, "__qualname__", repr(source))
     return Opened(where, lambda: (resolve(source),))
 
 
 def _open_path(path: Path, options: ExportOptions) -> Opened:
-    from onnxq.export.families import open_folder
+    if path.is_dir():
+        from onnxq.export.families import open_folder
 
-    return open_folder(path, options)
+        return open_folder(path, options)
+    if kind_of(path) is Kind.SCRIPT:
+        forms = tuple(parse_input(text) for text in options.inputs)
+        return Opened(str(path), lambda: (script_spec(path, forms),))
+    check_program(path)
+
+    def load() -> tuple[ExportSpec, ...]:
+        from onnxq.export.program import program_spec
+
+        return (program_spec(path),)
+
+    return Opened(str(path), load)

@@ -34,6 +34,7 @@ class ExportOptions:
         weights: Which files of a checkpoint are read: pickles, with PyTorch's restricted unpickler,
             only if asked for.
         code: Whether Python files of a checkpoint may be executed.
+        inputs: The inputs of a TorchScript file, such as ``"image=float32[batch,3,224,224]"``.
     """
 
     opset: int | None = None
@@ -43,6 +44,7 @@ class ExportOptions:
     cache: Cache = "with-past"
     weights: Weights = "safetensors"
     code: Code = "installed"
+    inputs: tuple[str, ...] = ()
 
 
 def chosen_opset(options: ExportOptions) -> int:

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -51,7 +51,7 @@ def resolve(source: Source) -> ExportSpec:
             factory fails, or returns something else than a module with example inputs.
     """
     if isinstance(source, ExportSpec):
-        return source
+        return _specification(source, type(source.module).__name__)
     with _working_directory_importable():
         if isinstance(source, str):
             return _specification(_call(_find(source), source), source)
@@ -136,6 +136,9 @@ def _specification(made: object, where: str) -> ExportSpec:
     if not isinstance(made.module, nn.Module):
         text = f"{type(made.module).__name__} is no torch.nn.Module"
         raise UsageError(code="export.bad_factory", message=text, where=where, remedy=_RETURNS)
+    # What torch.export made has its mode fixed, and says so.
+    with suppress(NotImplementedError):
+        made.module.eval()
     return made
 
 

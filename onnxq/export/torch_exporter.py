@@ -49,7 +49,8 @@ def export(
     """Export a PyTorch model to ONNX and verify the result.
 
     Args:
-        source: The folder of a Hugging Face checkpoint; ``"pkg.module:factory"`` (the current
+        source: The folder of a Hugging Face checkpoint; an ExportedProgram or a TorchScript file;
+            ``"pkg.module:factory"`` (the current
             working directory is importable), a factory without arguments, or an `ExportSpec`. A
             factory returns an `ExportSpec`, or a tuple of the module and its example inputs.
         output: The ONNX file to write; of an encoder with its decoder a folder, which does not
@@ -111,8 +112,7 @@ class _Steps:
 
 
 def _typed(specification: ExportSpec, dtype: Dtype) -> ExportSpec:
-    specification.module.eval()
-    if dtype in {"keep", dtype_of(specification)}:
+    if dtype == "keep" or dtype == dtype_of(specification):
         return specification
     return in_type(specification, dtype)
 
@@ -126,9 +126,9 @@ class _Job:
         self.specification = specification
         self.where = where
         self.place = place
+        self.sets = input_sets(specification, where)
         self.dtype = dtype_of(specification)
         self.tolerance = tolerance or TOLERANCES[self.dtype]
-        self.sets = input_sets(specification, where)
         self.steps = 1 + len(self.sets) + len(specification.checks)
 
     def run(self, opset: int, path: Path, step: Callable[[], None]) -> ExportedModel:
@@ -166,4 +166,4 @@ def _described(value: ir.Value) -> ExportedInput:
         code, text = "export.untyped_input", f"input {value.name!r} has no type"
         raise OnnxqError(code, text)
     shape = tuple(axis if isinstance(axis, int) else str(axis.value) for axis in value.shape)
-    return ExportedInput(value.name or "", value.dtype.name.lower(), shape)
+    return ExportedInput(value.name or "", str(value.dtype.numpy()), shape)

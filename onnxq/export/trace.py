@@ -1,21 +1,21 @@
-"""Runs ``torch.onnx.export(dynamo=True)`` and cleans its result."""
+"""Runs PyTorch's exporter and cleans its result."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxq.errors import UsageError
+from onnxq.errors import OnnxqError, UsageError
 from onnxq.export.calls import arguments
 from onnxq.export.names import name_after_modules
+from onnxq.export.qat import drop_idle_clips, with_fixed_fake_quantizers
+from onnxq.export.quiet import quiet
+from onnxq.export.script import trace_script
 from onnxq.export.source import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -32,52 +32,56 @@ def trace(
     """
     import torch
 
-    axes = {name: dict(specification.dynamic_axes.get(name, {})) for name in inputs}
-    positional, named = arguments(specification.module, inputs)
-    # What *tensors takes is one argument to PyTorch, a tuple.
-    dynamic: Any = (tuple(axes.values()),) if positional else axes
+    script = isinstance(specification.module, torch.jit.ScriptModule)
     try:
         with quiet():
-            program = torch.onnx.export(
-                specification.module,
-                args=positional,
-                kwargs=named,
-                dynamo=True,
-                dynamic_shapes=dynamic if any(axes.values()) else None,
-                input_names=list(inputs),
-                output_names=list(specification.output_names) or None,
-                opset_version=opset,
-                optimize=True,
-                verbose=False,
-            )
+            if script:
+                model = trace_script(specification, inputs, where, opset)
+            else:
+                model = _trace_module(specification, inputs, opset)
+    except OnnxqError:
+        raise
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         text = f"PyTorch cannot export {type(specification.module).__name__}: {one_line(cause)}"
         raise UsageError(code="export.cannot_export", message=text, where=where) from error
-    if program is None:
-        code, text = "export.cannot_export", "PyTorch's exporter returned nothing"
-        raise UsageError(code, text, where=where)
-    model: ir.Model = program.model
-    name_after_modules(model)
+    drop_idle_clips(model)
+    if not script:
+        name_after_modules(model)
     _name_axes(model, specification.axis_names)
     _check_dynamic(model, specification, where)
     return model
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence PyTorch's remarks on its own inside; what fails still raises."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _trace_module(specification: ExportSpec, inputs: Mapping[str, Tensor], opset: int) -> ir.Model:
+    import torch
+
+    axes = {name: dict(specification.dynamic_axes.get(name, {})) for name in inputs}
+    module = with_fixed_fake_quantizers(specification.module)
+    positional, named = arguments(module, inputs)
+    # What *tensors takes is one argument to PyTorch, a tuple.
+    dynamic: Any = axes
+    if positional:
+        dynamic = (tuple(axes.values()),)
+    program = torch.onnx.export(
+        module,
+        args=positional,
+        kwargs=named,
+        dynamo=True,
+        dynamic_shapes=dynamic if any(axes.values()) else None,
+        input_names=list(inputs),
+        output_names=list(specification.output_names) or None,
+        opset_version=opset,
+        optimize=True,
+        verbose=False,
+    )
+    if program is None:
+        msg = "the exporter returned nothing"
+        raise RuntimeError(msg)
+    model: ir.Model = program.model
+    return model
 
 
 def _name_axes(model: ir.Model, names: Mapping[str, str]) -> None:

@@ -84,15 +84,27 @@ def check_raw_bytes(tensor: onnx.TensorProto, present: int, where: str) -> None:
     _check_length(present, _nbytes(_size(tensor, where), dtype), "bytes", where)
 
 
+_HOLDERS = frozenset({"sequence_type", "optional_type", "map_type"})
+
+
+def _refuse_map(where: str) -> NoReturn:
+    """What scikit-learn's classifiers give, unless told otherwise."""
+    text = "a map is no tensor, and its classes cannot be compared"
+    remedy = "skl2onnx leaves it out: to_onnx(..., options={'zipmap': False})"
+    raise ModelError(code="graph.map_type", message=text, where=where, remedy=remedy)
+
+
 def check_type(kind: onnx.TypeProto, where: str) -> None:
-    """Refuse a declared type with an unknown element type or a rank beyond numpy's.
+    """Refuse a map, an unknown element type or a rank beyond numpy's.
 
     Raises:
         ModelError: One of these holds.
     """
-    while (inner := kind.WhichOneof("value")) in {"sequence_type", "optional_type", "map_type"}:
+    while (inner := kind.WhichOneof("value")) in _HOLDERS:
+        if inner == "map_type":
+            _refuse_map(where)
         held = getattr(kind, inner)
-        kind = held.value_type if inner == "map_type" else held.elem_type
+        kind = held.elem_type
     if inner not in {"tensor_type", "sparse_tensor_type"}:
         return
     tensor = getattr(kind, inner)

@@ -1,55 +1,46 @@
-"""``compare --batches --threads --save-session``."""
+"""``onnxq deploy``: one line for what is wrong, one JSON object, and the exit status."""
 
 from __future__ import annotations
 
-import functools
-import json
 from typing import TYPE_CHECKING
 
-import pytest
-
-from onnxq.compare import throughput
-from onnxq.runtime.timing import TimingSettings
-from tests.cli.conftest import IMAGES, MODEL, onnxq
+from tests.cli.conftest import MODEL, onnxq
+from tests.deploy.folders import both, save_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-BRIEF = TimingSettings(rounds=1, runs=1, warmup=0, seconds=0.0)
 
-
-@pytest.mark.slow
-def test_throughput_and_a_session(tmp_path: Path) -> None:
-    options = ("--batches", "1,4", "--threads", "1", "--save-session", tmp_path / "s")
-    run = onnxq("compare", MODEL, "--data", IMAGES, *options)
+def test_a_script_is_the_default(tmp_path: Path) -> None:
+    run = onnxq("deploy", MODEL, "-o", tmp_path / "out", "--json")
     assert run.status == 0, run.err
-    assert max(map(len, run.out.splitlines())) <= 80
-    for words in ("Throughput", "Session settings of fashion_resnet.onnx on cpu", "Best: "):
-        assert words in run.out
-    found = json.loads((tmp_path / "s/session.json").read_text(encoding="utf-8"))
-    assert found["model"] == "fashion_resnet.onnx"
-    assert (tmp_path / "s/load_session.py").exists()
+    assert run.document["form"] == "script"
+    assert run.document["files"] == ["model.onnx", "run.py"]
+    assert run.document["difference"] == 0
 
 
-def test_throughput_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    brief = functools.partial(throughput.throughput, timing=BRIEF)
-    monkeypatch.setattr(throughput, "throughput", brief)
-    run = onnxq("compare", MODEL, "--data", IMAGES, "--batches", "1,4", "--json")
+def test_a_folder_is_checked(tmp_path: Path) -> None:
+    model, checkpoint = both(tmp_path)
+    out = tmp_path / "out"
+    run = onnxq("deploy", model, "--as", "genai", "--checkpoint", checkpoint, "-o", out)
     assert run.status == 0, run.err
-    entries = run.document["throughput"]
-    assert [(entry["batch"], entry["threads"]) for entry in entries] == [(1, 2), (4, 2)]
-    assert "session" not in run.document
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--batches", "1,x"), "'x' is no number"),
-        (("--threads", "0"), "'0' is no number"),
-        (("--batches", "1", "--metric", "sqnr"), "--metric times nothing"),
-    ],
-)
-def test_bad_usage(options: tuple[str, ...], words: str) -> None:
-    run = onnxq("compare", MODEL, "--data", IMAGES, *options)
+    assert onnxq("deploy", out, "--check").status == 0
+    (out / "tokenizer.json").unlink()
+    run = onnxq("deploy", out, "--check", "--json")
     assert run.status == 2
-    assert words in run.err
+    assert run.document["errors"][0]["message"] == "tokenizer.json is missing"
+    assert len(run.err.splitlines()) <= 2
+
+
+def test_a_model_without_a_cache_leaves_nothing(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint")
+    out = tmp_path / "out"
+    run = onnxq("deploy", MODEL, "--as", "genai", "--checkpoint", checkpoint, "-o", out)
+    assert run.status == 2
+    assert len(run.err.splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_usage_is_told(tmp_path: Path) -> None:
+    assert onnxq("deploy", MODEL).status == 2
+    assert "--checkpoint" in onnxq("deploy", MODEL, "--as", "genai", "-o", tmp_path / "out").err

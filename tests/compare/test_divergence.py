@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxq.compare.divergence import Divergence
+    from onnxq.graph.segment import Segment
     from onnxq.runtime.session import Session, SessionSettings
 
 CHAIN = """g (float[n, 8] x) => (float[n, 8] y) {
@@ -325,6 +326,37 @@ def test_the_walk_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(divergence, "WALK_SECONDS", -1.0)
     found = only(*pair(tmp_path, CHAIN, CHAIN, w=moved("w")))
     assert (found.node, found.walked) == ("third", (0, 4))
+
+
+def test_sequences_belong_to_what_they_lead_to(tmp_path: Path) -> None:
+    text = """g (float[n, 8] x) => (float[n, 8] y) {
+        k = Constant<value = int64 {0}>()
+        [first] a = MatMul(x, u)
+        [parts] s = SequenceConstruct(a, x)
+        [taken] b = SequenceAt(s, k)
+        [end] y = MatMul(b, v)
+    }"""
+    one, other = pair(tmp_path, text, text, u=WEIGHTS["u"], v=moved("v"))
+    assert only(one, other).node == "end"
+    found = only(one, write(tmp_path / "moved.onnx", text, u=moved("u"), v=WEIGHTS["v"]))
+    assert found.node == "first"
+
+
+def test_nodes_that_do_not_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The difference is then told with the fewest nodes that do."""
+    real = side.SideGraph.run
+
+    def run(graph: side.SideGraph, segment: Segment, values: Any) -> Any:
+        if [node.name for node in segment.nodes] == ["second"]:
+            code, text = "runtime.load", "it has no kernel"
+            raise ModelError(code, text)
+        return real(graph, segment, values)
+
+    monkeypatch.setattr(side.SideGraph, "run", run)
+    found = only(*pair(tmp_path, CHAIN, CHAIN, v=moved("v")))
+    assert (found.kind, found.node, found.nodes) == ("node", "second", ("bend", "second"))
+    later = only(*pair(tmp_path, CHAIN, CHAIN, w=moved("w")))
+    assert (later.node, later.walked) == ("third", (2, 4))
 
 
 def test_the_first_sample_that_differs(tmp_path: Path) -> None:

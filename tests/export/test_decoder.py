@@ -19,7 +19,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 
-@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "MistralForCausalLM", "GPT2LMHeadModel"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "LlamaForCausalLM",
+        pytest.param("MistralForCausalLM", marks=pytest.mark.slow),
+        pytest.param("GPT2LMHeadModel", marks=pytest.mark.slow),
+    ],
+)
 def test_with_a_cache(tmp_path: Path, kind: str) -> None:
     folder = checkpoints.write(tmp_path / "checkpoint", kind)
     result = export(folder, tmp_path / "model.onnx")
@@ -49,6 +56,7 @@ def test_with_a_cache(tmp_path: Path, kind: str) -> None:
     assert str(shape[2]) == "total_sequence_length"
 
 
+@pytest.mark.slow
 def test_greedy_text_is_that_of_transformers(tmp_path: Path) -> None:
     import transformers
 
@@ -79,6 +87,7 @@ def test_greedy_text_is_that_of_transformers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tokens, right.numpy())
 
 
+@pytest.mark.slow
 def test_without_a_cache(tmp_path: Path) -> None:
     folder = checkpoints.write(tmp_path / "checkpoint", "LlamaForCausalLM")
     result = export(folder, tmp_path / "m.onnx", options=ExportOptions(cache="without-past"))

@@ -10,7 +10,7 @@ from onnxq.wording import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SHOWN: Final = 64
+_SHOWN: Final = 56
 _IN_TITLE: Final = 160
 
 

@@ -226,11 +226,12 @@ def _of_layers(model: ModelEvidence) -> str:
 
 def _largest(worst: LayerError) -> str:
     name = shortened(printable(worst.layer.node or worst.layer.tensor))
+    where = f"at {db_text(worst.sqnr_db)}"
+    if math.isnan(worst.sqnr_db):
+        where = "NaN or Inf"
     before = "exact" if worst.before_db == math.inf else f"at {db_text(worst.before_db)}"
-    return (
-        f"the largest step is {name} ({worst.layer.op}): its inputs are {before}, its output is at "
-        f"{db_text(worst.sqnr_db)}"
-    )
+    step = f"the largest step is {name} ({worst.layer.op})"
+    return f"{step}: its inputs are {before}, its output is {where}"
 
 
 def _spreads(model: ModelEvidence) -> list[SpreadView]:

@@ -110,7 +110,7 @@ class _Counting:
 def most_telling(reference: ir.Model, found: LayerErrors, most: int) -> tuple[LayerError, ...]:
     """The layers that add most error, those with weights first; none that is exact."""
     weighted = {site.output for site in find_sites(reference) if site.weight is not None}
-    worst = [e for e in found.worst_first if e.layer.place and e.sqnr_db < np.inf]
+    worst = [e for e in found.worst_first if e.layer.place and e.sqnr_db != np.inf]
     return tuple(sorted(worst, key=lambda error: error.layer.tensor not in weighted)[:most])
 
 
@@ -128,6 +128,8 @@ def measure_spreads(
         layers: Which layers; all their outputs of one sample are held at a time.
         data: A few checked samples.
     """
+    if not layers:
+        return ()
     outputs = {layer.layer.tensor: _Counting() for layer in layers}
     _count_outputs(reference, other, layers, data, outputs)
     found = []

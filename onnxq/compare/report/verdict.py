@@ -102,18 +102,22 @@ def _better(first: ComparedRun, run: ComparedRun) -> Iterator[str]:
         ratio = first.latency.median_ms / run.latency.median_ms
         beside = f" as on {first.provider}"
     if ratio is not None:
-        digits = 1 if ratio >= _CLEAR else 2
-        times = "as fast" if abs(ratio - 1) < _EQUAL else f"{ratio:.{digits}f} times as fast"
+        times = "as fast" if abs(ratio - 1) < _EQUAL else f"{_times(ratio)} as fast"
         if ratio < AS_FAST:
             times = f"slower, {ratio:.2f} times as fast"
         yield times + beside
     size = first.file_bytes / run.file_bytes
     if size > 1 + _EQUAL:
-        yield f"{size:.1f} times smaller"
+        yield f"{_times(size)} smaller"
     elif size < 1 - _EQUAL:
-        yield f"{1 / size:.1f} times larger"
+        yield f"{_times(1 / size)} larger"
     else:
         yield "as large"
+
+
+def _times(ratio: float) -> str:
+    """``1.9 times``; two decimals where it is near 1."""
+    return f"{ratio:.1f} times" if ratio >= _CLEAR else f"{ratio:.2f} times"
 
 
 def _closeness(run: ComparedRun) -> str:

@@ -100,6 +100,16 @@ def test_factors_that_nothing_takes_back_are_an_error() -> None:
     assert found.worst_first[0].layer.tensor == "a"
 
 
+def test_a_layer_that_gives_nan_is_worst() -> None:
+    broken = WEIGHTS["w1"].copy()
+    broken[0, 0] = np.nan
+    found = _measure(normalized(CHAIN, **WEIGHTS), normalized(CHAIN, **{**WEIGHTS, "w1": broken}))
+    worst = found.worst_first[0]
+    assert worst.layer.tensor == "c"
+    assert np.isnan(worst.sqnr_db)
+    assert worst.step == 1
+
+
 def test_what_readers_read_is_compared() -> None:
     plain = "g (float[n, 8] x) => (float[n, 8] y) { a = MatMul(x, w0) b = Relu(a) y = Neg(b) }"
     # The Relu is in the quantizer: before it, b still holds what is below zero.

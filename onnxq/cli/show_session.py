@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from onnxq.cli.deploy import Deployment
+    from onnxq.cli.search_session import Searched
     from onnxq.compare.compare import Comparison
     from onnxq.compare.session_search import SessionSearch
 
 
-def views(made: Deployment, found: Comparison) -> Iterator[RenderableType]:
+def views(made: Searched, found: Comparison) -> Iterator[RenderableType]:
     """The throughput of the runs, then what was searched and where it was written."""
     if made.throughput:
         yield ""
@@ -28,7 +28,7 @@ def views(made: Deployment, found: Comparison) -> Iterator[RenderableType]:
         yield line("Written: " + ", ".join(str(path) for path in made.files))
 
 
-def _throughput(made: Deployment, found: Comparison) -> Table:
+def _throughput(made: Searched, found: Comparison) -> Table:
     shown = table("Throughput", ["run"], ["batch", "threads", "median", "rows a second (spread)"])
     numbers = {(run.model, run.provider): n for n, run in enumerate(found.runs, start=1)}
     for entry in made.throughput:
