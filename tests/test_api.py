@@ -20,6 +20,7 @@ PUBLIC = [
     "Comparison",
     "DataError",
     "Divergence",
+    "ExportOptions",
     "ExportResult",
     "ExportSpec",
     "Finding",
