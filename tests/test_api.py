@@ -17,6 +17,7 @@ PUBLIC = [
     "ComparedRun",
     "Comparison",
     "DataError",
+    "ExportOptions",
     "ExportResult",
     "ExportSpec",
     "InputError",
