@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 from onnxq._version import __version__
 
 if TYPE_CHECKING:
+    from onnxq.bundle import BundleResult, bundle
     from onnxq.compare.compare import ComparedRun, Comparison, compare
+    from onnxq.compare.divergence import Agreement, Divergence, diverge
+    from onnxq.compare.report import ReportLimits, write_report
     from onnxq.data.reading import Reading
     from onnxq.errors import (
         BoundMissedError,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from onnxq.export import ExportOptions, ExportResult, ExportSpec, Tolerance, export
+    from onnxq.lint.finding import Finding
+    from onnxq.lint.run import LintResult, lint
     from onnxq.pipeline import (
         CalibrationRun,
         InspectedSite,
@@ -48,18 +53,23 @@ if TYPE_CHECKING:
     from onnxq.verify.verification import Verification
 
 __all__ = [
+    "Agreement",
     "BoundMissedError",
+    "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportOptions",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -69,6 +79,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -76,17 +87,24 @@ __all__ = [
     "Verification",
     "__version__",
     "apply",
+    "bundle",
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 _HOMES = {
+    "onnxq.bundle": ("BundleResult", "bundle"),
     "onnxq.compare.compare": ("ComparedRun", "Comparison", "compare"),
+    "onnxq.compare.report": ("ReportLimits", "write_report"),
+    "onnxq.compare.divergence": ("Agreement", "Divergence", "diverge"),
     "onnxq.data.reading": ("Reading",),
     "onnxq.errors": (
         "BoundMissedError",
@@ -101,6 +119,8 @@ _HOMES = {
         "UsageError",
     ),
     "onnxq.export": ("ExportOptions", "ExportResult", "ExportSpec", "Tolerance", "export"),
+    "onnxq.lint.finding": ("Finding",),
+    "onnxq.lint.run": ("LintResult", "lint"),
     "onnxq.pipeline": (
         "CalibrationRun",
         "InspectedSite",
@@ -137,7 +157,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``onnxq.compare`` and ``onnxq.export`` functions, though two rooms are called so too.
+    """Keeps ``bundle``, ``compare``, ``export`` and ``lint`` functions, though rooms are called so.
 
     Importing a room sets it as an attribute here, which would hide the function of that name. The
     rooms are reached as ever by ``from onnxq.export import ...``.

@@ -18,21 +18,24 @@ from onnxq.calibration.stats import save_stats
 from onnxq.errors import UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
-from onnxq.graph.io import check_output, digest, load, publish, save, staging
+from onnxq.graph.io import check_output, digest, file_bytes, load, save, staging
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, summary
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.passes.execute import execute
+from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
+from onnxq.stages.bundled import Opened, opened
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.obstacles import obstacles
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
+from onnxq.stages.provenance import with_measured, with_origin
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
@@ -106,6 +109,7 @@ class QuantizeResult:
         warnings: What the user should know.
         trials: What was measured to choose among schemes or forms; empty without a choice.
         missed: The bound that was missed; empty if none was.
+        left_alone: Sites of a bundle's pre- and postprocessing.
     """
 
     output: Path | None
@@ -118,6 +122,7 @@ class QuantizeResult:
     warnings: tuple[str, ...]
     trials: tuple[Trial, ...] = ()
     missed: str = ""
+    left_alone: tuple[InspectedSite, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,8 @@ class Inspection:
     Attributes:
         summary: Operators, parameters, inputs, outputs.
         quantized_form: What kind of quantized model it is already; None for a float model.
+        provenance: What onnxq wrote into the model's metadata when it made it, by key; empty for
+            others.
         notes: What normalizing could not do or had to change.
         sites: Every site, in the order of the graph.
         obstacles: What would stop the model, or a part of it, from being quantized.
@@ -168,6 +175,7 @@ class Inspection:
 
     summary: Summary
     quantized_form: str | None
+    provenance: Mapping[str, str]
     notes: tuple[str, ...]
     sites: tuple[InspectedSite, ...]
     obstacles: tuple[str, ...] = ()
@@ -204,32 +212,49 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    prepared = prepare(source, recipe)
-    check_output(output, model=source, files=prepared.files)
+    with opened(source, output) as found:
+        options = replace(options, eval_data=found.reading(options.eval_data))
+        return _quantize(found, found.reading(data), output, recipe, options)
+
+
+def _quantize(
+    opened_model: Opened,
+    data: DataLike | None,
+    output: Path,
+    recipe: Recipe,
+    options: RunOptions,
+) -> QuantizeResult:
+    """Quantize a model, or what a bundle holds."""
+    prepared = prepare(opened_model.core, recipe)
+    check_output(output, model=opened_model.core, files=prepared.files)
     samples = open_samples(prepared, data, options.eval_data, options.labels)
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
     task = _task(prepared, samples, options)
     found = decide_plan(task)
     if not found.selection.chosen:
-        return _unchanged(prepared, found, output, options)
+        return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
+    found = replace(found, plan=with_origin(found.plan, recipe))
     quantized = execute(found.plan, written)
-    evidence = samples.evidence(task.macs, recipe.target, options.timing)
-    verification, missed = _publish_verified(quantized, source, output, found, evidence, options)
+    evidence = samples.evidence(task.macs, prepared.provider, task.timing)
+    verification, plan, missed = _publish_verified(
+        quantized, opened_model, output, found.plan, evidence, options
+    )
     judged = (*left_out(found.trials), *judge.warnings(verification, found.worst))
-    planned = (*prepared.notes_for(found.plan.scheme), *found.plan.warnings)
+    planned = (*opened_model.notes, *prepared.notes_for(plan.scheme), *plan.warnings)
     return QuantizeResult(
         output=None if missed and not options.allow_miss else output,
-        scheme=found.plan.scheme,
+        scheme=plan.scheme,
         scheme_reason=found.reason,
         target=recipe.target,
-        plan=found.plan,
+        plan=plan,
         verification=verification,
         calibration=found.run,
         warnings=(*planned, *kept_in_pairs(quantized), *judged),
         trials=found.trials,
         missed=missed,
+        left_alone=_left_alone(opened_model),
     )
 
 
@@ -264,11 +289,12 @@ def calibrate(
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)
-    prepared = prepare(Path(model), recipe)
-    check_output(output, model=model, files=prepared.files)
-    source = open_calibration(prepared, data)
-    found = run_calibration(learn_types(prepared, source), source, report)
-    save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
+    with opened(Path(model), Path(output)) as part:
+        prepared = prepare(part.core, recipe)
+        check_output(output, model=model, files=prepared.files)
+        source = open_calibration(prepared, part.reading(data))
+        found = run_calibration(learn_types(prepared, source), source, report)
+        save_stats(replace(found.stats, model_digest=prepared.digest), Path(output))
     return replace(found.run, notes=source.notes)
 
 
@@ -285,15 +311,16 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
     """
     check_output(output, model=model)
     decided = load_plan(Path(plan))
-    loaded = load(model)
-    check_output(output, model=model, files=external_files(loaded))
-    check_digest(decided, digest(loaded), str(model))
-    target = load_target(decided.target)
-    normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
-    with staging(Path(output)) as staged:
-        save(execute(decided, normalized), staged)
-        check_structure(staged, Path(model))
-        publish(staged, Path(output))
+    with opened(Path(model), Path(output)) as part:
+        loaded = load(part.core)
+        check_output(output, model=model, files=external_files(loaded))
+        check_digest(decided, digest(loaded), str(model))
+        target = load_target(decided.target)
+        normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
+        with staging(Path(output)) as staged:
+            save(execute(decided, normalized), staged)
+            check_structure(staged, part.core)
+            part.publish(staged, Path(output))
     return decided
 
 
@@ -318,21 +345,32 @@ def inspect(
         OnnxqError: As :func:`quantize`.
     """
     recipe = _with_target(recipe, target)
-    loaded = load(model)
-    form = find_already_quantized(loaded)
-    prepared = make_ready(Path(model), loaded, recipe)
-    measured = Measured(*selection_for(prepared), {}, {})
-    counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
-    if data is not None:
-        source = open_calibration(prepared, data)
-        prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
-        prepared = learn_types(prepared, source)
-        measured = measured_selection(prepared, source, report)
-        counts = observed_macs(prepared, source)
-    sites = tuple(_inspected(prepared, d, measured, counts) for d in measured.selection.decisions)
-    notes = prepared.notes_for(measured.decision)
-    stops = () if form else obstacles(loaded, Path(model), sites=len(sites))
-    return Inspection(summary(loaded), form, notes, sites, stops)
+    with opened(Path(model)) as part:
+        loaded = load(part.core)
+        form = find_already_quantized(loaded)
+        prepared = make_ready(part.core, loaded, recipe)
+        measured = Measured(*selection_for(prepared), {}, {})
+        counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
+        if data is not None:
+            source = open_calibration(prepared, part.reading(data))
+            prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
+            prepared = learn_types(prepared, source)
+            measured = measured_selection(prepared, source, report)
+            counts = observed_macs(prepared, source)
+        sites = [_inspected(prepared, d, measured, counts) for d in measured.selection.decisions]
+        stops = () if form else obstacles(loaded, part.core, sites=len(sites))
+        sites += _left_alone(part)
+        loaded_whole = load(part.source)
+        notes = (*part.notes, *prepared.notes_for(measured.decision))
+    props = sorted(loaded_whole.metadata_props.items())
+    return Inspection(
+        summary=summary(loaded_whole),
+        quantized_form=form,
+        provenance={key: text for key, text in props if key.startswith(PREFIX)},
+        notes=notes,
+        sites=tuple(sites),
+        obstacles=stops,
+    )
 
 
 # What the functions above are made of, in the order of their use.
@@ -351,37 +389,48 @@ def _task(prepared: Prepared, samples: Samples, options: RunOptions) -> Task:
         macs=observed_macs(prepared, samples.first),
         independent=samples.independent,
         min_sqnr=options.min_sqnr,
-        timing=options.timing,
+        # What another provider takes says nothing about the target's.
+        timing=options.timing if prepared.on_target else None,
         report=options.report,
     )
 
 
 def _publish_verified(
     quantized: ir.Model,
-    source: Path,
+    opened_model: Opened,
     output: Path,
-    found: Decided,
+    plan: Plan,
     evidence: Evidence,
     options: RunOptions,
-) -> tuple[Verification, str]:
+) -> tuple[Verification, Plan, str]:
     """Write a model where nobody sees it, verify it, and put it in place if it may be handed over.
 
+    What was measured is written into it, and into the plan, so that `apply` gives the same bytes.
+
     Returns:
-        What was measured, and the bound that was missed; empty if none was.
+        What was measured, the plan with it, and the bound that was missed; empty if none was.
     """
     with staging(output) as staged:
         save(quantized, staged)
-        verification = verify(source, staged, found.plan, evidence, options.report)
+        verification = verify(opened_model.core, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
+        plan = with_measured(plan, verification)
         if not missed or options.allow_miss:
+            quantized.metadata_props.update(metadata(plan))
+            save(quantized, staged)
+            verification = replace(verification, quantized_bytes=file_bytes(staged))
             if options.plan_out is not None:
-                save_plan(found.plan, options.plan_out)
-            publish(staged, output)
-    return verification, missed
+                save_plan(plan, options.plan_out)
+            opened_model.publish(staged, output)
+    return verification, plan, missed
 
 
 def _unchanged(
-    prepared: Prepared, found: Decided, output: Path, options: RunOptions
+    opened_model: Opened,
+    prepared: Prepared,
+    found: Decided,
+    output: Path,
+    options: RunOptions,
 ) -> QuantizeResult:
     """Write the model as it is: there is nothing to quantize, or nothing that pays."""
     reasons = Counter(d.reason for d in found.selection.decisions)
@@ -389,7 +438,7 @@ def _unchanged(
     warning = f"nothing was quantized, the model is written unchanged: {why or 'it has no site'}"
     if options.plan_out is not None:
         save_plan(found.plan, options.plan_out)
-    save(load(prepared.source), output)
+    save(load(opened_model.source), output)
     return QuantizeResult(
         output=output,
         scheme="float",
@@ -398,8 +447,21 @@ def _unchanged(
         plan=found.plan,
         verification=None,
         calibration=None,
-        warnings=(*prepared.notes, *left_out(found.trials), warning),
+        warnings=(
+            *opened_model.notes,
+            *prepared.notes_for(prepared.recipe.scheme),
+            *left_out(found.trials),
+            warning,
+        ),
         trials=found.trials,
+        left_alone=_left_alone(opened_model),
+    )
+
+
+def _left_alone(opened_model: Opened) -> tuple[InspectedSite, ...]:
+    return tuple(
+        InspectedSite(site.name, site.op, "float", reason, site.macs, None, None)
+        for site, reason in opened_model.left_alone
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -481,12 +481,28 @@ class KeptApartEntry(_Entry):
     op: Literal["Sum", "Max"]
 
 
+class Provenance(_Entry):
+    """Where a plan comes from and how its result did; dates are left out, so that bytes repeat.
+
+    Attributes:
+        recipe: What was wanted, where it differs from the default, in the recipe's own words.
+        versions: Of ``onnxruntime`` and ``onnx``, which decided and measured.
+        measured: What the comparison with the float model came to, by name; empty where there was
+            none.
+    """
+
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    measured: dict[str, float | int | str] = Field(default_factory=dict)
+
+
 class Plan(_Entry):
     """What was decided for one model.
 
     Attributes:
         format: How the model is written; ``qoperator`` needs the domain com.microsoft.
         independent: Whether data that calibration did not see was kept for the comparison.
+        provenance: Where it comes from; None of one that is only tried.
         arrays: What cannot be a line of text, by key: ``weight/NAME/scale``,
             ``weight/NAME/integers`` (only where an algorithm chose them), ``bias/NODE/scale``,
             ``bias/NODE/integers``, ``constant/NODE/integers``, ``embedding/NAME/scale``,
@@ -509,6 +525,7 @@ class Plan(_Entry):
     target: str
     minimum_opset: int
     independent: bool
+    provenance: Provenance | None = None
     sites: tuple[SiteEntry, ...]
     scalings: tuple[ScalingEntry, ...] = ()
     activations: tuple[ActivationEntry, ...] = ()
@@ -539,7 +556,15 @@ class Plan(_Entry):
 
 def plan_digest(plan: Plan) -> str:
     """``sha256:...`` over every decision and array, whatever the plan says of itself."""
-    said = {"onnxq_version", "model_digest", "data_digest", "target", "independent", "warnings"}
+    said = {
+        "onnxq_version",
+        "model_digest",
+        "data_digest",
+        "target",
+        "independent",
+        "provenance",
+        "warnings",
+    }
     hasher = hashlib.sha256(plan.model_dump_json(exclude=said).encode())
     for key, array in sorted(plan.arrays.items()):
         hasher.update(f"{key}\0{array.dtype.str}\0{array.shape}\0".encode())

@@ -12,18 +12,23 @@ import pytest
 import onnxq
 
 PUBLIC = [
+    "Agreement",
     "BoundMissedError",
+    "BundleResult",
     "CalibrationRun",
     "ComparedRun",
     "Comparison",
     "DataError",
+    "Divergence",
     "ExportOptions",
     "ExportResult",
     "ExportSpec",
+    "Finding",
     "InputError",
     "InspectedSite",
     "Inspection",
     "InternalError",
+    "LintResult",
     "ModelError",
     "OnnxqError",
     "Plan",
@@ -33,6 +38,7 @@ PUBLIC = [
     "Reading",
     "Recipe",
     "RecipeError",
+    "ReportLimits",
     "RunOptions",
     "TimingSettings",
     "Tolerance",
@@ -40,13 +46,17 @@ PUBLIC = [
     "Verification",
     "__version__",
     "apply",
+    "bundle",
     "calibrate",
     "compare",
     "custom_ops",
+    "diverge",
     "export",
     "inspect",
+    "lint",
     "load_recipe",
     "quantize",
+    "write_report",
 ]
 
 
@@ -62,11 +72,11 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="bundle"):
-        getattr(onnxq, "bundle")  # noqa: B009 - a type checker knows that it is not there
+    with pytest.raises(AttributeError, match="unbundle"):
+        getattr(onnxq, "unbundle")  # noqa: B009 - a type checker knows that it is not there
 
 
-@pytest.mark.parametrize("name", ["compare", "export"])
+@pytest.mark.parametrize("name", ["bundle", "compare", "export", "lint"])
 def test_functions_are_not_hidden_by_the_rooms_of_their_name(name: str) -> None:
     room = importlib.import_module(f"onnxq.{name}")
     assert isinstance(room, types.ModuleType)

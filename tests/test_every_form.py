@@ -97,7 +97,7 @@ CONVS = {
         """g (float[1, 4, 5, 5] x) => (float[1, 6, H, K] y) {
             c = ConvTranspose<group = 2>(x, w) y = Tanh(c)
         }""",
-        ("ConvTranspose",),
+        ("groups share the scales",),
         {"w": normal(0, 4, 3, 3, 3)},
         {"x": (1, 4, 5, 5)},
     ),

@@ -19,6 +19,7 @@ from onnxq.plan import (
     FoldedEntry,
     KeptApartEntry,
     Plan,
+    Provenance,
     Reader,
     ScalingEntry,
     SiteEntry,
@@ -239,6 +240,7 @@ def test_an_interrupted_write_leaves_the_old_plan(
         {"data_digest": ""},
         {"target": ""},
         {"independent": False},
+        {"provenance": Provenance(recipe={"seed": 1})},
         {"warnings": ()},
     ],
 )

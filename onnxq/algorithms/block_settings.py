@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from onnxq.targets import BlockWidth, Target
 
 _FORMS: Final[dict[str, BlockFormat]] = {
-    "auto": "kernel",
     "blocks": "kernel",
     "dq": "dq",
     "folded": "folded",
@@ -50,6 +49,7 @@ class BlockSettings:
         open_size: Whether the size is measured; a site with fewer input channels then takes the
             largest that it fills.
         accuracy_levels: The levels to measure, or the one that is wanted.
+        kernels: Whether only what the target has kernels for is stored in the form.
     """
 
     target: Target
@@ -62,16 +62,19 @@ class BlockSettings:
     block_sizes: tuple[int, ...]
     open_size: bool
     accuracy_levels: tuple[int, ...]
+    kernels: bool
 
 
-def form_of(recipe: Recipe) -> BlockFormat:
+def form_of(recipe: Recipe, target: Target) -> BlockFormat:
     """What is written of a recipe's weights in blocks, where the target has a kernel for them."""
+    if recipe.weights.form == "auto":
+        return "kernel" if target.blocks is None else target.blocks.form
     return _FORMS[recipe.weights.form]
 
 
-def folds_rest(recipe: Recipe) -> bool:
+def folds_rest(recipe: Recipe, target: Target) -> bool:
     """Whether weights that the target has no kernel for are folded."""
-    return recipe.weights.form == "auto"
+    return recipe.weights.form == "auto" and form_of(recipe, target) == "kernel"
 
 
 def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettings:
@@ -87,14 +90,16 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
             data.
     """
     wanted, scheme = recipe.weights, cast("Decision", recipe.scheme)
-    bits, form = BITS[scheme], form_of(recipe)
-    width = _width(target, bits, "--scheme") if form == "kernel" else None
+    bits, form = BITS[scheme], form_of(recipe, target)
+    # The form that the target's own kernel has; the others are for any width.
+    kernels = form == ("kernel" if target.blocks is None else target.blocks.form)
+    width = _width(target, bits, "--scheme") if kernels else None
     algorithm = wanted.algorithm or (WITH_DATA if data else WITHOUT_DATA)
     if not data:
         _refuse_without_data(algorithm, "--algorithm")
     for number, rule in enumerate(recipe.rules, start=1):
         where = f"rules[{number}].weight"
-        if rule.weight is not None and rule.weight.bits is not None and form == "kernel":
+        if rule.weight is not None and rule.weight.bits is not None and kernels:
             _width(target, rule.weight.bits, where)
         if rule.weight is not None and rule.weight.algorithm is not None and not data:
             _refuse_without_data(rule.weight.algorithm, where)
@@ -109,14 +114,26 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
         scheme=scheme,
         bits=bits,
         algorithm=algorithm,
-        # Unsigned integers have a zero point of their own in every block.
-        symmetric=False if scheme == "uint4" else wanted.symmetric,
+        symmetric=_symmetric(recipe, target, kernels=kernels),
         form=form,
-        folds_rest=folds_rest(recipe),
+        folds_rest=folds_rest(recipe, target),
         block_sizes=(wanted.block_size,) if wanted.block_size else sizes,
         open_size=wanted.block_size is None,
         accuracy_levels=(wanted.accuracy_level,) if wanted.accuracy_level else levels,
+        kernels=kernels,
     )
+
+
+def _symmetric(recipe: Recipe, target: Target, *, kernels: bool) -> bool | None:
+    wanted = recipe.weights.symmetric
+    if not kernels or target.blocks is None or not target.blocks.symmetric:
+        # Unsigned integers have a zero point of their own in every block.
+        return False if recipe.scheme == "uint4" else wanted
+    if recipe.scheme == "uint4" or wanted is False:
+        code, text = "usage.no_kernel", f"{target.name} takes no zero points beside weights"
+        remedy = "take --scheme int4, and leave out symmetric = false"
+        raise UsageError(code, text, where="weights", remedy=remedy)
+    return True
 
 
 def _width(target: Target, bits: int, where: str) -> BlockWidth:

@@ -198,7 +198,9 @@ class _Builder:
             if (name, scheme) not in self.rounded:
                 self.rounded[name, scheme] = rounded_params(weight, scheme)
             params = self.rounded[name, scheme]
-            scale = self._with_room_for_biases(params, weight, sites[0].weight_axis, biases)
+            scale = self._with_room_for_biases(
+                params, weight, self.config.weight_axis(sites[0]), biases
+            )
             if weight.any():
                 self._note_widened(name, sites, scale / params.scale)
             self._warn_of_readers(name, sites)
@@ -323,7 +325,7 @@ class _Builder:
         It merges ``MatMul -> Add(bias[N])`` into a Gemm before it looks at Q/DQ where the
         activation has two axes or a static shape; with a float bias that Gemm is a float one.
         """
-        if self._is_wide(site):
+        if self._is_wide(site) or self.config.float_biases:
             return None
         if site.bias is not None:
             index = self._index(site.name, site.bias)

@@ -57,7 +57,7 @@ def select_dynamic(
             )
         return why_recurrent_stays(nodes[site.name]) if site.op == RECURRENT else ""
 
-    decisions = decide_beside_float(model, sites, keep_float, why_not)
+    decisions = decide_beside_float(model, sites, keep_float, why_not, target)
     tensors: dict[str, QuantizedTensor] = {}
     for decision in decisions:
         site = decision.site

@@ -31,14 +31,19 @@ _SMALL_TABLE = 1 << 20
 """Tables of fewer bytes stay float."""
 
 
-def why_table_stays(site: Site, values: Mapping[str, ir.Value], protected: frozenset[str]) -> str:
+def why_table_stays(
+    site: Site, values: Mapping[str, ir.Value], protected: frozenset[str], target: Target
+) -> str:
     """Why a table stays as it is; empty if its rows are stored as integers.
 
     Args:
         site: A lookup that is a candidate.
         values: The main graph's values by name.
         protected: Names of the values that must keep their exact value.
+        target: Tells whether rows of integers can be looked up.
     """
+    if not target.lookups:
+        return f"{target.name} cannot look up rows of integers"
     if site.output in protected:
         return f"its output {site.output!r} must keep its value"
     table = constant_tensor(values[site.weight or ""])

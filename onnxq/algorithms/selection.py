@@ -10,6 +10,8 @@
    regions grow together and no Q/DQ is added that buys nothing. A Relu or Clip behind such a node
    is absorbed as well, and a constant beside the activation is quantized (:mod:`.constants`).
 4. A node that only moves data gives its output the scale of its input.
+5. Where the target merges a residual's Add into the product in front of it, the other operand is
+   quantized for the Add; where it wants that, both operands of products of two activations are.
 
 Tensors are barred where calibration saw values that no integers stand for: who would read or make
 them quantized stays float.
@@ -21,16 +23,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import onnx_ir as ir
+
 from onnxq.algorithms.lookup_tables import why_table_stays
 from onnxq.algorithms.region import Region
 from onnxq.algorithms.view import GraphView
-from onnxq.graph.edit import consumers, value_by_name
+from onnxq.graph.edit import constant_tensor, consumers, value_by_name
 from onnxq.graph.protected import protected_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import onnx_ir as ir
 
     from onnxq.algorithms.constants import ConstantOperand
     from onnxq.graph.sites import Site
@@ -116,6 +118,7 @@ def decide_beside_float(
     sites: Sequence[Site],
     keep_float: Mapping[str, str],
     why_not: Callable[[Site], str],
+    target: Target,
 ) -> tuple[Decision, ...]:
     """A decision for each site where activations stay float between sites, in subgraphs too.
 
@@ -124,6 +127,7 @@ def decide_beside_float(
         sites: Its sites.
         keep_float: Sites that stay float on request, with the reason.
         why_not: Why a candidate that is no lookup stays float; empty if it does not.
+        target: Tells what becomes of lookups.
     """
     values, protected = value_by_name(model.graph), protected_values(model)
 
@@ -133,7 +137,7 @@ def decide_beside_float(
         if site.name in keep_float:
             return keep_float[site.name]
         if site.activation is None:
-            return why_table_stays(site, values, protected)
+            return why_table_stays(site, values, protected, target)
         return why_not(site)
 
     return tuple(Decision(site, not (why := reason(site)), why) for site in sites)
@@ -157,6 +161,9 @@ class _Selector:
         for site in chosen:
             if self.target.rule(site.op).output_q == "required":
                 self._own_output(site)
+        self._read_residuals(chosen)
+        if self.target.activation_products:
+            self._read_products(sites, keep_float)
         region = Region(self.view, self.quantized.__contains__, self._is_read)
         members = region.members()
         for node in members:
@@ -170,6 +177,41 @@ class _Selector:
         made = frozenset(self.owned)
         return Selection(tuple(decisions), tuple(tensors), self.absorbed, made, constants)
 
+    def _read_residuals(self, chosen: Sequence[Site]) -> None:
+        """Quantize what is added to a product that takes the Add along.
+
+        Where both operands are such products, the later one takes it.
+        """
+        merging: dict[str, tuple[ir.Node, int]] = {}
+        for site in chosen:
+            output = self.view.values[site.output]
+            readers = consumers(output)
+            if len(readers) != 1 or site.output in self.view.protected:
+                continue
+            node, index = readers[0]
+            if not node.domain and node.op_type in self.target.rule(site.op).merges:
+                merging[node.name or ""] = node, index
+        for name, (node, index) in merging.items():
+            other = node.inputs[1 - index]
+            if other is not None and self._is_free(other):
+                self._read(other.name or "", name, 1 - index)
+
+    def _read_products(self, sites: Sequence[Site], keep_float: Mapping[str, str]) -> None:
+        """Quantize both operands of each product of two activations."""
+        for site in sites:
+            node = self.view.nodes.get(site.name)
+            if site.weight is not None or node is None or site.name in keep_float:
+                continue
+            operands = [value for value in node.inputs if value is not None]
+            if self.view.rule(node).kind == "weighted" and all(map(self._is_free, operands)):
+                for index, value in enumerate(operands):
+                    self._read(value.name or "", site.name, index)
+
+    def _is_free(self, value: ir.Value) -> bool:
+        """Whether it is a float activation that may be quantized."""
+        known = value.dtype == ir.DataType.FLOAT and constant_tensor(value) is None
+        return known and (value.name or "") not in self.barred
+
     def _is_read(self, tensor: str, node: str, index: int) -> bool:
         return (tensor, node, index) in self.read
 
@@ -182,7 +224,7 @@ class _Selector:
         if not reason and site.activation in self.barred:
             reason = self._why_barred("input", site.activation or "")
         if not reason and lookup:
-            reason = why_table_stays(site, self.view.values, self.view.protected)
+            reason = why_table_stays(site, self.view.values, self.view.protected, self.target)
         if not reason and not lookup and not rule.integer:
             reason = f"{self.target.provider} has no integer kernel for {site.op}"
         if not reason and not lookup and rule.output_q == "required":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from onnxq.calibration.stats import SiteError, Stats
     from onnxq.graph.sites import Site
     from onnxq.recipe import ActivationOverride, CalibrationSettings, RuleOutcome
+    from onnxq.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Int8Config:
         outcomes: What the recipe's rules say about some sites, by node name.
         pairwise: Whether weights are bounded in pairs where kernels add two products at once.
         ranges: Whether ranges come from calibration, or from each run as it happens.
+        target: Tells along which axis weights have their scales, and what biases are; None for
+            output channels and int32.
     """
 
     selection: Selection
@@ -53,6 +56,7 @@ class Int8Config:
     outcomes: Mapping[str, RuleOutcome]
     pairwise: bool = False
     ranges: Literal["calibrated", "run time"] = "calibrated"
+    target: Target | None = None
 
     def method_for(self, tensor: QuantizedTensor) -> tuple[Method, float]:
         """Method and percentile of one tensor: the first rule about a reader, else the general."""
@@ -77,10 +81,20 @@ class Int8Config:
         return replace(
             self.weight,
             bits=bits,
-            granularity=PerTensor() if per_tensor else PerAxis(site.weight_axis or 0),
+            granularity=PerTensor() if per_tensor else PerAxis(self.weight_axis(site)),
             # Narrower ones are within the bound in any case.
             pairs=site.sums if self.pairwise and bits == self.weight.bits else (),
         )
+
+    def weight_axis(self, site: Site) -> int:
+        """The axis of a site's weight along which each slice has a scale."""
+        wanted = None if self.target is None else self.target.rule(site.op).weight_axis
+        return (site.weight_axis or 0) if wanted is None else wanted
+
+    @property
+    def float_biases(self) -> bool:
+        """Whether biases stay as they are."""
+        return self.target is not None and self.target.bias == "float"
 
     def _rules(self, tensor: QuantizedTensor) -> list[RuleOutcome]:
         return [self.outcomes[node] for node, _ in tensor.readers if node in self.outcomes]
@@ -147,7 +161,7 @@ class Int8Config:
         self, site: Site, index: int, scale: NDArray[np.float32]
     ) -> QuantizedInput:
         """A site's weight, its input ``index``, under scales as a plan holds them."""
-        granularity = PerAxis(site.weight_axis or 0) if scale.ndim else PerTensor()
+        granularity = PerAxis(self.weight_axis(site)) if scale.ndim else PerTensor()
         scheme = replace(self.weight_scheme_for(site), granularity=granularity)
         params = QParams(scale, np.zeros(scale.shape, scheme.dtype), scheme)
         return QuantizedInput(index, site.weight or "", params)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 BITS = 8
 _NAMED = 3
-_BECOME_FLOAT = ("MatMul", "Gemm", "Conv")
+_BECOME_FLOAT = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def select_weights(
             return why_no_kernel(site, nodes[site.name], target)
         return f"onnxq does not store the weight of {site.op} as integers"
 
-    return Selection(decide_beside_float(model, sites, keep_float, why_not), (), {}, frozenset())
+    return Selection(
+        decide_beside_float(model, sites, keep_float, why_not, target), (), {}, frozenset()
+    )
 
 
 def decide_blocks(model: ir.Model, config: Int8Config, form: BlockForm) -> dict[str, Any]:

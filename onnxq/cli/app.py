@@ -2,7 +2,7 @@
 
 ==========  ========================================================================
 0           done
-1           a bound that was asked for is missed; `doctor` found something broken
+1           a bound that was asked for is missed; `doctor` or `lint` found something
 2           bad usage or bad input
 3           a fault of onnxq itself
 130         interrupted (SIGINT, SIGTERM or SIGHUP)
@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq._version import __version__
-from onnxq.cli import apply, calibrate, compare, doctor, export, inspect, quantize
+from onnxq.cli import (
+    apply,
+    bundle,
+    calibrate,
+    compare,
+    deploy,
+    doctor,
+    export,
+    inspect,
+    lint,
+    quantize,
+)
 from onnxq.cli.failures import Failure, failure_of
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.writing import print_failure, print_json, print_views, survive_odd_characters
@@ -45,8 +56,11 @@ group = click.Group(
         calibrate.COMMAND,
         apply.COMMAND,
         inspect.COMMAND,
+        lint.COMMAND,
         compare.COMMAND,
         export.COMMAND,
+        bundle.COMMAND,
+        deploy.COMMAND,
         doctor.COMMAND,
     ],
     params=[],
@@ -83,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _invoke(given: Sequence[str]) -> Outcome | int:
     """The outcome of a command; a status where ``--help`` or ``--version`` was asked for."""
-    result: Any = group.main(args=list(given), prog_name="onnxq", standalone_mode=False)
+    result: Any = group.main(
+        args=list(given), prog_name="onnxq", standalone_mode=False, obj=tuple(given)
+    )
     return result if isinstance(result, Outcome) else int(result or 0)
 
 

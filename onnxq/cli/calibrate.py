@@ -55,6 +55,7 @@ COMMAND = command(
         parameters.SAMPLES,
         parameters.MEMORY_BUDGET,
         parameters.CUSTOM_OPS,
+        parameters.PROVIDER_OPTION,
         parameters.SEED,
     ],
 )

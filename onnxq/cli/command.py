@@ -24,7 +24,8 @@ def command(
 ) -> click.Command:
     """A command named like ``run``; ``--json`` and ``--debug`` come with it.
 
-    Where ``parameters`` holds ``--custom-ops``, the command runs with those libraries in use.
+    Where ``parameters`` holds ``--custom-ops`` and ``--provider-option``, the command runs with
+    those libraries and options in use.
 
     Args:
         run: The command; its docstring is the help.
@@ -32,8 +33,10 @@ def command(
         parameters: What the command line takes.
     """
 
-    def callback(custom_ops: tuple[str, ...] = (), **given: Any) -> Outcome:
-        with _with_libraries(custom_ops):
+    def callback(
+        custom_ops: tuple[str, ...] = (), provider_option: tuple[str, ...] = (), **given: Any
+    ) -> Outcome:
+        with _with_libraries(custom_ops), _with_options(provider_option):
             return run(arguments(**given))
 
     text = getdoc(run) or ""
@@ -53,6 +56,15 @@ def _with_libraries(libraries: tuple[str, ...]) -> AbstractContextManager[None]:
     from onnxq.runtime.custom_ops import custom_ops
 
     return custom_ops(libraries)
+
+
+def _with_options(texts: tuple[str, ...]) -> AbstractContextManager[None]:
+    """Options of execution providers in use; without one nothing is imported."""
+    if not texts:
+        return nullcontext()
+    from onnxq.runtime.provider_options import parse_options, provider_options
+
+    return provider_options(parse_options(texts))
 
 
 def _everywhere() -> tuple[click.Option, ...]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnxq.cli import json_output, parameters
+from onnxq.cli import diverge, json_output, parameters, search_session
 from onnxq.cli.command import command
+from onnxq.cli.diverge import DivergeArguments
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.parameters import DataArguments
 from onnxq.cli.progress import bars
+from onnxq.cli.search_session import SessionArguments
 
 if TYPE_CHECKING:
     from onnxq.compare.metric import Metric
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments(DataArguments):
+class Arguments(DataArguments, DivergeArguments, SessionArguments):
     """What ``compare`` takes; see its ``--help``."""
 
     models: tuple[Path, ...]
@@ -28,6 +32,7 @@ class Arguments(DataArguments):
     labels: Path | None
     metric: Metric | Literal["auto"]
     text: str | None
+    report: Path | None
 
     def given(self) -> Reading | None:
         """What ``--data`` or ``--text`` names.
@@ -51,13 +56,23 @@ class Arguments(DataArguments):
 def compare(arguments: Arguments) -> Outcome:
     """Compare MODELS on the same data: speed, size, memory, numerics, integer kernels.
 
-    The first model on the first provider is the reference. With --metric only that number is
-    measured, and nothing is timed.
+    The first model, on the CPU, is the reference. With --metric only that number is
+    measured, and nothing is timed. With --diverge the first node that differs is looked for.
+    --report writes all that was found, and where the differences come from, into one HTML file
+    that loads nothing.
     """
+    if arguments.search_asked:
+        _check_search(arguments)
+        return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
     from onnxq.compare.compare import compare as compare_models
     from onnxq.compare.metric import compare_by
+    from onnxq.compare.report import check_report, write_report
 
     models, data, providers = arguments.models, arguments.given(), arguments.providers
+    if arguments.metric != "auto" and arguments.more_asked:
+        _refuse_beside("--metric")
+    if arguments.report is not None:
+        check_report(arguments.report, models)
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(
@@ -65,9 +80,38 @@ def compare(arguments: Arguments) -> Outcome:
             )
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
-    from onnxq.cli.show_compare import views
+        more = search_session.measure(arguments, found, data, report)
+        if arguments.report is not None:
+            command_line = shlex.join(["onnxq", *click.get_current_context().obj])
+            write_report(found, data, arguments.report, command=command_line, report=report)
+    from onnxq.cli import show_compare, show_session
 
-    return Outcome(json_output.compared(found), lambda: views(found))
+    return Outcome(
+        {**json_output.compared(found, arguments.report), **json_output.searched_session(more)},
+        lambda: chain(show_compare.views(found, arguments.report), show_session.views(more, found)),
+    )
+
+
+def _check_search(arguments: Arguments) -> None:
+    from onnxq.errors import UsageError
+
+    unused = {
+        "--metric": arguments.metric != "auto",
+        "--labels": arguments.labels is not None,
+        "--batches, --threads and --save-session": arguments.more_asked,
+        "--report": arguments.report is not None,
+    }
+    for name in (name for name, given in unused.items() if given):
+        code, text = "usage.arguments", f"{name} measure, and --diverge measures nothing"
+        raise UsageError(code, text, remedy="Run it twice.")
+
+
+def _refuse_beside(name: str) -> None:
+    from onnxq.errors import UsageError
+
+    code, text = "usage.arguments", f"{name} times nothing, and there are options that do"
+    remedy = "Leave it out, or --batches, --threads and --save-session."
+    raise UsageError(code, text, remedy=remedy)
 
 
 def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -105,9 +149,18 @@ COMMAND = command(
             callback=_names,
             help="Execution providers, with commas between them: cpu,cuda,tensorrt.",
         ),
+        *search_session.OPTIONS,
+        *diverge.OPTIONS,
+        click.Option(
+            ["--report"],
+            type=click.Path(path_type=Path),
+            metavar="OUT.html",
+            help="Also write a report: one file that opens offline.",
+        ),
         parameters.PREPROCESS,
         parameters.TOKENIZER,
         parameters.LABELS,
         parameters.CUSTOM_OPS,
+        parameters.PROVIDER_OPTION,
     ],
 )

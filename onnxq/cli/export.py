@@ -31,6 +31,9 @@ class Arguments:
     cache: Cache
     weights: Weights
     code: Code
+    pre: Path | None
+    post: Path | None
+    with_preprocessing: bool
     inputs: tuple[str, ...]
 
 
@@ -40,9 +43,11 @@ def export(arguments: Arguments) -> Outcome:
     SOURCE is the folder of a Hugging Face checkpoint (config.json and safetensors), an
     ExportedProgram (.pt2) or TorchScript file, or pkg.module:factory: a function without arguments
     that returns an onnxq.export.ExportSpec, or a tuple of the module and its example inputs. An
-    encoder with its decoder becomes a folder OUT with encoder.onnx and decoder.onnx.
+    encoder with its decoder becomes a folder OUT with encoder.onnx and decoder.onnx. With
+    --with-preprocessing, or --pre and --post, the result is a bundle, which takes JPEG bytes or
+    texts (`onnxq bundle --help`).
     """
-    from onnxq.export import ExportOptions
+    from onnxq.export import ExportOptions, Processing, export_with_processing
     from onnxq.export import export as export_module
 
     options = ExportOptions(
@@ -55,16 +60,26 @@ def export(arguments: Arguments) -> Outcome:
         code=arguments.code,
         inputs=arguments.inputs,
     )
-    with bars() as report:
-        result = export_module(
-            arguments.source,
-            arguments.output,
-            options=options,
-            progress=lambda done, total: report("export", done, total),
-        )
-    from onnxq.cli.show import exported
+    processing = Processing(arguments.pre, arguments.post)
+    from onnxq.cli import show
 
-    return Outcome(json_output.exported(result), lambda: exported(result))
+    with bars() as report:
+
+        def progress(done: int, total: int) -> None:
+            report("export", done, total)
+
+        if arguments.with_preprocessing or processing != Processing():
+            result, bundle = export_with_processing(
+                arguments.source, arguments.output, processing, options=options, progress=progress
+            )
+            return Outcome(
+                json_output.exported_bundle(result, bundle),
+                lambda: show.exported_bundle(result, bundle),
+            )
+        result = export_module(
+            arguments.source, arguments.output, options=options, progress=progress
+        )
+    return Outcome(json_output.exported(result), lambda: show.exported(result))
 
 
 COMMAND = command(
@@ -91,6 +106,14 @@ COMMAND = command(
             help="What a checkpoint's model does, such as text-generation.  "
             "[default: what config.json says]",
         ),
+        click.Option(
+            ["--with-preprocessing"],
+            is_flag=True,
+            help="Put into the model what the checkpoint's folder says of its pre- and "
+            "postprocessing.",
+        ),
+        parameters.PRE,
+        parameters.POST,
         click.Option(
             ["--with-past/--without-past", "cache"],
             default=True,

@@ -9,6 +9,7 @@ import click
 
 from onnxq.cli import json_output
 from onnxq.errors import InternalError, OnnxqError, UsageError
+from onnxq.wording import printable
 
 INTERRUPTED = 130
 
@@ -58,12 +59,6 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(OnnxqError("cli.interrupted", "interrupted"), INTERRUPTED)
     translated = _of_the_system(error) or _fault(error)
     return Failure(translated, translated.exit_status)
-
-
-def printable(text: str) -> str:
-    """The text on one line, with escapes for what a terminal would obey."""
-    flat = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
 
 
 def _usage(error: click.ClickException) -> UsageError:

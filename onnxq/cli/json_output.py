@@ -2,7 +2,8 @@
 
 ``status`` is ``done``, ``missed`` (a bound that was asked for), ``error`` or ``interrupted``. JSON
 has no infinity and no NaN, so both are ``null``; the SQNR of outputs that are equal is infinite,
-``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too. Times are
+``max_error`` is then 0; where nothing was compared ``max_error`` is ``null`` too (of ``lint``, a
+``why_none`` that is not empty). Times are
 milliseconds where the key says so, else seconds; sizes are bytes.
 """
 
@@ -15,13 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from onnxq.bundle import BundleResult
+    from onnxq.cli.doctor import Probed
+    from onnxq.cli.search_session import Searched
     from onnxq.compare.compare import ComparedRun, Comparison
+    from onnxq.compare.divergence import Agreement, CheckedSide
+    from onnxq.compare.side import Side
+    from onnxq.deploy import Deployment
     from onnxq.errors import OnnxqError
     from onnxq.export import ExportResult
+    from onnxq.lint import LintResult
     from onnxq.pipeline import CalibrationRun, Inspection, QuantizeResult
     from onnxq.plan import Plan
     from onnxq.runtime.doctor import Diagnosis
-    from onnxq.runtime.probe import ProbeResult
+    from onnxq.runtime.placement import Placement
     from onnxq.runtime.timing import LatencyResult
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
@@ -55,13 +65,18 @@ def plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: plain(item) for name, item in _fields(value).items()}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [plain(item) for item in value]
     msg = f"{type(value).__name__} has no form in JSON"
     raise TypeError(msg)
+
+
+def _fields(value: DataclassInstance) -> dict[str, object]:
+    """The fields of a result, as they are."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def document(
@@ -113,7 +128,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "scheme_reason": result.scheme_reason,
         "format": result.plan.format,
         "target": result.target,
-        **planned(result.plan),
+        "sites": [*_sites(result.plan.sites), *_sites(result.left_alone)],
         "kernels": {"planned": 0, "integer": 0, "by_op": {}},
         "metrics": None,
         "latency": None,
@@ -125,10 +140,9 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
     }
 
 
-def planned(plan: Plan) -> dict[str, object]:
-    """The sites of a plan."""
+def _sites(sites: Sequence[object]) -> list[dict[str, object]]:
     keys = ("name", "op", "decision", "reason")
-    return {"sites": [{key: getattr(site, key) for key in keys} for site in plan.sites]}
+    return [{key: getattr(site, key) for key in keys} for site in sites]
 
 
 def _verified(found: Verification) -> dict[str, object]:
@@ -192,7 +206,16 @@ def _latency(found: Latency) -> dict[str, object]:
 
 
 def _run(found: LatencyResult) -> dict[str, object]:
-    keys = ("median_ms", "p90_ms", "first_ms", "load_seconds", "peak_rss_bytes")
+    keys = (
+        "median_ms",
+        "p90_ms",
+        "p99_ms",
+        "first_ms",
+        "load_seconds",
+        "peak_rss_bytes",
+        "device_bytes",
+        "joules",
+    )
     return {key: getattr(found, key) for key in keys}
 
 
@@ -207,7 +230,7 @@ def applied(output: Path, plan: Plan) -> dict[str, object]:
         **document(output, warnings=plan.warnings),
         "scheme": plan.scheme,
         "target": plan.target,
-        **planned(plan),
+        "sites": _sites(plan.sites),
     }
 
 
@@ -218,19 +241,33 @@ def inspected(found: Inspection) -> dict[str, object]:
         "model": found.summary,
         "quantized_form": found.quantized_form,
         "obstacles": found.obstacles,
+        "provenance": found.provenance,
         "sites": found.sites,
     }
 
 
-def compared(found: Comparison) -> dict[str, object]:
-    """``compare``; the first run is the reference."""
+def compared(found: Comparison, report: Path | None = None) -> dict[str, object]:
+    """``compare``; the reference is the run without ``metrics``, or the first model on the CPU.
+
+    ``output`` is the report, if one was written.
+    """
     return {
-        **document(warnings=found.warnings),
+        **document(report, warnings=found.warnings),
         "runs": [_compared(run) for run in found.runs],
         "metric": found.metric,
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
         "timing": found.timing,
     }
+
+
+def searched_session(made: Searched) -> dict[str, object]:
+    """What ``compare`` has beside; the keys are there where it was asked for."""
+    found: dict[str, object] = {}
+    if made.throughput:
+        found["throughput"] = made.throughput
+    if made.session is not None:
+        found["session"] = {**_fields(made.session), "files": made.files}
+    return found
 
 
 def _compared(run: ComparedRun) -> dict[str, object]:
@@ -252,10 +289,63 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "provider": run.provider,
         "size": {"bytes": run.file_bytes},
         "kernels": run.kernels,
+        "placement": _placed(run.placement),
         "metrics": metrics,
         "accuracy": run.accuracy,
         "perplexity": run.perplexity,
         "latency": latency,
+    }
+
+
+def diverged(found: Agreement, missed: OnnxqError | None) -> dict[str, object]:
+    """``compare --diverge``; the first run is the reference."""
+    return {
+        **document(
+            status="missed" if missed else "done",
+            warnings=found.notes,
+            errors=[missed] if missed else [],
+        ),
+        "tolerance": found.tolerance,
+        "agree": found.agree,
+        "runs": [_side(found.reference), *map(_checked, found.others)],
+    }
+
+
+def _side(side: Side) -> dict[str, object]:
+    settings = side.settings
+    return {"model": side.model, "provider": settings.provider, "level": settings.optimization}
+
+
+def _checked(found: CheckedSide) -> dict[str, object]:
+    keys = ("error", "output", "sample", "samples", "divergence")
+    return {**_side(found.side), **{key: getattr(found, key) for key in keys}}
+
+
+def _placed(found: Placement) -> dict[str, object]:
+    """Where nodes run; those that fell back with the reason."""
+    fallen = [{"name": n.name, "op": n.op, "provider": n.provider, "reason": n.reason}
+              for n in found.fallen_back]  # fmt: skip
+    return {"by_provider": found.by_provider, "copies": found.copies, "fallen_back": fallen}
+
+
+def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
+    """``lint``; after a repair the findings are those that are left."""
+    return {
+        **document(
+            result.output,
+            status="missed" if missed else "done",
+            errors=[missed] if missed else [],
+        ),
+        "model": result.model,
+        "target": result.target,
+        "findings": result.findings,
+        "skipped": result.skipped,
+        "fixed": result.fixed,
+        "verified_on": {
+            "made_up": result.output is not None,
+            "sqnr_db": result.sqnr_db,
+            "why_none": result.why_not_compared,
+        },
     }
 
 
@@ -272,13 +362,42 @@ def exported(result: ExportResult) -> dict[str, object]:
     }
 
 
+def exported_bundle(result: ExportResult, bundle: BundleResult) -> dict[str, object]:
+    """``export`` of a bundle."""
+    return {**exported(result), **bundled(bundle)}
+
+
+def bundled(result: BundleResult) -> dict[str, object]:
+    """``bundle``."""
+    return {
+        **document(result.path, warnings=result.notes),
+        "inputs": result.inputs,
+        "outputs": result.outputs,
+        "agreement": result.agreement,
+        "needs_extensions": result.needs_extensions,
+    }
+
+
+def deployed(made: Deployment) -> dict[str, object]:
+    """``deploy``."""
+    keys = ("form", "files", "difference", "command")
+    found = document(made.folder, warnings=made.notes)
+    return {**found, **{key: getattr(made, key) for key in keys}}
+
+
+def checked(folder: Path) -> dict[str, object]:
+    """``deploy --check``."""
+    return {**document(), "folder": folder}
+
+
 _OF_EXPORTED_MODEL = ("opset", "inputs", "outputs", "verified_shapes", "worst", "tolerance")
 
 
-def diagnosed(
-    found: Diagnosis, probed: Sequence[ProbeResult], errors: Sequence[OnnxqError]
-) -> dict[str, object]:
-    """``doctor``; a finding of level ``error`` is among the errors too."""
+def diagnosed(found: Diagnosis, probed: Probed, errors: Sequence[OnnxqError]) -> dict[str, object]:
+    """``doctor``; a finding of level ``error`` is among the errors too.
+
+    ``speed`` has an entry for each shape and provider, its kernels the fastest first.
+    """
     machine = found.machine
     return {
         **document(status="missed" if errors else "done", errors=errors),
@@ -289,7 +408,13 @@ def diagnosed(
         },
         "versions": found.versions,
         "providers": found.providers,
-        "probe": probed,
+        "probe": [
+            {"provider": provider, **_fields(result)}
+            for provider, results in probed.fused.items()
+            for result in results
+        ],
+        "shapes": [{**_fields(entry), "shape": str(entry.shape)} for entry in probed.of_model],
+        "speed": [{**_fields(speeds), "unsteady": speeds.unsteady} for speeds in probed.speeds],
     }
 
 

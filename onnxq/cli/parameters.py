@@ -64,8 +64,22 @@ PREPROCESS = click.Option(
     ["--preprocess"],
     type=_PATH,
     metavar="FILE",
-    help="How images and texts become inputs: a TOML file of steps, or an .onnx model that takes "
-    "them.",
+    help="How images and texts become inputs: a TOML file of steps, a checkpoint's folder or "
+    "preprocessor_config.json, or an .onnx model that takes them.",
+)
+PRE = click.Option(
+    ["--pre"],
+    type=_PATH,
+    metavar="SPEC",
+    help="What makes the inputs, as for --preprocess of quantize: a TOML file of steps, a "
+    "preprocessor_config.json, a tokenizer.json, a checkpoint's folder, or an .onnx.",
+)
+POST = click.Option(
+    ["--post"],
+    type=_PATH,
+    metavar="SPEC",
+    help="What becomes of the outputs: a TOML file with [classes], [embedding] or [boxes], a "
+    "checkpoint's folder or config.json, or an .onnx.",
 )
 TOKENIZER = click.Option(
     ["--tokenizer"],
@@ -135,6 +149,15 @@ CUSTOM_OPS = click.Option(
     help=(
         "Load this library of custom operators, native code that you trust, or `extensions` for "
         "that of onnxruntime-extensions; may be given again."
+    ),
+)
+PROVIDER_OPTION = click.Option(
+    ["--provider-option"],
+    multiple=True,
+    metavar="PROVIDER.KEY=VALUE",
+    help=(
+        "Set an option of an execution provider, as in tensorrt.trt_engine_cache_enable=1; may be "
+        "given again."
     ),
 )
 SEED = click.Option(

@@ -131,6 +131,7 @@ COMMAND = command(
             ["--allow-miss"], is_flag=True, help="Write the result even if it misses --min-sqnr."
         ),
         parameters.CUSTOM_OPS,
+        parameters.PROVIDER_OPTION,
         parameters.SEED,
     ],
 )

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from onnxq.bundle import BundleResult
+    from onnxq.deploy import Deployment
+    from onnxq.deploy.cache import CacheGraph
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
@@ -68,6 +71,47 @@ def _cut(items: Sequence[Item]) -> Sequence[Item]:
 
 def _short(names: Sequence[str]) -> str:
     return ", ".join(_cut(names)) + (f" ... ({len(names)})" if len(names) > _MANY else "")
+
+
+def exported_bundle(result: ExportResult, bundle: BundleResult) -> Iterator[RenderableType]:
+    """``export`` of a bundle."""
+    yield from exported(result)
+    yield from bundled(bundle)
+
+
+def bundled(result: BundleResult) -> Iterator[RenderableType]:
+    """``bundle``."""
+    yield line(f"{result.path}")
+    for kind, values in (("input", result.inputs), ("output", result.outputs)):
+        for value in values:
+            shape = ", ".join("?" if dim is None else str(dim) for dim in value.shape or ())
+            yield line(f"{kind} {value.name}: {value.type_text} [{shape}]")
+    found = result.agreement
+    if found is not None and found.kind == "texts":
+        yield line(f"Token ids are those of calibration on {found.samples} texts of many kinds.")
+    elif found is not None:
+        yield line(
+            f"Pixels are those of calibration on {found.samples} images, but for "
+            f"{found.levels:.2g} of 255 at most and {found.mean_levels:.2g} in the mean."
+        )
+    if result.needs_extensions:
+        yield line("It runs with the operators of onnxruntime-extensions registered.")
+    for text in result.notes:
+        yield line(f"note: {text}", style="yellow")
+
+
+def deployed(made: Deployment) -> Iterator[RenderableType]:
+    """``deploy``."""
+    yield line(f"{made.folder}: {', '.join(made.files)}")
+    for text in made.notes:
+        yield line(f"note: {text}")
+    yield line(f"Runs, and differs from the model by {made.difference:.1g} of its greatest output.")
+    yield line(f"Run it: {made.command}")
+
+
+def checked(folder: Path, cache: CacheGraph) -> Iterator[RenderableType]:
+    """``deploy --check``."""
+    yield line(f"{folder}: whole; {cache.layers} layers, and all names are the model's.")
 
 
 def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -14,11 +14,12 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
-from onnxq.cli.show_quantize import number_text
 from onnxq.compare.metric import score
+from onnxq.wording import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun, Comparison
 
 
-def views(found: Comparison) -> Iterator[RenderableType]:
-    """The runs with their numbers, then times, then numerics."""
+def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableType]:
+    """The runs with their numbers, then times, then numerics, and where the report is."""
     yield _runs(found)
     yield ""
     if found.metric != "auto":
@@ -44,15 +45,22 @@ def views(found: Comparison) -> Iterator[RenderableType]:
         yield from _closeness(found)
     for text in found.warnings:
         yield line(f"warning: {text}", style="yellow")
+    if report is not None:
+        yield line(f"Report: {report}")
 
 
 def _closeness(found: Comparison) -> Iterator[RenderableType]:
-    if len(found.runs) > 1 or found.reference.accuracy is not None:
+    if len(found.runs) > 1 or _any_accuracy(found):
         yield _numerics(found)
     if found.tokens is not None:
         yield _next_tokens(found)
-    if len(found.runs) > 1 or found.reference.accuracy is not None or found.tokens is not None:
-        yield line(f"Compared with run 1 {_on(found)}{_of_output(found)}.")
+    if len(found.runs) > 1 or _any_accuracy(found) or found.tokens is not None:
+        reference = found.reference_text
+        yield line(f"Compared with {reference} {_on(found)}{_of_output(found)}.")
+
+
+def _any_accuracy(found: Comparison) -> bool:
+    return found.runs[0].accuracy is not None
 
 
 def _on(found: Comparison) -> str:
@@ -67,20 +75,38 @@ def _of_output(found: Comparison) -> str:
 
 
 def _runs(found: Comparison) -> Table:
-    shown = table("", ["run", "model", "provider"], ["size", "integer kernels"])
+    headers = ["size", "integer kernels"]
+    placed = any(len(run.placement.by_provider) > 1 for run in found.runs)
+    shown = table("", ["run", "model", "provider"], [*headers, *["elsewhere", "copies"] * placed])
     for number, run in enumerate(found.runs, start=1):
         kernels = DASH if run.kernels is None else str(run.kernels.integer)
         names = (line(str(run.model)), line(run.provider))
-        shown.add_row(str(number), *names, bytes_text(run.file_bytes), kernels)
+        cells = [bytes_text(run.file_bytes), kernels]
+        if placed:
+            cells += [str(len(run.placement.fallen_back)), str(run.placement.copies)]
+        shown.add_row(str(number), *names, *cells)
     return shown
 
 
 def _times(found: Comparison) -> Table:
-    headers = ["load", "first run", "median", "p90", "times faster", "peak memory"]
+    headers = ["load", "first run", "median", "p90", "p99", "times faster", "peak memory"]
+    on_device = any(run.latency and run.latency.device_bytes is not None for run in found.runs)
+    energy = any(run.latency and run.latency.joules is not None for run in found.runs)
+    headers += ["on the GPU"] * on_device + ["energy a run"] * energy
     shown = table("Latency", ["run"], headers)
     for number, run in enumerate(found.runs, start=1):
-        shown.add_row(str(number), *_time_cells(run))
+        cells = _time_cells(run)
+        if run.latency is not None and on_device:
+            device = run.latency.device_bytes
+            cells.append(DASH if device is None else bytes_text(device))
+        if run.latency is not None and energy:
+            cells.append(_joules_text(run.latency.joules))
+        shown.add_row(str(number), *cells)
     return shown
+
+
+def _joules_text(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3g} J"
 
 
 def _time_cells(run: ComparedRun) -> list[str]:
@@ -92,6 +118,7 @@ def _time_cells(run: ComparedRun) -> list[str]:
         ms_text(found.first_ms),
         ms_text(found.median_ms),
         ms_text(found.p90_ms),
+        ms_text(found.p99_ms),
         "1" if ratio is None else times_text(ratio.median, ratio.low, ratio.high),
         bytes_text(found.peak_rss_bytes),
     ]

@@ -25,6 +25,8 @@ def views(found: Inspection) -> Iterator[RenderableType]:
     yield from _structure(found.summary)
     for text in found.obstacles:
         yield line(f"obstacle: {text}", style="yellow")
+    for key, text in found.provenance.items():
+        yield line(f"{key}: {text}")
     yield ""
     sites = list(found.sites)
     measured = any(site.sqnr_db is not None for site in sites)

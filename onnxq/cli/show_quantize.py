@@ -14,6 +14,7 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
+from onnxq.wording import number_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,11 +114,6 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def number_text(value: float | None, form: str) -> str:
-    """The number in that format; a dash for None."""
-    return DASH if value is None else format(value, form)
-
-
 def _measured(found: Verification) -> Table:
     fidelity, latency = found.fidelity, found.latency
     shown = table("", [""], ["float", "quantized", "times better"])
@@ -165,6 +161,9 @@ def _kernels(found: KernelReport) -> str:
         "" if found.mac_share is None else f", {percent_text(found.mac_share)} of the sites' MACs"
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
+    if not found.counted:
+        planned = found.planned + found.planned_blocks + found.planned_half
+        return f"{planned} nodes are planned to run quantized; what really runs was not counted."
     parts = []
     if found.planned or not (found.planned_blocks or found.planned_folded or found.planned_half):
         parts.append(

@@ -1,22 +1,27 @@
 """Models side by side: speed, size, memory, numerics and integer kernels on each provider.
 
-The first model on the first provider is the reference. Numbers are compared with it; speed is
-compared with the first model on the same provider.
+Numbers are compared with the first model on the CPU, whether or not that is among the runs: a
+provider is not its own witness. Speed is compared with the first model on the same provider.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxq.compare.alike import check_alike, distinct_providers
 from onnxq.data import Labels, check_all, load_labels, open_data
 from onnxq.errors import ModelError, UsageError
 from onnxq.graph.io import file_bytes, load
-from onnxq.graph.structure import Summary, ValueSummary, signature, summary
+from onnxq.graph.structure import signature, summary
 from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.kernels import KernelCount, count_kernels
+from onnxq.runtime.placement import Placement, placement
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.stages.with_past import with_past
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.timing import LatencyResult, Ratio, Timing
     from onnxq.verify.verification import Report
 
+_AT_ONCE = 4
 _DEFAULT_TIMING = TimingSettings()
 
 
@@ -43,6 +49,7 @@ class ComparedRun:
         provider: The provider, as given.
         file_bytes: Size on disk, external data included.
         kernels: Integer kernels; None where the provider compiles kernels that cannot be read.
+        placement: Which node runs on which provider.
         fidelity: How close its outputs are to the reference's; None of the reference itself. Its
             ``float_accuracy`` is the reference's, ``quantized_accuracy`` this run's.
         accuracy: Share of rows that are right; None without labels.
@@ -55,6 +62,7 @@ class ComparedRun:
     provider: str
     file_bytes: int
     kernels: KernelCount | None
+    placement: Placement
     fidelity: Fidelity | None
     accuracy: float | None
     perplexity: float | None
@@ -67,7 +75,7 @@ class Comparison:
     """What ``compare`` measured.
 
     Attributes:
-        runs: Every model on the first provider, then on the next; the first run is the reference.
+        runs: Every model on the first provider, then on the next.
         samples: How many samples the outputs were compared on.
         timing: How the latencies were taken; None if they were not.
         tokens: How many tokens' predictions were compared; None where there are none.
@@ -83,9 +91,16 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     @property
-    def reference(self) -> ComparedRun:
-        """What the numbers are compared with."""
-        return self.runs[0]
+    def reference(self) -> ComparedRun | None:
+        """The run that the numbers are compared with; None if it is none of them."""
+        return next((run for run in self.runs if run.fidelity is None), None)
+
+    @property
+    def reference_text(self) -> str:
+        """What the numbers are compared with, in words."""
+        if self.reference is not None:
+            return f"run {self.runs.index(self.reference) + 1}"
+        return f"{self.runs[0].model.name} on the CPU"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,7 +114,22 @@ class Comparison:
                     f"run {number} gives NaN or Inf in {', '.join(run.fidelity.not_finite)}"
                 )
             texts.extend(f"run {number}: {text}" for text in run.fidelity.remarks)
+        texts += filter(None, (_fallen_back(n, run) for n, run in enumerate(self.runs, start=1)))
         return tuple(texts)
+
+
+def _fallen_back(number: int, run: ComparedRun) -> str:
+    """A warning where nodes run elsewhere than asked for; shape arithmetic is meant to."""
+    nodes = run.placement.unmeant
+    if not nodes:
+        return ""
+    ops = Counter(node.op for node in nodes).most_common(4)
+    named = ", ".join(f"{count} {op}" for op, count in ops)
+    return (
+        f"run {number}: {len(nodes)} of {len(run.placement.nodes)} nodes run on another provider "
+        f"than {run.provider} ({named}), with {run.placement.copies} copies between devices; "
+        f"{nodes[0].name}: {nodes[0].reason}"
+    )
 
 
 def compare(
@@ -114,7 +144,8 @@ def compare(
     """Compare models on the same samples, each on every provider.
 
     Args:
-        models: Files of models with the same inputs and outputs; the first is the reference.
+        models: Files of models with the same inputs and outputs; the first, on the CPU, is the
+            reference.
         data: Samples to compare and to time on; the outputs of all are compared, one at a time.
         providers: Short or full names of execution providers.
         labels: A file with the right class of each row, for the accuracy of each run.
@@ -128,13 +159,13 @@ def compare(
         DataError: A sample does not fit the models, or the labels do not fit the samples.
     """
     paths = [Path(model) for model in models]
-    names = _distinct_providers(providers)
+    names = distinct_providers(providers)
     if not paths or not names:
         code, text = "compare.nothing", "there is nothing to compare"
         raise UsageError(code, text, remedy="name at least one model and one provider")
     loaded = [load(path) for path in paths]
-    _check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
-    source = with_past(open_data(data, signature(loaded[0])), paths[0], names[0])
+    check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
+    source = with_past(open_data(data, signature(loaded[0])), paths[0], "cpu")
     check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)
@@ -152,72 +183,20 @@ def compare(
     )
 
 
-def _distinct_providers(names: Sequence[str]) -> list[str]:
-    """The names as given, without those that mean an earlier one again; all of them are there."""
-    by_full_name: dict[str, str] = {}
-    for name in names:
-        by_full_name.setdefault(execution_providers.require(name), name)
-    return list(by_full_name.values())
-
-
-def _check_alike(models: Sequence[tuple[Path, Summary]]) -> None:
-    (first, expected), *others = models
-    for path, found in others:
-        difference = _difference("input", _by_name(expected.inputs), _by_name(found.inputs))
-        # Outputs are compared by their place, inputs are fed by their name.
-        difference = difference or _difference("output", expected.outputs, found.outputs)
-        if difference:
-            code, text = "compare.models_differ", f"{difference} (the first model is {first})"
-            remedy = "compare models that take the same inputs and give the same outputs"
-            raise ModelError(code, text, where=str(path), remedy=remedy)
-
-
-def _by_name(values: Sequence[ValueSummary]) -> list[ValueSummary]:
-    return sorted(values, key=lambda value: value.name)
-
-
-def _difference(kind: str, expected: Sequence[ValueSummary], found: Sequence[ValueSummary]) -> str:
-    """What differs, in words; empty if the data of one fits the other."""
-    wanted, given = [value.name for value in expected], [value.name for value in found]
-    if wanted != given:
-        return f"its {kind}s are {', '.join(given)} where the first model has {', '.join(wanted)}"
-    for one, other in zip(expected, found, strict=True):
-        if one.type_text != other.type_text or not _shapes_agree(one, other):
-            return (
-                f"{kind} {one.name!r} is {_type_of(other)} where the first model has "
-                f"{_type_of(one)}"
-            )
-    return ""
-
-
-def _shapes_agree(one: ValueSummary, other: ValueSummary) -> bool:
-    """Whether the ranks are equal and no two fixed lengths differ."""
-    if one.shape is None or other.shape is None:
-        return True
-    return len(one.shape) == len(other.shape) and all(
-        a == b or not (isinstance(a, int) and isinstance(b, int))
-        for a, b in zip(one.shape, other.shape, strict=True)
-    )
-
-
-def _type_of(value: ValueSummary) -> str:
-    dims = "..." if value.shape is None else ", ".join(str(dim or "?") for dim in value.shape)
-    return f"{value.type_text}[{dims}]"
-
-
 def _compare_numbers(
     pairs: Sequence[tuple[Path, str]],
     source: DataSource,
     labels: Labels | None,
     report: Report,
 ) -> list[Fidelity]:
-    """Each run against the first; the first alone is compared with itself, and runs once."""
-    reference = _open(*pairs[0])
-    others = pairs[1:] or pairs
+    """Each run against the first model on the CPU; a single run is compared with itself."""
+    reference = _open(pairs[0][0], "cpu")
+    is_first = _is_reference(pairs)
+    others = pairs[is_first:] or pairs
     found = [
         compare_outputs(
             reference,
-            _open(path, provider) if len(pairs) > 1 else reference,
+            reference if is_first and len(pairs) == 1 else _open(path, provider),
             source,
             # Whether one of the models was calibrated on these samples is not known here.
             independent=False,
@@ -226,7 +205,12 @@ def _compare_numbers(
         )
         for path, provider in others
     ]
-    return [found[0], *found] if len(pairs) > 1 else found
+    return [found[0], *found] if is_first and len(pairs) > 1 else found
+
+
+def _is_reference(pairs: Sequence[tuple[Path, str]]) -> bool:
+    """Whether the first run is what all are compared with."""
+    return execution_providers.require(pairs[0][1]) == execution_providers.CPU
 
 
 def _named(step: str, report: Report) -> Callable[[int, int], None]:
@@ -240,15 +224,21 @@ def _runs(
     timed: Timing | None,
 ) -> tuple[ComparedRun, ...]:
     """What was measured of each run; ``models`` of them have one provider."""
+    first = 0 if _is_reference(pairs) else None
+    # Processes that load a model each: a few at once, each with the libraries that are in use here.
+    context = copy_context()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        placements = list(pool.map(lambda pair: context.copy().run(placement, *pair), pairs))
     return tuple(
         ComparedRun(
             model=path,
             provider=provider,
             file_bytes=file_bytes(path),
             kernels=_kernels(path, provider),
-            fidelity=numbers[index] if index else None,
-            accuracy=_accuracy(numbers, index),
-            perplexity=_perplexity(numbers, index),
+            placement=placements[index],
+            fidelity=None if index == first else numbers[index],
+            accuracy=_accuracy(numbers[index], is_reference=index == first),
+            perplexity=_perplexity(numbers[index], is_reference=index == first),
             latency=timed.results[str(index)] if timed else None,
             ratio=timed.ratio(str(index - index % models), str(index))
             if timed and index % models
@@ -258,15 +248,15 @@ def _runs(
     )
 
 
-def _accuracy(numbers: Sequence[Fidelity], index: int) -> float | None:
-    return numbers[index].quantized_accuracy if index else numbers[0].float_accuracy
+def _accuracy(found: Fidelity, *, is_reference: bool) -> float | None:
+    return found.float_accuracy if is_reference else found.quantized_accuracy
 
 
-def _perplexity(numbers: Sequence[Fidelity], index: int) -> float | None:
-    found = numbers[index].language
-    if found is None:
+def _perplexity(found: Fidelity, *, is_reference: bool) -> float | None:
+    if found.language is None:
         return None
-    return found.quantized_perplexity if index else found.float_perplexity
+    language = found.language
+    return language.float_perplexity if is_reference else language.quantized_perplexity
 
 
 def _open(path: Path, provider: str) -> Session:

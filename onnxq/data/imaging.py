@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,13 @@ def to_color(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in {"P", "PA"}:
         image = image.convert("RGBA")
     return image if image.mode == mode else image.convert(mode)
+
+
+def as_png(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels in RGB, written anew as PNG: bytes that no decoder in a graph trips over."""
+    encoded = io.BytesIO()
+    to_color(image, "RGB").save(encoded, "PNG", compress_level=1, icc_profile=None)
+    return np.frombuffer(encoded.getvalue(), np.uint8)
 
 
 def normalized(pixels: NDArray[np.uint8], steps: ImageSteps, where: str) -> NDArray[Any]:

@@ -5,7 +5,7 @@ nothing about its accuracy. Floats are normally distributed; integers lie below 
 table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
 on the first axis and :data:`LENGTH` elsewhere; one name, one length. A sum of names is as long as
 they are together, and so is ``total_sequence_length``, which decoders with a cache call past and
-sequence.
+sequence. What takes the bytes of an image gets a PNG of noise.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.data.extras import require
+from onnxq.data.image_input import encoded_input
+from onnxq.data.imaging import as_png
 from onnxq.data.open import open_data
 from onnxq.errors import DataError
 
@@ -28,6 +31,7 @@ LENGTH = 32
 _IMAGE_LENGTH = 64
 _SAMPLES = 4
 _SUMS = {"total_sequence_length": "past_sequence_length + sequence_length"}
+_ENCODED_LENGTH = 640
 
 
 def made_up(signature: Signature, seed: int = 0) -> DataSource:
@@ -46,6 +50,9 @@ def made_up(signature: Signature, seed: int = 0) -> DataSource:
             code, text = "data.cannot_make_up", "the model does not say what it wants here"
             raise DataError(code, text, where=f"input {spec.name!r}", remedy="Give --data.")
     generator = np.random.default_rng(seed)
+    encoded = encoded_input(signature)
+    if encoded is not None:
+        return open_data([{encoded.name: _png(generator)} for _ in range(_SAMPLES)], signature)
     samples = [_sample(wanted, generator) for _ in range(_SAMPLES)]
     return open_data(samples, signature)
 
@@ -53,6 +60,12 @@ def made_up(signature: Signature, seed: int = 0) -> DataSource:
 def _sample(wanted: list[InputSpec], generator: np.random.Generator) -> dict[str, NDArray[Any]]:
     lengths: dict[str, int] = {}
     return {spec.name: _values(spec, _shape(spec, lengths), generator) for spec in wanted}
+
+
+def _png(generator: np.random.Generator) -> NDArray[np.uint8]:
+    pillow = require("PIL.Image", "made-up inputs")
+    shape = (_ENCODED_LENGTH, _ENCODED_LENGTH, 3)
+    return as_png(pillow.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)))
 
 
 def _shape(spec: InputSpec, lengths: dict[str, int]) -> tuple[int, ...]:

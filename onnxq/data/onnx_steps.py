@@ -15,12 +15,11 @@ return on some damaged files, so what they get is written anew from the pixels t
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.data.imaging import to_color
+from onnxq.data.imaging import as_png, to_color
 from onnxq.errors import DataError, ModelError
 from onnxq.files import read_regular
 from onnxq.runtime.extensions import open_preprocessing
@@ -93,9 +92,7 @@ class OnnxSteps:
         """What the model is fed for an image."""
         image = to_color(image, "RGB")
         if self._rank() == 1:
-            encoded = io.BytesIO()
-            image.save(encoded, "PNG", compress_level=1)
-            return self._run(np.frombuffer(encoded.getvalue(), np.uint8), where)
+            return self._run(as_png(image), where)
         pixels = np.asarray(image)
         return self._run(pixels if self._rank() == 3 else pixels[np.newaxis], where)
 

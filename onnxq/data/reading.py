@@ -20,8 +20,9 @@ class Reading:
 
     Attributes:
         source: A path or Python object, as given without a reading.
-        preprocess: A file of steps (TOML, see :mod:`onnxq.data.preprocess`), or an ``.onnx`` model
-            whose outputs are the inputs of the model to be fed.
+        preprocess: How images and texts become inputs, in any form of :mod:`onnxq.data.declared`:
+            a file of steps (TOML), a checkpoint's ``preprocessor_config.json`` or folder, or an
+            ``.onnx`` model whose outputs are the inputs of the model to be fed.
         tokenizer: A ``tokenizer.json``, or the folder that holds it.
     """
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from onnxq.data.declared import declared
 from onnxq.data.decode import decode
-from onnxq.data.imaging import prepare_image
+from onnxq.data.image_input import encoded_input, image_input
+from onnxq.data.imaging import as_png, prepare_image
 from onnxq.data.onnx_steps import OnnxSteps
-from onnxq.data.preprocess import EXAMPLE, Preprocess, load_preprocess
+from onnxq.data.preprocess import EXAMPLE
 from onnxq.data.token_stream import TokenStream, window_for
 from onnxq.data.tokenizer import Tokenizer
 from onnxq.data.tokenizer_file import read_tokenizer
@@ -40,24 +42,22 @@ class Steps:
         Raises:
             DataError: It cannot be read or says something unknown.
         """
-        self._reading = reading
         self._signature = signature
-        self._path = None if reading.preprocess is None else Path(reading.preprocess)
         self._image: tuple[ImageSteps, InputSpec] | None = None
-        self._is_model = self._path is not None and self._path.suffix.lower() == ".onnx"
-        self._declared = (
-            Preprocess() if self._path is None or self._is_model else load_preprocess(self._path)
-        )
+        self._found = declared(_path(reading.preprocess), _path(reading.tokenizer))
+        self._declared = self._found.steps
+        self._is_model = self._found.model is not None
+        self._encoded = None if self._found.where else encoded_input(signature)
 
     @property
     def given(self) -> bool:
         """Whether the user named any steps."""
-        return self._path is not None or self.tokenizes
+        return bool(self._found.where)
 
     @property
     def tokenizes(self) -> bool:
         """Whether the user named a tokenizer."""
-        return self._reading.tokenizer is not None
+        return self._found.tokenizer is not None
 
     @property
     def text_column(self) -> str:
@@ -108,6 +108,8 @@ class Steps:
         if self._is_model:
             self.check_image(where)
             return self._model.of_image(image, where)
+        if self._encoded is not None:
+            return {self._encoded.name: as_png(image)}
         steps, spec = self._image_steps(where)
         return {spec.name: prepare_image(image, steps, where)}
 
@@ -142,9 +144,12 @@ class Steps:
         """
         if self._is_model:
             if self._model.takes_text:
-                code, text = "preprocess.inputs", f"{self._path} takes texts, these are images"
+                code, text = (
+                    "preprocess.inputs",
+                    f"{self._found.where} takes texts, these are images",
+                )
                 raise DataError(code, text, where=where, remedy="Give one that takes images.")
-        else:
+        elif self._encoded is None:
             self._image_steps(where)
 
     def _image_steps(self, where: str) -> tuple[ImageSteps, InputSpec]:
@@ -156,14 +161,12 @@ class Steps:
                 text = "how an image becomes the model's input is not declared"
                 remedy = f"Give --preprocess with a TOML file of such lines: {EXAMPLE}"
                 raise DataError(code, text, where=where, remedy=remedy)
-            spec = _image_input(self._signature, steps, str(self._path))
-            _check_declared(steps, spec, str(self._path))
-            self._image = steps, spec
+            self._image = steps, image_input(self._signature, steps, self._found.where)
         return self._image
 
     @cached_property
     def _model(self) -> OnnxSteps:
-        return OnnxSteps(Path(self._path or ""), self._signature)
+        return OnnxSteps(self._found.model or Path(), self._signature)
 
     @property
     def _takes_text(self) -> bool:
@@ -171,7 +174,7 @@ class Steps:
 
     @cached_property
     def _tokenizer_file(self) -> TokenizerFile:
-        return read_tokenizer(Path(self._reading.tokenizer or ""), self._signature)
+        return read_tokenizer(self._found.tokenizer or Path(), self._signature)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -186,53 +189,5 @@ class Steps:
         return required[0] if required[0].dtype.kind in "OUT" else None
 
 
-def _image_input(signature: Signature, steps: ImageSteps, where: str) -> InputSpec:
-    names = [spec.name for spec in signature]
-    if steps.input is not None:
-        found = next((spec for spec in signature if spec.name == steps.input), None)
-        if found is None:
-            code, text = "preprocess.input", f"the model has no input {steps.input!r}"
-            remedy = f"Its inputs: {', '.join(map(repr, names))}."
-            raise DataError(code, text, where=where, remedy=remedy)
-        return found
-    required = [spec for spec in signature if spec.required] or list(signature)
-    likely = [spec for spec in required if len(spec.shape) == 4 or not spec.rank_known]
-    chosen = required if len(required) == 1 else likely
-    if len(chosen) != 1:
-        code, text = "preprocess.input", "which of the model's inputs the image is for is not said"
-        remedy = f"Add to [image]: input = one of {', '.join(map(repr, names))}."
-        raise DataError(code, text, where=where, remedy=remedy)
-    return chosen[0]
-
-
-def _check_declared(steps: ImageSteps, spec: InputSpec, where: str) -> None:
-    """Refuse what no image could make fit, before any is read."""
-    if spec.dtype is not None and spec.dtype != np.dtype(steps.dtype):
-        code, text = "preprocess.dtype", f"it makes {steps.dtype}, {spec.name!r} is {spec.dtype}"
-        raise DataError(code, text, where=where, remedy=f'Say dtype = "{spec.dtype}".')
-    if not spec.rank_known:
-        return
-    height, width = steps.size or (None, None)
-    made: tuple[int | None, ...] = (1, height, width, steps.channels)
-    if steps.layout == "NCHW":
-        made = (1, steps.channels, height, width)
-    if len(spec.shape) == 4 and all(
-        have == want or not isinstance(want, int) or have is None
-        for have, want in zip(made, spec.shape, strict=True)
-    ):
-        _check_sized(steps, spec, where)
-        return
-    shown = ", ".join("?" if length is None else str(length) for length in made)
-    wanted = ", ".join("?" if length is None else str(length) for length in spec.shape)
-    code, text = "preprocess.shape", f"it makes [{shown}], {spec.name!r} is [{wanted}]"
-    remedy = "Adapt layout, color, resize or crop; onnxq feeds one image at a time."
-    raise DataError(code, text, where=where, remedy=remedy)
-
-
-def _check_sized(steps: ImageSteps, spec: InputSpec, where: str) -> None:
-    sides = spec.shape[2:] if steps.layout == "NCHW" else spec.shape[1:3]
-    fixed = [side for side in sides if isinstance(side, int)]
-    if fixed and steps.size is None:
-        code, text = "preprocess.size", f"{spec.name!r} is {fixed} pixels, images vary"
-        remedy = f"Declare a resize and crop = {fixed}, say." if len(fixed) == 2 else "Resize them."
-        raise DataError(code, text, where=where, remedy=remedy)
+def _path(named: str | Path | None) -> Path | None:
+    return None if named is None else Path(named)

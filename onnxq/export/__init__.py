@@ -1,5 +1,6 @@
 """From a PyTorch model to a verified ONNX model. Importing this needs no PyTorch."""
 
+from onnxq.export.bundled import Processing, export_with_processing
 from onnxq.export.options import ExportOptions
 from onnxq.export.spec import (
     Check,
@@ -22,6 +23,8 @@ __all__ = [
     "ExportSpec",
     "ExportedInput",
     "ExportedModel",
+    "Processing",
     "Tolerance",
     "export",
+    "export_with_processing",
 ]

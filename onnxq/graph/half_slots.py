@@ -6,6 +6,8 @@ output whose variable occurs at no input has a type of its own, named by an attr
 (``Mean`` of LayerNormalization), and stays too. The exception is Cast to float32, which can cast to
 another type as well.
 
+Of operators of com.microsoft those for weights in blocks are known.
+
 Declined, with the reason: operators that onnx has no schema of (other domains, functions that could
 not be inlined), that hold subgraphs, or have a sequence or an optional among inputs and outputs;
 values of unknown type; and operators none of whose float32 inputs or outputs may be the type.
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 
 _FLOAT = ir.DataType.FLOAT
 _NARROW: Final = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+_CONTRIB: Final[dict[tuple[str, str], tuple[int, ...]]] = {
+    # Activation, scales, a bias; zero points only where they are floating point too.
+    ("com.microsoft", "MatMulNBits"): (0, 2, 3, 5),
+    ("com.microsoft", "GatherBlockQuantized"): (2, 3),
+}
+"""Inputs that share one floating type with the first output."""
+
 _BODIES: Final = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
@@ -54,6 +63,9 @@ def half_slots(node: ir.Node, versions: dict[str, int], name: str) -> HalfSlots:
     """
     exact = tuple(i for i, v in enumerate(node.inputs) if v is not None and v.dtype == _FLOAT)
     reason = _why_unclear(node)
+    shared = _CONTRIB.get((node.domain, node.op_type))
+    if shared is not None and not reason:
+        return HalfSlots(tuple(i for i in exact if i in shared), (0,))
     schema = None if reason else _schema(node, versions)
     if schema is None:
         domain = node.domain or "ai.onnx"

@@ -8,7 +8,15 @@ from __future__ import annotations
 from onnxq.graph.digest import digest
 from onnxq.graph.reading import file_bytes, load
 from onnxq.graph.tensors import weight_bytes
-from onnxq.graph.writing import GIBIBYTE, check_output, publish, save, staging, to_bytes
+from onnxq.graph.writing import (
+    GIBIBYTE,
+    check_output,
+    publish,
+    save,
+    staging,
+    to_bytes,
+    to_bytes_beside,
+)
 
 __all__ = [
     "GIBIBYTE",
@@ -20,5 +28,6 @@ __all__ = [
     "save",
     "staging",
     "to_bytes",
+    "to_bytes_beside",
     "weight_bytes",
 ]

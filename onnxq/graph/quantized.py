@@ -33,6 +33,20 @@ _FAMILIES: tuple[tuple[str, frozenset[str]], ...] = (
 )
 
 
+def has_float_part(model: ir.Model) -> bool:
+    """Whether a quantized model computes in float beside weights of few bits.
+
+    Of such a model 16 bits concern the float part.
+    """
+    ops = {node.op_type for node in all_nodes(model)}
+    return not any(
+        op in members or _is_qlinear(op, family)
+        for family, members in _FAMILIES
+        if family != "weight-only"
+        for op in ops
+    )
+
+
 def find_already_quantized(model: ir.Model) -> str | None:
     """What a quantized model is, e.g. ``"QDQ: 12 QuantizeLinear, 15 DequantizeLinear"``.
 

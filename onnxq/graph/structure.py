@@ -117,6 +117,11 @@ def _is_integer(value: ir.Value) -> bool:
     return dtype is not None and dtype.kind in "iu"
 
 
+def domains(model: ir.Model) -> frozenset[str]:
+    """The domains of all its operators."""
+    return frozenset(node.domain for node in all_nodes(model))
+
+
 def numpy_dtype(value: ir.Value) -> np.dtype | None:
     """The element type of a tensor as numpy has it; None for other types and unknown ones."""
     if not isinstance(value.type, ir.TensorType):

@@ -7,6 +7,7 @@ One function an operator, from a node to a :class:`Form`. Cases that onnxq quant
     - Gemm: constant B of rank 2, ``transA = 0``, ``alpha = beta = 1``, C left out or constant of
       rank 1; output channels on axis 0 if ``transB`` else 1;
     - Conv: constant weight ``[M, C/group, ...]`` of 1 to 3 spatial dimensions, axis 0;
+    - ConvTranspose: constant weight ``[C, M/group, ...]``, axis 1, where no group shares channels;
     - Gather: constant table of rank 2, ``axis = 0``; the rows are the channels;
     - LSTM, GRU, RNN: constants W and R; their output channels are those of several gates and
       directions, so no one axis counts them.
@@ -49,7 +50,6 @@ _MOVING = _REARRANGING | frozenset(
         "Tile",
     }
 )
-_CHANNEL_AXIS_OF_OTHERS = {"ConvTranspose": 1}
 _FUSED = {
     "Attention": "which holds the projections of query, key and value in one weight",
     "DecoderAttention": "which holds the projections of query, key and value",
@@ -201,6 +201,14 @@ def _gather(node: ir.Node) -> Form | None:
     return Form(None, 0, 0, reason=reason)
 
 
+def _conv_transpose(node: ir.Node) -> Form | None:
+    if weight_tensor(node, 1) is None:
+        return None if weight_tensor(node, 0) is None else _other(node)
+    group = node.attributes.get_int("group", 1)
+    reason = "" if group == 1 else f"its {group} groups share the scales of their output channels"
+    return Form(0, 1, 1, _bias(node), reason=reason)
+
+
 def _recurrent(node: ir.Node) -> Form | None:
     if weight_tensor(node, 1) is None or weight_tensor(node, 2) is None:
         reason = _why_no_constant(node, 1) or _why_no_constant(node, 2)
@@ -210,6 +218,7 @@ def _recurrent(node: ir.Node) -> Form | None:
 
 _HANDLERS: dict[str, Callable[[ir.Node], Form | None]] = {
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "GRU": _recurrent,
     "Gather": _gather,
     "Gemm": _gemm,
@@ -228,7 +237,6 @@ def _other(node: ir.Node) -> Form | None:
     if not any(sizes):
         return None
     index = sizes.index(max(sizes))
-    axis = None if node.domain else _CHANNEL_AXIS_OF_OTHERS.get(node.op_type)
     activation = next((i for i, size in enumerate(sizes) if not size), None)
     equation = "" if node.domain else node.attributes.get_string("equation", "")
     reason = f"onnxq does not quantize {name}"
@@ -236,7 +244,7 @@ def _other(node: ir.Node) -> Form | None:
         reason = f"{reason}, {fused}: quantize the model as it was before it was optimized"
     if node.op_type == "Einsum" and equation:
         reason = f"its equation {equation!r} is no product with a matrix"
-    return Form(activation, index, axis, reason=reason)
+    return Form(activation, index, reason=reason)
 
 
 def _large(node: ir.Node, index: int) -> int:

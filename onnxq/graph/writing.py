@@ -141,6 +141,18 @@ def to_bytes(model: ir.Model) -> bytes:
     return data
 
 
+def to_bytes_beside(model: ir.Model) -> bytes:
+    """The model as one ONNX file that names the files its weights lie in, instead of holding them.
+
+    It loads where those names lead to the files; weights that are in memory are inside.
+
+    Raises:
+        ModelError: If it would be above 2 GiB, which the format does not allow.
+    """
+    tensors = [t for t in all_tensors(model) if not isinstance(t, ir.ExternalTensor)]
+    return _serialize(model, tensors, model.graph.name or "model")
+
+
 def publish(staged: str | Path, path: str | Path) -> None:
     """Move a model that :func:`save` wrote to where it belongs, its data file with it.
 

@@ -61,6 +61,23 @@ class Bins:
         """Middle of each bin, shape ``(B,)``."""
         return (self.low + self.high) / 2
 
+    def spread_over(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The counts in other bins, the values of each bin taken as evenly spread over it.
+
+        Args:
+            edges: Ascending, shape ``(n + 1,)``; they cover all values, so that the counts add up
+                to the same total.
+
+        Returns:
+            Counts, shape ``(n,)``.
+        """
+        ends = np.stack([self.low, self.high], axis=1).reshape(-1)
+        reached = np.cumsum(self.count)
+        below = np.stack([reached - self.count, reached], axis=1).reshape(-1)
+        so_far = np.interp(edges, ends, below)
+        so_far[0], so_far[-1] = 0.0, reached[-1]
+        return np.diff(so_far)
+
 
 class Seen(NamedTuple):
     """What one array held.

@@ -6,6 +6,7 @@ Definitions::
     cosine    = sum a b / sqrt(sum a^2 sum b^2)                         pooled
     agreement = share of rows whose argmax over the last axis is the same
     equality  = share of elements that are the same, for what is not float
+    error     = sqrt(sum (a - b)^2 / sum a^2)                           of one pair of arrays
 
 A meter holds a few sums in float64, never a sample, and two meters merge by addition. What is
 measured of next tokens is in :mod:`onnxq.numerics.token_metrics`.
@@ -104,6 +105,33 @@ class ErrorMeter:
 def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Not by BLAS: at this size its threads wait for each other longer than they work."""
     return float(np.einsum("i,i->", a, b))
+
+
+def relative_error(reference: NDArray[Any], result: NDArray[Any]) -> float:
+    """How far two arrays are apart, from 0 for equal ones.
+
+    Of floats sqrt(sum (a - b)^2 / sum a^2), over the elements where both are finite; of everything
+    else the share of elements that differ. Infinite where shapes differ, where one is NaN or Inf
+    and the other is not or is another, or where all of ``reference`` is zero and ``result`` is not.
+    """
+    if reference.shape != result.shape:
+        return math.inf
+    if reference.dtype.kind != "f" or result.dtype.kind != "f":
+        same = np.count_nonzero(reference == result)
+        return 1 - same / reference.size if reference.size else 0.0
+    kept = np.isfinite(reference)
+    if not kept.all():
+        if not np.array_equal(reference[~kept], result[~kept], equal_nan=True):
+            return math.inf
+        reference, result = reference[kept], result[kept]
+    meter = ErrorMeter()
+    with np.errstate(invalid="ignore", over="ignore"):
+        meter.add(reference, result)
+    if not math.isfinite(meter.noise):
+        return math.inf
+    if meter.noise == 0:
+        return 0.0
+    return math.sqrt(meter.noise / meter.signal) if meter.signal else math.inf
 
 
 @dataclass(slots=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXTENSIONS: Final = "extensions"
 """Stands for the library of the package onnxruntime-extensions."""
 
+EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+"""The domains of its operators."""
+
 _IN_USE: ContextVar[tuple[Path, ...]] = ContextVar("custom_ops", default=())
 
 
@@ -75,7 +78,7 @@ def _extensions() -> Path:
         from onnxruntime_extensions import get_library_path
     except ImportError as error:
         code, text = "runtime.custom_ops", f"onnxruntime-extensions cannot be imported: {error}"
-        remedy = "pip install onnxruntime-extensions"
+        remedy = "pip install 'onnxq[extensions]'"
         raise UsageError(code, text, where=EXTENSIONS, remedy=remedy) from error
     return Path(get_library_path())
 

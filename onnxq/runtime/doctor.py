@@ -75,6 +75,14 @@ def diagnose() -> Diagnosis:
     return Diagnosis(findings, machine, versions(), providers.available())
 
 
+def providers_at_hand() -> tuple[str, ...]:
+    """The short names of the providers that are offered here and start."""
+    offered = [
+        (short, full) for short, full in providers.SHORT.items() if full in providers.available()
+    ]
+    return tuple(short for short, full in offered if _start(short, full).level == "ok")
+
+
 def _runtimes() -> Iterator[Finding]:
     """One distribution of ONNX Runtime, and the one that is imported."""
     found = installed_runtimes()

@@ -1,15 +1,24 @@
-"""Sessions of preprocessing models, with the operators of onnxruntime-extensions."""
+"""The operators of onnxruntime-extensions, where the user asks for what is made of them.
+
+A preprocessing model that the user names and a bundle that the user asks for are such cases. A
+model that merely holds these operators is not: their library is native code, and ``--custom-ops``
+names it (:mod:`onnxq.runtime.custom_ops`).
+"""
 
 from __future__ import annotations
 
 import importlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, UsageError
+from onnxq.runtime.custom_ops import EXTENSIONS, EXTENSIONS_DOMAINS, custom_ops, in_use
 from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from onnxq.runtime.session import Session
 
 
@@ -33,7 +42,37 @@ def open_preprocessing(model: Path) -> Session:
         raise ModelError(code, text, where=where, remedy=remedy) from error
 
 
+@contextmanager
+def extensions_for(domains: Collection[str]) -> Iterator[bool]:
+    """Let sessions that are opened inside know the operators, if one of these domains is theirs.
+
+    Yields whether one is. Libraries that are in use stay so, and no other is then loaded.
+
+    Raises:
+        UsageError: The package is not installed.
+    """
+    needed = not EXTENSIONS_DOMAINS.isdisjoint(domains)
+    with custom_ops([EXTENSIONS] if needed and not in_use() else []):
+        yield needed
+
+
+def require_extensions(domains: Collection[str], where: str) -> None:
+    """Refuse where one of these domains is theirs and the user has named no library.
+
+    Raises:
+        UsageError: With the option that names it.
+    """
+    if EXTENSIONS_DOMAINS.isdisjoint(domains) or in_use():
+        return
+    code, text = "runtime.custom_ops", "its preprocessing is made of onnxruntime-extensions"
+    remedy = f"Give --custom-ops {EXTENSIONS} to load that library; it is native code."
+    raise UsageError(code, text, where=where, remedy=remedy)
+
+
 def _library() -> tuple[Path, ...]:
+    """The library, unless one is in use already: none can be loaded twice."""
+    if in_use():
+        return ()
     try:
         extensions = importlib.import_module("onnxruntime_extensions")
     except ImportError:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from onnxq.runtime.session import Optimization
+
 INTEGER_OPS: Final = frozenset(
     {
         "ConvInteger",
@@ -107,12 +109,15 @@ def is_integer(op: str) -> bool:
     return op in INTEGER_OPS
 
 
-def executed(model: bytes | Path, provider: str = "cpu") -> tuple[ExecutedNode, ...]:
+def executed(
+    model: bytes | Path, provider: str = "cpu", optimization: Optimization = "all"
+) -> tuple[ExecutedNode, ...]:
     """The nodes that ONNX Runtime executes, in order, those of subgraphs behind their owner.
 
     Args:
         model: The serialized model, or its path.
         provider: The execution provider; kernels that it compiles itself show as its own nodes.
+        optimization: How far ONNX Runtime optimizes the graph.
 
     Raises:
         ModelError: The model does not load.
@@ -128,7 +133,12 @@ def executed(model: bytes | Path, provider: str = "cpu") -> tuple[ExecutedNode, 
             ),
         )
         settings = SessionSettings(
-            provider=provider, spinning=False, threads=1, config=aside, optimized_path=path
+            provider=provider,
+            optimization=optimization,
+            spinning=False,
+            threads=1,
+            config=aside,
+            optimized_path=path,
         )
         open_session(model, settings)
         graph = onnx.load(path, load_external_data=False).graph
@@ -168,6 +178,25 @@ def integer_sites(
     Returns:
         The names of the sites in integer kernels.
     """
+    found = _executed_as(nodes, weight_names)
+    return frozenset(name for name, ran in found.items() if all(node.integer for node in ran))
+
+
+def float_sites(
+    nodes: Sequence[ExecutedNode], weight_names: Mapping[str, str | None]
+) -> frozenset[str]:
+    """Which sites run, and not in integer kernels; arguments as of :func:`integer_sites`.
+
+    A site that is folded away, or that ONNX Runtime gave another name, is in neither.
+    """
+    found = _executed_as(nodes, weight_names)
+    return frozenset(name for name, ran in found.items() if not all(node.integer for node in ran))
+
+
+def _executed_as(
+    nodes: Sequence[ExecutedNode], weight_names: Mapping[str, str | None]
+) -> dict[str, list[ExecutedNode]]:
+    """What is executed for each site that is found."""
     whole: dict[str, list[ExecutedNode]] = {}
     cut: dict[str, list[ExecutedNode]] = {}
     readers: dict[str, list[ExecutedNode]] = {}
@@ -176,12 +205,12 @@ def integer_sites(
         cut.setdefault(_ADDED_TO_NAMES.sub("", node.name), []).append(node)
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
-    found = set()
+    found = {}
     for site, weight in weight_names.items():
         stands_for = whole.get(site) or cut.get(site) or readers.get(weight or "", [])
-        if stands_for and all(node.integer for node in stands_for):
-            found.add(site)
-    return frozenset(found)
+        if stands_for:
+            found[site] = stands_for
+    return found
 
 
 def _walk(graph: onnx.GraphProto, inside: str) -> Iterator[ExecutedNode]:

@@ -8,26 +8,19 @@ sets; a damaged file is written anew.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import onnxruntime as ort
-import platformdirs
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from onnxq.errors import ModelError
-from onnxq.runtime import providers
+from onnxq.runtime import kept, providers
 from onnxq.runtime.kernels import executed
-from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.probe_forms import forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from onnxq.runtime.kernels import ExecutedNode
     from onnxq.runtime.probe_forms import Form
@@ -75,11 +68,11 @@ def run_probe(
         ProviderError: The provider is not there.
     """
     full = providers.require(provider)
-    path = (cache or platformdirs.user_cache_path("onnxq") / "probe") / f"{_key(full)}.json"
-    found = _read(path)
-    if found is None:
+    path = (cache or kept.folder("probe")) / _key(full)
+    found = kept.read(path, _RESULTS)
+    if not found:
         found = probe(provider, progress)
-        _write(path, found)
+        kept.write(path, found, _RESULTS)
     return found
 
 
@@ -121,35 +114,5 @@ def _takes_integers(nodes: Sequence[ExecutedNode]) -> bool:
 
 
 def _key(provider: str) -> str:
-    """A file name for what decides the results: runtime, provider, processor and forms."""
-    machine = inspect_machine()
-    names = [form.name for form in forms()]
-    parts = [FORMAT_VERSION, machine.architecture, sorted(machine.isa), names]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return f"{ort.__version__}-{provider}-{digest}"
-
-
-def _read(path: Path) -> tuple[ProbeResult, ...] | None:
-    try:
-        found = _RESULTS.validate_json(path.read_bytes(), strict=False)
-    except (OSError, ValidationError):
-        return None
-    return found or None
-
-
-def _write(path: Path, results: Sequence[ProbeResult]) -> None:
-    """Keep results for later; where that is not possible, the probe runs again next time."""
-    text = json.dumps([asdict(result) for result in results], indent=1)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except OSError:
-        return
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """A file name for what decides the results."""
+    return kept.key(provider, FORMAT_VERSION, [form.name for form in forms()])

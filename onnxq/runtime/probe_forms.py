@@ -24,7 +24,6 @@ from onnxq.runtime.probe_graph import (
     OTHER_SCALE,
     SCALE,
     TOKENS,
-    WEIGHT_SCALE,
     ActivationType,
     Attributes,
     Builder,
@@ -262,14 +261,8 @@ def _dynamic(op: str, shape: Sequence[int], weight: Sequence[int]) -> Builder:
     def build(activation: ActivationType) -> ModelProto:
         graph = ProbeGraph(activation)
         graph.inputs["x"] = shape
-        graph.node("DynamicQuantizeLinear", ["x"], "x_q", {})
-        graph.nodes[-1].output.extend(["x_scale", "x_zero"])
         integers = np.random.default_rng(0).integers(-100, 101, weight).astype(np.int8)
-        inputs = ["x_q", graph.constant("weight_q", integers), "x_zero"]
-        graph.node(op, inputs, "sums", {})
-        graph.node("Cast", ["sums"], "sums_float", {"to": TensorProto.FLOAT})
-        weight_scale = graph.constant("weight_scale", np.float32(WEIGHT_SCALE))
-        graph.node("Mul", ["x_scale", weight_scale], "scale", {})
-        return graph.finish(graph.node("Mul", ["sums_float", "scale"], "value", {}))
+        name = graph.constant("weight_q", integers)
+        return graph.finish(graph.quantized_at_run_time(op, "x", name, {}))
 
     return build

@@ -46,7 +46,7 @@ class ProbeGraph:
     activation: ActivationType
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-    inputs: dict[str, Sequence[int]] = field(default_factory=dict)
+    inputs: dict[str, Sequence[int | str]] = field(default_factory=dict)
     opset: int = OPSET
 
     def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
@@ -54,9 +54,18 @@ class ProbeGraph:
         self.constants[name] = np.asarray(value)
         return name
 
-    def node(self, op: str, inputs: Sequence[str], output: str, attributes: Attributes) -> str:
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        output: str,
+        attributes: Attributes,
+        domain: str = "",
+    ) -> str:
         """A node with one output."""
-        made = helper.make_node(op, list(inputs), [output], name=f"{output}_node")
+        made = helper.make_node(
+            op, list(inputs), [output], name=f"{output}_node", domain=domain or None
+        )
         made.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
         self.nodes.append(made)
         return output
@@ -72,7 +81,7 @@ class ProbeGraph:
         self.node("QuantizeLinear", [value, *names], f"{output}_q", {})
         return self.node("DequantizeLinear", [f"{output}_q", *names], output, {})
 
-    def source(self, name: str, shape: Sequence[int], scale: float = SCALE) -> str:
+    def source(self, name: str, shape: Sequence[int | str], scale: float = SCALE) -> str:
         """A quantized input of the model."""
         self.inputs[name] = shape
         return self.pair(name, f"{name}_dq", scale)
@@ -99,6 +108,16 @@ class ProbeGraph:
             attributes["block_size"] = block
         return self.node("DequantizeLinear", names, "weight", attributes)
 
+    def quantized_at_run_time(self, op: str, x: str, weight: str, attributes: Attributes) -> str:
+        """An integer product with activations of the range that they have, and its two scales."""
+        self.node("DynamicQuantizeLinear", [x], "x_q", {})
+        self.nodes[-1].output.extend(["x_scale", "x_zero"])
+        self.node(op, ["x_q", weight, "x_zero"], "sums", attributes)
+        self.node("Cast", ["sums"], "sums_float", {"to": TensorProto.FLOAT})
+        weight_scale = self.constant("weight_scale", np.float32(WEIGHT_SCALE))
+        self.node("Mul", ["x_scale", weight_scale], "scale", {})
+        return self.node("Mul", ["sums_float", "scale"], "value", {})
+
     def bias(self, size: int) -> str:
         """A dequantized int32 bias, its scale the product of activation's and weight's."""
         names = [
@@ -122,5 +141,9 @@ class ProbeGraph:
             [helper.make_tensor_value_info(value, float32, None) for value in values],
             [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
         )
-        opsets = [helper.make_opsetid("", self.opset)]
+        domains = dict.fromkeys(node.domain for node in self.nodes if node.domain)
+        opsets = [
+            helper.make_opsetid("", self.opset),
+            *(helper.make_opsetid(domain, 1) for domain in domains),
+        ]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)

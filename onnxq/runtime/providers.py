@@ -1,8 +1,16 @@
-"""Execution providers by name: short names, what is offered here, and what to do about a lack."""
+"""Execution providers by name: short names, what is offered here, and what to do about a lack.
+
+A name may end in the index of a device, as ``cuda:1``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import difflib
+import functools
+import io
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -27,6 +35,20 @@ _GPU_REMEDY: Final = (
 )
 _REMEDIES: Final = MappingProxyType({SHORT["cuda"]: _GPU_REMEDY, SHORT["tensorrt"]: _GPU_REMEDY})
 
+_FATAL_ONLY: Final = 4
+
+_WITH_DEVICES: Final = frozenset(
+    f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "NvTensorRTRTX", "MIGraphX", "DML")
+)
+"""Providers with an option ``device_id``."""
+
+_LIBRARIES: Final = MappingProxyType(
+    {
+        SHORT["cuda"]: "libonnxruntime_providers_cuda.so",
+        SHORT["tensorrt"]: "libonnxruntime_providers_tensorrt.so",
+    }
+)
+
 _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 """Providers that take the nodes another one leaves, before the CPU does."""
 
@@ -36,9 +58,36 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
+def hush() -> None:
+    """Keep ONNX Runtime from writing to the console what is told as an error anyway.
+
+    For a program of its own, not for a library in somebody else's.
+    """
+    ort.set_default_logger_severity(_FATAL_ONLY)
+
+
 def available() -> tuple[str, ...]:
     """The full names of the providers that this installation of ONNX Runtime offers."""
     return tuple(ort.get_available_providers())
+
+
+def device_of(name: str) -> int | None:
+    """The index of the device that a name ends in; None without one.
+
+    Raises:
+        ProviderError: It is no index, or the provider has no devices to choose from.
+    """
+    _, colon, index = name.partition(":")
+    if not colon:
+        return None
+    full = resolve(name)
+    if not index.isdecimal():
+        code, msg = "runtime.device", f"{index!r} is no index of a device"
+        raise ProviderError(code, msg, where=name, remedy="write a number, as in cuda:0")
+    if full not in _WITH_DEVICES:
+        code, msg = "runtime.device", f"{full} has no devices to choose from"
+        raise ProviderError(code, msg, where=name, remedy="leave the index out")
+    return int(index)
 
 
 def resolve(name: str) -> str:
@@ -46,11 +95,13 @@ def resolve(name: str) -> str:
 
     Args:
         name: A short name such as ``"cuda"`` or a full one such as ``"OpenVINOExecutionProvider"``,
-            in any case; the ``ExecutionProvider`` at the end may be left out.
+            in any case; the ``ExecutionProvider`` at the end may be left out, and the index of a
+            device may follow.
 
     Raises:
         ProviderError: Nothing is called that.
     """
+    name = name.partition(":")[0]
     known: dict[str, str] = {
         full.lower(): full for full in (*ort.get_all_providers(), *available())
     }
@@ -84,6 +135,50 @@ def require(name: str) -> str:
     return full
 
 
+@functools.cache
+def _preload() -> None:
+    """Load CUDA and cuDNN from packages that are installed beside ONNX Runtime, if there are any.
+
+    ONNX Runtime itself looks in the system's folders alone, and prints what it misses: what is
+    really missing is told by the provider that does not start.
+    """
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+@functools.cache
+def why_not_loaded(full: str) -> str:
+    """Why the library of a provider does not load; empty if it does or is none of its own.
+
+    ONNX Runtime writes the reason to the console alone.
+    """
+    stem = _LIBRARIES.get(full)
+    if stem is None:
+        return ""
+    _preload()
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        for path in (folder / "libonnxruntime_providers_shared.so", folder / stem):
+            if path.is_file():
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def stand_in(name: str) -> str:
+    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
+
+    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    full = resolve(name)
+    return name if full in available() and not why_not_loaded(full) else "cpu"
+
+
 def chain(name: str) -> tuple[str, ...]:
     """The providers of a session in order: the one asked for, then those that take what it leaves.
 
@@ -92,5 +187,7 @@ def chain(name: str) -> tuple[str, ...]:
     """
     full = require(name)
     offered = available()
+    if full in _LIBRARIES:
+        _preload()
     helpers = tuple(p for p in _FALLBACKS.get(full, ()) if p in offered)
     return (full, *helpers) if full == CPU else (full, *helpers, CPU)

@@ -13,17 +13,20 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnxq.errors import ModelError, ProviderError
-from onnxq.runtime import custom_ops, providers
+from onnxq.runtime import custom_ops, provider_options, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-Optimization = Literal["all", "basic", "none"]
+Optimization = Literal["all", "extended", "basic", "none"]
 
 PROTOBUF_LIMIT: Final = (1 << 31) - 1
 """The most bytes of a protobuf message; a larger model is a file with external data."""
+
+RECORD_ASSIGNMENTS: Final = ("session.record_ep_graph_assignment_info", "1")
+"""The entry of a session's configuration that lets it tell what runs where."""
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
@@ -39,6 +42,7 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 _LEVELS: Final = MappingProxyType(
     {
         "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     }
@@ -55,6 +59,8 @@ _DTYPES: Final = MappingProxyType(
 )
 
 _FATAL_ONLY: Final = 4
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
+_INFO: Final = 1
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _IN_NODE: Final = re.compile(
     r"^Non-zero status code returned while running (?P<op>\S+) node\. "
@@ -67,7 +73,6 @@ _UNKNOWN_OP: Final = (
         r"\"(?P<domain>[^\"]*)\", -?\d+\).*No Op registered"
     ),
 )
-_EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 _SOURCE_LINE: Final = re.compile(
     r"\S*/onnxruntime\S*\.(?:h|cc|cpp|cu):\d+ (?:[^()]*\([^()]*\)(?: const)? )?"
 )
@@ -97,15 +102,21 @@ class SessionSettings:
     """How a session is opened.
 
     Attributes:
-        provider: A name that :func:`onnxq.runtime.providers.resolve` knows.
-        optimization: ``"all"`` is what users run; ``"basic"`` keeps Q/DQ pairs apart; ``"none"``
-            runs the graph as it is written.
+        provider: A name that :func:`onnxq.runtime.providers.resolve` knows, which may end in the
+            index of a device. What :mod:`onnxq.runtime.provider_options` holds is heeded.
+        optimization: ``"all"`` is what users run; ``"extended"`` leaves layouts as they are;
+            ``"basic"`` keeps Q/DQ pairs apart; ``"none"`` runs the graph as it is written.
         threads: Threads within an operator; ONNX Runtime's choice if ``None``.
         spinning: Whether idle threads spin. ONNX Runtime's default is yes, which slows other
             sessions of the same process.
         config: More entries of the session's configuration, ``(key, value)``.
         optimized_path: Where ONNX Runtime writes the graph it has optimized, if anywhere.
         libraries: Libraries of custom operators to load; their code runs in this process.
+        weights_folder: Where the files lie that a model in memory names as those of its weights.
+        parallel: Whether operators that do not need each other run at once.
+        arena: Whether the CPU's memory comes from an arena.
+        memory_pattern: Whether allocations are planned from those of earlier runs.
+        talkative: Whether ONNX Runtime writes what it does to the standard error.
     """
 
     provider: str = "cpu"
@@ -115,6 +126,11 @@ class SessionSettings:
     config: tuple[tuple[str, str], ...] = ()
     optimized_path: Path | None = None
     libraries: tuple[Path, ...] = ()
+    weights_folder: Path | None = None
+    parallel: bool = False
+    arena: bool = True
+    memory_pattern: bool = True
+    talkative: bool = False
 
 
 class Session:
@@ -165,6 +181,17 @@ class Session:
                 raise ModelError(code, msg, where=self._where, remedy="ask for tensor outputs only")
         return values
 
+    def assignments(self) -> dict[str, list[tuple[str, str, str]]]:
+        """The nodes that each provider runs: name, operator, domain, by its full name.
+
+        The session must have been opened with the entry :data:`RECORD_ASSIGNMENTS`.
+        """
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for part in self._inner.get_provider_graph_assignment_info():
+            nodes = [(node.name, node.op_type, node.domain) for node in part.get_nodes()]
+            found.setdefault(part.ep_name, []).extend(nodes)
+        return found
+
     def execute(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         """Run the model and drop its outputs, of whatever type they are.
 
@@ -186,7 +213,8 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
     """Load a model into ONNX Runtime.
 
     Args:
-        model: The serialized model, or its path. External data is found only through a path.
+        model: The serialized model, or its path. External data is found through a path, or in the
+            settings' ``weights_folder``.
         settings: How to open it.
 
     Raises:
@@ -199,29 +227,34 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         code, msg = "runtime.too_large", f"a model of {len(model)} bytes does not load from memory"
         raise ModelError(code, msg, remedy="save it with external data and load it by its path")
     chain = providers.chain(settings.provider)
+    given = list(zip(chain, provider_options.of_chain(chain, settings.provider), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
-        inner = ort.InferenceSession(
-            source, _options(settings), providers=list(chain), enable_fallback=0
-        )
+        inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
     except ORT_ERRORS as error:
-        raise _load_error(error, model, chain[0], where) from error
+        raise _load_error(error, model, settings, chain[0], where) from error
     if chain[0] not in inner.get_providers():
-        raise _provider_error(chain[0], "ONNX Runtime left it out", where)
+        why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
+        raise _provider_error(chain[0], why, where)
     return Session(inner, where)
 
 
 def _load_error(
-    error: Exception, model: bytes | Path, provider: str, where: str
+    error: Exception, model: bytes | Path, settings: SessionSettings, provider: str, where: str
 ) -> ModelError | ProviderError:
     """Blame the provider if the CPU loads the model."""
     if provider != providers.CPU:
+        folder = settings.weights_folder
+        plain = SessionSettings(
+            optimization="none", threads=1, spinning=False, weights_folder=folder
+        )
         try:
-            open_session(model, SessionSettings(optimization="none", threads=1, spinning=False))
+            open_session(model, plain)
         except ModelError:
             pass
         else:
-            return _provider_error(provider, reason(error), where)
+            why = providers.why_not_loaded(provider) or reason(error)
+            return _provider_error(provider, why, where)
     return _unloaded(reason(error), where)
 
 
@@ -242,7 +275,7 @@ def _unloaded(text: str, where: str) -> ModelError:
 
 def _where_to_find(domain: str) -> str:
     """The remedy for an unknown operator."""
-    if domain in _EXTENSIONS_DOMAINS:
+    if domain in custom_ops.EXTENSIONS_DOMAINS:
         return f"pip install 'onnxq[extensions]'; in a model, --custom-ops {custom_ops.EXTENSIONS}"
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
@@ -252,6 +285,10 @@ def _where_to_find(domain: str) -> str:
 def _provider_error(provider: str, why: str, where: str) -> ProviderError:
     code, msg = "runtime.provider_start", f"the execution provider {provider} did not start: {why}"
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
+    if "ordinal" in why or "device ID" in why:
+        remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "option" in why.lower():
+        remedy = "check --provider-option: each provider has its own keys"
     return ProviderError(code, msg, where=where, remedy=remedy)
 
 
@@ -270,7 +307,11 @@ def reason(error: Exception) -> str:
 
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
+    options.log_severity_level = _INFO if settings.talkative else _FATAL_ONLY
+    options.enable_cpu_mem_arena = settings.arena
+    options.enable_mem_pattern = settings.memory_pattern
+    if settings.parallel:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.graph_optimization_level = _LEVELS[settings.optimization]
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
@@ -279,6 +320,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for key, value in settings.config:
         options.add_session_config_entry(key, value)
+    if settings.weights_folder is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))
     custom_ops.register(options)
     if settings.optimized_path is not None:
         options.optimized_model_filepath = str(settings.optimized_path)

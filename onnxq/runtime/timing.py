@@ -8,52 +8,44 @@ taken round by round, so that what slows the machine for a while slows both.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxq import errors
-from onnxq.runtime.custom_ops import in_use
+from onnxq.runtime.tuning import Tuning
+from onnxq.runtime.worker import environment, raise_error, worker_context
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
-
-_KEPT_ENVIRONMENT: Final = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "TMPDIR",
-    "TEMP",
-    "TMP",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_PATH",
-    "CUDA_VISIBLE_DEVICES",
-)
-"""Variables a worker inherits; those that set thread counts or affinities are not among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model to be timed: its name in the results, its path, its execution provider."""
+    """A model to be timed.
+
+    Attributes:
+        name: Its name in the results.
+        model: Its path.
+        provider: Its execution provider.
+        tuning: Its session; None for ONNX Runtime's defaults with the threads of the settings.
+    """
 
     name: str
     model: Path
     provider: str = "cpu"
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +77,27 @@ class LatencyResult:
     Attributes:
         median_ms: Median of all timed runs.
         p90_ms: Their 90th percentile.
+        p99_ms: Their 99th percentile.
         first_ms: The first run after loading, median of the rounds.
         per_round_median_ms: The median of each round's timed runs.
         load_seconds: Opening the session, median of the rounds.
         peak_rss_bytes: The most memory that a process held, Python and the feeds included.
+        quantiles_ms: 101 quantiles of all timed runs, from the least to the greatest.
+        device_bytes: The most memory of the GPU that a process held; None where none is measured.
+        joules: Energy of a timed run, the idle machine's included: of the GPU where it runs on one
+            that tells, else of the processors; None where the machine does not tell.
     """
 
     median_ms: float
     p90_ms: float
+    p99_ms: float
     first_ms: float
     per_round_median_ms: tuple[float, ...]
     load_seconds: float
     peak_rss_bytes: int
+    quantiles_ms: tuple[float, ...] = ()
+    device_bytes: int | None = None
+    joules: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +161,12 @@ def measure(
             spec = {
                 "model": str(contender.model.resolve()),
                 "provider": contender.provider,
-                "threads": settings.threads,
+                "tuning": asdict(contender.tuning or Tuning(settings.threads)),
                 "runs": settings.runs,
                 "warmup": settings.warmup,
                 "seconds": settings.seconds,
                 "feeds": paths,
-                "custom_ops": [str(library) for library in in_use()],
+                **worker_context(),
             }
             answers[contender.name].append(_run_worker(spec, folder, settings.limit_seconds))
             if progress is not None:
@@ -221,7 +222,7 @@ def _run_worker(spec: dict[str, Any], folder: Path, limit_seconds: float) -> dic
         done = subprocess.run(
             command,
             cwd=folder,
-            env=_environment(),
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -236,11 +237,7 @@ def _run_worker(spec: dict[str, Any], folder: Path, limit_seconds: float) -> dic
     if not lines or done.returncode not in (0, 1):
         raise _died(done, where)
     answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer:
-        texts = answer["error"]
-        kind: type[errors.OnnxqError] = getattr(errors, texts["kind"])
-        code, msg = texts["code"], texts["message"]
-        raise kind(code, msg, where=texts["where"] or where, remedy=texts["remedy"])
+    raise_error(answer, where)
     return answer
 
 
@@ -256,19 +253,25 @@ def _died(done: subprocess.CompletedProcess[str], where: str) -> errors.OnnxqErr
     return errors.InternalError("runtime.timing_died", msg, where=where)
 
 
-def _environment() -> dict[str, str]:
-    """What a worker inherits, and where it finds this package."""
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    return {**kept, "PYTHONPATH": str(Path(errors.__file__).parents[1])}
-
-
 def _summarize(rounds: Sequence[Mapping[str, Any]]) -> LatencyResult:
     runs = np.concatenate([entry["runs_ms"] for entry in rounds])
     return LatencyResult(
         median_ms=float(np.median(runs)),
         p90_ms=float(np.percentile(runs, 90)),
+        p99_ms=float(np.percentile(runs, 99)),
         first_ms=statistics.median(entry["first_ms"] for entry in rounds),
         per_round_median_ms=tuple(float(np.median(entry["runs_ms"])) for entry in rounds),
         load_seconds=statistics.median(entry["load_seconds"] for entry in rounds),
         peak_rss_bytes=max(entry["peak_rss_bytes"] for entry in rounds),
+        quantiles_ms=tuple(float(value) for value in np.percentile(runs, np.arange(101))),
+        device_bytes=_known(max, [entry["device_bytes"] for entry in rounds]),
+        joules=_known(statistics.median, [entry["joules"] for entry in rounds]),
     )
+
+
+def _known(
+    summary: Callable[[Sequence[float]], float], values: Sequence[float | None]
+) -> Any:  # an int stays one
+    """A summary of what was measured; None if a round measured nothing."""
+    known = [value for value in values if value is not None]
+    return summary(known) if len(known) == len(values) else None

@@ -6,7 +6,6 @@ line on standard output, with the key ``error`` if the model does not load or ru
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxq.errors import OnnxqError
-from onnxq.runtime.custom_ops import custom_ops
 from onnxq.runtime.machine import peak_rss_bytes
-from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.sensors import Sensors
+from onnxq.runtime.session import open_session
+from onnxq.runtime.tuning import Tuning
+from onnxq.runtime.worker import serve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,52 +28,40 @@ if TYPE_CHECKING:
 _MOST_RUNS = 20_000
 
 
-def main(spec_path: Path) -> int:
-    """Time the model of a specification and print the answer.
-
-    Returns:
-        The exit status: 0, or 1 if the answer is an error.
-    """
-    spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    try:
-        with custom_ops(spec["custom_ops"]):
-            answer = time_model(spec)
-    except OnnxqError as error:
-        texts = ("code", "message", "where", "remedy")
-        answer = {"error": {text: getattr(error, text) for text in texts}}
-        answer["error"]["kind"] = type(error).__name__
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return int("error" in answer)
-
-
 def time_model(spec: dict[str, Any]) -> dict[str, Any]:
     """Load a model, run it once, warm it up, and time its runs.
 
     Args:
-        spec: ``model`` (path), ``provider``, ``threads``, ``runs``, ``warmup``, ``seconds``, and
+        spec: ``model`` (path), ``provider``, ``tuning``, ``runs``, ``warmup``, ``seconds``, and
             ``feeds``: the files that the runs cycle through, each a ``path`` and its arrays'
             ``names``.
 
     Returns:
-        ``load_seconds``, ``first_ms``, ``runs_ms`` and ``peak_rss_bytes``.
+        ``load_seconds``, ``first_ms``, ``runs_ms``, ``peak_rss_bytes``, ``device_bytes`` and
+        ``joules`` of a run; None where the machine does not tell.
 
     Raises:
         ModelError: The model does not load or run.
         ProviderError: The provider is not there.
     """
     feeds = [_read(feed) for feed in spec["feeds"]]
-    settings = SessionSettings(provider=spec["provider"], threads=spec["threads"])
+    sensors = Sensors(spec["provider"])
+    settings = Tuning(**spec["tuning"]).settings(spec["provider"])
     begin = time.perf_counter()
     session = open_session(Path(spec["model"]), settings)
     load_seconds = time.perf_counter() - begin
     first = _seconds(session, feeds[0])
     _repeat(session, feeds, spec["warmup"], spec["seconds"] / 3)
+    before = sensors.joules()
     runs = _repeat(session, feeds, spec["runs"], spec["seconds"])
+    after = sensors.joules()
     return {
         "load_seconds": load_seconds,
         "first_ms": first * 1e3,
         "runs_ms": [seconds * 1e3 for seconds in runs],
         "peak_rss_bytes": peak_rss_bytes(),
+        "device_bytes": sensors.device_bytes(),
+        "joules": None if before is None or after is None else (after - before) / len(runs),
     }
 
 
@@ -102,4 +90,4 @@ def _seconds(session: Session, feed: dict[str, NDArray[Any]]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(serve(time_model, Path(sys.argv[1])))

@@ -193,7 +193,7 @@ def select_in_blocks(
         **too_short(lengths, sizes),
         **kept,
     }
-    kernels = settings.form == "kernel"
+    kernels = settings.kernels
     floats = not kernels or (settings.folds_rest and prepared.can_fold)
     return prepared.sound(
         lambda both: select_weights(model, sites, target, both, kernels=kernels, floats=floats),

@@ -41,7 +41,7 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
         data: Samples that may be used for choosing.
     """
     prepared = task.prepared
-    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    settings = SessionSettings(provider=prepared.provider, spinning=False)
     few = limit(data, COMPARED_SAMPLES, seed=prepared.recipe.seed)
     reference = open_session(prepared.source, settings)
     with Scratch() as folder:
@@ -84,7 +84,7 @@ def _ratios(task: Task, paths: Mapping[str, Path], data: DataSource) -> dict[str
         return {}
     # Enough to tell which is faster; the result itself is timed at length afterwards.
     brief = replace(task.timing, rounds=2, runs=10, warmup=3, seconds=0.2)
-    provider = task.prepared.recipe.target
+    provider = task.prepared.provider
     contenders = [Contender(_FLOAT, task.prepared.source, provider)]
     contenders += [Contender(name, path, provider) for name, path in paths.items()]
     feeds = [sample.feeds for sample in islice(data, TIMED_SAMPLES)]

@@ -31,7 +31,7 @@ def learn_types(prepared: Prepared, data: DataSource | None) -> Prepared:
     """
     if data is None:
         return prepared
-    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    settings = SessionSettings(provider=prepared.provider, spinning=False)
     open_session(prepared.source, settings).execute(next(iter(data)).feeds)
     model = prepared.model.clone()
     values = value_by_name(model.graph)

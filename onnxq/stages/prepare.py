@@ -19,13 +19,13 @@ from onnxq.graph.float_nodes import find_float_nodes, find_readers_of_weights
 from onnxq.graph.io import digest, load
 from onnxq.graph.normalize import NormalizeResult, normalize
 from onnxq.graph.opset import opset_version, raise_opset
-from onnxq.graph.quantized import find_already_quantized
+from onnxq.graph.quantized import find_already_quantized, has_float_part
 from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
 from onnxq.recipe import BITS, check_fit, stores_blocks
 from onnxq.runtime.machine import inspect_machine
-from onnxq.runtime.providers import runtime_version
+from onnxq.runtime.providers import runtime_version, stand_in
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Prepared:
         files: The files beside the model that hold its weights.
         minimum_opset: The opset that what the recipe asks for needs.
         can_fold: Whether the model's opset has what weights in blocks need that no kernel takes.
+        provider: Where it is tried here: the target's execution provider, or the CPU's where that
+            is not part of this ONNX Runtime.
     """
 
     source: Path
@@ -73,6 +75,20 @@ class Prepared:
     files: frozenset[Path]
     minimum_opset: int
     can_fold: bool
+    provider: str
+
+    @property
+    def on_target(self) -> bool:
+        """Whether it is tried on the provider that it is made for."""
+        return self.provider == self.target.provider
+
+    def for_scheme(self, scheme: str) -> Prepared:
+        """The same model with the sites of another scheme."""
+        recipe = self.recipe.model_copy(update={"scheme": scheme})
+        sites = sites_of(self.model, recipe, self.target)
+        outcomes = recipe.resolve([(site.name, site.op) for site in sites])
+        by_name = {site.name: rule for site, rule in zip(sites, outcomes, strict=True)}
+        return replace(self, recipe=recipe, sites=sites, outcomes=by_name)
 
     def select(
         self, more_float: Mapping[str, str], barred: Mapping[str, str] = MappingProxyType({})
@@ -117,14 +133,14 @@ class Prepared:
             outcomes=self.outcomes,
             pairwise=weight.pairwise,
             ranges="run time" if scheme == "int8-dynamic" else "calibrated",
+            target=self.target,
         )
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
         """The notes, what the machine forbids of a scheme's weights, and what is not heeded."""
         notes = list(self.notes)
         reason = self._weight(scheme).reason
-        if reason:
-            notes.append(reason)
+        notes += [text for text in (reason, self.target.discouraged.get(scheme, "")) if text]
         others = ("int8-dynamic", "int8-weights", *HALF_TYPES)
         if self.recipe.format == "qoperator" and scheme in others:
             notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
@@ -169,7 +185,8 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     """
     loaded = load(source)
     form = find_already_quantized(loaded)
-    if form is not None:
+    in_half = recipe.scheme in HALF_TYPES and has_float_part(loaded)
+    if form is not None and not in_half:
         code, text = "model.quantized", f"the model is quantized already ({form})"
         remedy = "give the float model it was made from"
         raise ModelError(code, text, where=str(source), remedy=remedy)
@@ -184,7 +201,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     opset, remarks = least_opset(recipe, target), _other_runtime(target)
     normalized = normalized_for(loaded, target, opset, recipe.scheme)
     sites = sites_of(normalized.model, recipe, target)
-    can_fold = stores_blocks(recipe) and folds_rest(recipe)
+    can_fold = stores_blocks(recipe) and folds_rest(recipe, target)
     if can_fold and _lacks_kernels(normalized.model, sites, target):
         higher = _opset_of(recipe, target, "folded")
         try:
@@ -208,6 +225,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
         files=frozenset(external_files(loaded)),
         minimum_opset=opset,
         can_fold=can_fold,
+        provider=stand_in(target.provider),
     )
 
 
@@ -228,9 +246,16 @@ def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
 
 
 def _other_runtime(target: Target) -> tuple[str, ...]:
-    """A remark where the target's table comes from another version of ONNX Runtime."""
+    """A remark where the target is not here, or its table is of another ONNX Runtime."""
     found = runtime_version()
-    if found == target.probed_with:
+    if stand_in(target.provider) != target.provider:
+        text = (
+            f"the execution provider {target.provider} is not part of this ONNX Runtime: outputs "
+            "were compared on the CPU, which computes what the graph says, and nothing was timed; "
+            f"`onnxq compare --providers {target.provider}` on the machine that has it"
+        )
+        return (text,)
+    if found == target.probed_with or not target.probed_with:
         return ()
     text = (
         f"what fuses was learned from ONNX Runtime {target.probed_with}, {found} is installed; "
@@ -253,7 +278,7 @@ def least_opset(recipe: Recipe, target: Target) -> int:
     """The opset that the operators of what the recipe asks for need, on any of its sites."""
     if not stores_blocks(recipe):
         return target.min_opset
-    return _opset_of(recipe, target, form_of(recipe))
+    return _opset_of(recipe, target, form_of(recipe, target))
 
 
 def _opset_of(recipe: Recipe, target: Target, form: BlockFormat) -> int:

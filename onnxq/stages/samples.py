@@ -106,8 +106,8 @@ def open_samples(
         labelled, found = evaluation, load_labels(eval_data, labels)
     calibration = limit(calibration, recipe.calibration.samples, seed=recipe.seed)
     aligned = None if found is None else Labels.align(found, labelled)
-    calibration = with_past(calibration, prepared.source, recipe.target)
-    evaluation = with_past(evaluation, prepared.source, recipe.target)
+    calibration = with_past(calibration, prepared.source, prepared.provider)
+    evaluation = with_past(evaluation, prepared.source, prepared.provider)
     independent = shared_samples(calibration, evaluation) == 0
     return Samples(calibration, evaluation, independent=independent, labels=aligned)
 
@@ -121,7 +121,7 @@ def open_calibration(prepared: Prepared, data: DataLike) -> DataSource:
     recipe = prepared.recipe
     source = open_data(data, signature(prepared.model))
     source = limit(source, recipe.calibration.samples, seed=recipe.seed)
-    source = with_past(source, prepared.source, recipe.target)
+    source = with_past(source, prepared.source, prepared.provider)
     check_all(source)
     return source
 
@@ -129,7 +129,7 @@ def open_calibration(prepared: Prepared, data: DataLike) -> DataSource:
 def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) -> Samples:
     """Samples to compare on, and none to calibrate with."""
     evaluation = open_data(eval_data, signature(prepared.model))
-    evaluation = with_past(evaluation, prepared.source, prepared.recipe.target)
+    evaluation = with_past(evaluation, prepared.source, prepared.provider)
     check_all(evaluation)
     found = load_labels(eval_data, labels)
     aligned = None if found is None else Labels.align(found, evaluation)
@@ -138,7 +138,7 @@ def _evaluation(prepared: Prepared, eval_data: DataLike, labels: Path | None) ->
 
 def _made_up(prepared: Prepared) -> Samples:
     """Made-up samples, if the float model runs on them."""
-    settings = SessionSettings(provider=prepared.recipe.target, spinning=False)
+    settings = SessionSettings(provider=prepared.provider, spinning=False)
     try:
         data = made_up(signature(prepared.model), prepared.recipe.seed)
         session = open_session(prepared.source, settings)

@@ -157,6 +157,10 @@ def static(task: Task) -> Decided:
 def auto(task: Task) -> Decided:
     """The best of all schemes as measured; without timing the first that data allows."""
     if task.timing is None or task.samples is None:
+        preferred = task.prepared.target.preferred
+        if preferred:
+            reason = f"{task.prepared.target.name} runs it best, and nothing was timed"
+            return replace(half(_as(task, preferred)), reason=reason)
         if task.data is None:
             return replace(dynamic(task), reason="there is no data, and nothing was timed")
         return replace(static(task), reason="calibration data was given, and nothing was timed")
@@ -182,10 +186,18 @@ def _options(task: Task) -> dict[str, Decided]:
     if task.data is not None:
         options["int8"] = static(task)
     others = {"int8-dynamic": dynamic(task), **weight_options(task)}
+    preferred = task.prepared.target.preferred
+    if preferred:
+        others[preferred] = half(_as(task, preferred))
     for name, option in others.items():
         if not options or _share(task, option) >= WORTH_TRYING:
             options[name] = option
     return options
+
+
+def _as(task: Task, scheme: str) -> Task:
+    """The same task for a scheme whose sites are others; its plan is of the same model."""
+    return replace(task, prepared=task.prepared.for_scheme(scheme))
 
 
 def _share(task: Task, option: Decided) -> float:

@@ -111,9 +111,9 @@ def _forms(prepared: Prepared) -> dict[str, _Form]:
     """Each form that may be measured, by name."""
     settings, rules, model = prepared.recipe.weights, prepared.target.blocks, prepared.model
     wanted = settings.form
-    if wanted == "dq":
+    if wanted == "dq" or (wanted == "auto" and rules is not None and rules.form == "dq"):
         return {"int8-weights, dq": _Form(blocks=False, decide=partial(decide_per_channel, model))}
-    if wanted == "blocks" and rules is None:
+    if wanted == "blocks" and (rules is None or rules.form != "kernel"):
         code, text = "usage.no_kernel", f"{prepared.target.name} has no kernel for blocks"
         raise UsageError(code, text, where="weights.form", remedy='Write form = "folded".')
     found = {}
@@ -132,7 +132,7 @@ def _exact_options(task: Task) -> dict[str, Decided]:
     prepared = task.prepared
     settings, rules = prepared.recipe.weights, prepared.target.blocks
     open_form = settings.form in ("auto", "blocks") and settings.accuracy_level is None
-    if rules is None or not open_form:
+    if rules is None or rules.form == "dq" or not open_form:
         return {}
     width = rules.widths[BITS]
     wanted = forms(width, settings.block_size, width.accuracy_levels[-1])

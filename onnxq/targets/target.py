@@ -54,6 +54,10 @@ class OpRule:
             or ``"none"``.
         constants: The integers of the activations with which a quantized constant may be its other
             operand. A constant left in float always makes it a float operator.
+        weight_axis: The axis along which its weight has a scale for each slice; None for that of
+            the output channels.
+        merges: Operators of two operands behind it that the provider merges into it if their other
+            operand is quantized.
         note: Where the knowledge comes from, and what else there is to know.
     """
 
@@ -66,6 +70,8 @@ class OpRule:
     same_scale: bool = False
     float_output_bias: Literal["int32", "none"] = "none"
     constants: tuple[ActivationDtype, ...] = ()
+    weight_axis: int | None = None
+    merges: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -111,10 +117,14 @@ class BlockRules:
     """The kernels for weights in blocks beside float activations.
 
     Attributes:
-        kernel: The name of the one that multiplies.
+        kernel: The name of the one that multiplies, or of the operator that stands in front of a
+            product which the provider compiles together with it.
         ops: The operators that can be written with it.
         lookup: The name of the one that looks rows up; empty if there is none.
         widths: What the first does, by the width of the integers.
+        form: What is written by default: ``kernel`` for the kernel's own operator, ``dq`` for a
+            DequantizeLinear in blocks.
+        symmetric: Whether zero points must be 0.
     """
 
     __pydantic_config__ = _STRICT
@@ -123,6 +133,8 @@ class BlockRules:
     ops: tuple[str, ...]
     lookup: str
     widths: Mapping[int, BlockWidth]
+    form: Literal["kernel", "dq"] = "kernel"
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,8 @@ class Target:
     Attributes:
         name: The target's name, the file's without ``.toml``.
         provider: The short name of its execution provider.
-        probed_with: The version of ONNX Runtime whose probe the file records.
+        probed_with: The version of ONNX Runtime whose probe the file records; empty where none has
+            been run, and what the file says is of documents.
         min_opset: The lowest opset in which its integer models can be written.
         max_opset: The highest whose QuantizeLinear, DequantizeLinear and Cast it implements; None
             where no limit is known.
@@ -175,6 +188,13 @@ class Target:
         blocks: The kernel for weights in blocks; None if there is none.
         half: What becomes of float16 and bfloat16, by the type's name.
         widens: Types of values that the provider computes in float32 anyway.
+        bias: What a bias beside a quantized weight is: ``int32`` in units of activation's times
+            weight's scale, or ``float``, left as it is.
+        activation_products: Whether products of two activations are quantized as well.
+        lookups: Whether rows of a table can be stored as integers and looked up.
+        discouraged: Why a scheme is a poor choice for the provider, by its name.
+        preferred: The scheme that ``auto`` takes where nothing can be measured; empty for the one
+            that the data allows.
         notes: What else there is to know, such as what costs latency.
     """
 
@@ -196,6 +216,11 @@ class Target:
     max_opset: int | None = None
     half: Mapping[HalfName, HalfRules] = field(default_factory=dict)
     widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
+    bias: Literal["int32", "float"] = "int32"
+    activation_products: bool = False
+    lookups: bool = True
+    discouraged: Mapping[str, str] = field(default_factory=dict)
+    preferred: Literal["", "float16"] = ""
     notes: tuple[str, ...] = field(default=())
 
     def rule(self, op: str) -> OpRule:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxq.errors import ModelError
 from onnxq.runtime.kernels import NBITS_OPS, executed, integer_sites, tally
 from onnxq.targets import load_target
 
@@ -43,6 +44,8 @@ class KernelReport:
         without_kernel: Sites whose activations have integers, such as uint16, that the provider has
             no kernel for: they are quantized, and run in float.
         planned_half: Nodes that the plan lets compute in 16 bits.
+        counted: Whether what runs was counted; not where the model was tried on another provider
+            than the one it is for, or on one that compiles kernels which cannot be read.
     """
 
     planned: int
@@ -58,6 +61,7 @@ class KernelReport:
     folded: int = 0
     without_kernel: tuple[str, ...] = ()
     planned_half: int = 0
+    counted: bool = True
 
 
 def report_kernels(
@@ -71,14 +75,29 @@ def report_kernels(
         macs: Multiply-accumulates of each site in one run, by name; may be empty.
         provider: Where it runs.
     """
-    nodes = executed(path, provider)
     floating = _without_kernel(plan)
     every = _planned(plan)
     without_kernel = tuple(name for name in every if name in floating)
     weights = {site: name for site, name in every.items() if site not in floating}
-    found = integer_sites(nodes, weights)
     blocks = {entry.node for entry in plan.blocks if entry.form == "kernel"}
     blocks |= {entry.node for entry in plan.block_embeddings}
+    nodes = _executed(path, plan, provider)
+    if nodes is None:
+        return KernelReport(
+            planned=len(weights),
+            integer=0,
+            by_op={},
+            missed=(),
+            planned_blocks=len(blocks),
+            blocks=0,
+            conversions=0,
+            behind={},
+            mac_share=None,
+            without_kernel=without_kernel,
+            planned_half=len(plan.half_nodes),
+            counted=False,
+        )
+    found = integer_sites(nodes, weights)
     in_blocks = {node.name for node in nodes if node.op in NBITS_OPS} & blocks
     missed = [name for name in weights if name not in found]
     folded = [entry.initializer for entry in plan.weights if entry.folded]
@@ -104,6 +123,19 @@ def report_kernels(
         without_kernel=without_kernel,
         planned_half=len(plan.half_nodes),
     )
+
+
+def _executed(path: Path, plan: Plan, provider: str) -> tuple[ExecutedNode, ...] | None:
+    """The nodes that the target executes; None where they cannot be known."""
+    if load_target(plan.target).provider != provider:
+        return None
+    try:
+        return executed(path, provider)
+    except ModelError:
+        # It was loaded before: what fails is writing down kernels that a provider compiled.
+        if provider == "cpu":
+            raise
+        return None
 
 
 def _without_kernel(plan: Plan) -> frozenset[str]:

@@ -16,16 +16,16 @@ int8 rows; median of the rounds, least to greatest). ``targets/cpu.toml`` says w
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.plan import BLOCK_BITS
-from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.runtime.kernel_forms import product, product_in_blocks
+from onnxq.runtime.kernel_speed import time_models
+from onnxq.runtime.timing import TimingSettings
 from tests.benchmarks.common import THREADS, number, parser, show, times, write_json
 
 if TYPE_CHECKING:
@@ -60,27 +60,12 @@ class Result:
 
 def products(length: int, channels: int) -> dict[str, onnx.ModelProto]:
     """Float, then each width, level and size; asymmetric."""
-    draw = np.random.default_rng(0)
-    weight = {"w": draw.random((length, channels), np.float32)}
-    found = {"float": _model("MatMul", weight, {}, ("m", length))}
+    found = {"float": product(length, channels)}
     for bits in BLOCK_BITS:
         for level in LEVELS:
             for size in SIZES:
-                attributes: Attributes = {
-                    "K": length,
-                    "N": channels,
-                    "bits": bits,
-                    "block_size": size,
-                    "accuracy_level": level,
-                }
-                blocks = -(-length // size)
-                constants = {
-                    "b": draw.integers(0, 256, (channels, blocks, size * bits // 8), np.uint8),
-                    "s": draw.random((channels, blocks), np.float32),
-                    "z": draw.integers(0, 256, (channels, -(-blocks * bits // 8)), np.uint8),
-                }
                 name = f"{bits} bits, level {level}, block {size}"
-                found[name] = _model("MatMulNBits", constants, attributes, ("m", length))
+                found[name] = product_in_blocks(length, channels, bits, size, level)
     return found
 
 
@@ -122,31 +107,13 @@ def compare(
     models: dict[str, onnx.ModelProto], feed: NDArray[Any], timing: TimingSettings
 ) -> tuple[Result, ...]:
     """Time models of one input ``x`` against the first of them."""
-    with tempfile.TemporaryDirectory(prefix="onnxq-blocks-") as folder:
-        contenders = []
-        for index, (name, model) in enumerate(models.items()):
-            path = Path(folder) / f"{index}.onnx"
-            save(model, path)
-            contenders.append(Contender(name, path))
-        found = measure(contenders, [{"x": feed}], timing)
-    base = next(iter(models))
-    return tuple(
-        Result(name, found.results[name].median_ms * 1000, found.ratio(base, name))
-        for name in models
-    )
+    taken = time_models(models, {"x": feed}, timing)
+    return tuple(Result(name, ms * 1000, ratio) for name, (ms, ratio) in taken.items())
 
 
 def row(found: Result) -> tuple[str, ...]:
     """The figures for people."""
     return found.name, number(found.microseconds, 0), times(found.faster)
-
-
-def _model(
-    op: str, constants: Constants, attributes: Attributes, shape: tuple[str | int, ...]
-) -> onnx.ModelProto:
-    domain = "com.microsoft" if attributes else ""
-    node = helper.make_node(op, ["x", *constants], ["y"], domain=domain, **attributes)
-    return _graph([node], constants, shape, TensorProto.FLOAT)
 
 
 def _graph(

@@ -112,6 +112,14 @@ def quantize(model: str, output: str, data: str, variant: dict[str, Any]) -> dic
     return {"seconds": time.perf_counter() - begin}
 
 
+def quantize_by_default(model: str, output: str, data: str) -> dict[str, Any]:
+    """Quantize with the peer's ``quantize_static``, per channel, all else its default."""
+    from onnxruntime.quantization import quantize_static
+
+    quantize_static(model, output, Reader(data), per_channel=True)
+    return {}
+
+
 def _quantize_static(model: str, output: str, data: str, wanted: Variant) -> None:
     from onnxruntime.quantization import (
         CalibrationMethod,

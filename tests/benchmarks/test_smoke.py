@@ -17,6 +17,8 @@ from tests.benchmarks import (
     fashion,
     fusions,
     half,
+    lint_repair,
+    lint_rules,
     methods,
     peer_settings,
     peers,
@@ -165,6 +167,25 @@ def test_fusions_times_both_forms(
         assert result.faster.median == pytest.approx(result.fused_ms / result.apart_ms)
     common.show("blocks", fusions.COLUMNS, [fusions.row(result) for result in found])
     assert "x faster apart" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", lint_rules.DUELS)
+def test_lint_rules_times_both_forms(rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = lint_rules.compare(rule, TIMING)
+    assert result.longer.median == pytest.approx(result.found_us / result.instead_us)
+    common.show("forms", lint_rules.COLUMNS, [lint_rules.row(result)])
+    assert "times as long" in capsys.readouterr().out
+
+
+def test_lint_repair_gives_the_same_numbers(
+    work: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = lint_repair.compare(work, TIMING, tmp_path)
+    assert "int8-activations" in result.rules
+    assert result.sqnr_db == float("inf")
+    assert result.integer[1] > result.integer[0]
+    common.show("repaired", lint_repair.COLUMNS, [lint_repair.row(result)])
+    assert "equal" in capsys.readouterr().out
 
 
 def test_fashion_measures_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import pytest
 from onnx import parser
 
 from onnxq.recipe import CalibrationMethod, Recipe
+from onnxq.runtime import kernel_shapes
+from onnxq.runtime.kernel_shapes import ConvShape
 from tests.cli.conftest import IMAGES, MODEL, ROOT, onnxq
 
 if TYPE_CHECKING:
@@ -202,13 +204,17 @@ def test_inspect_with_data_shows_the_worst_site_first() -> None:
     assert decibels == [round(value, 1) for value in sorted(errors.values())]
 
 
-def test_compare(quantized: Quantized) -> None:
+def test_compare(quantized: Quantized, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["compare", MODEL, quantized.model, "--data", TEST / "test.npy"]
     arguments += ["--labels", TEST / "test_labels.npy"]
-    run = onnxq(*arguments)
+    report = tmp_path / "report.html"
+    run = onnxq(*arguments, "--report", report)
     assert run.status == 0, run.err
-    assert max(map(len, run.out.splitlines())) <= 80
+    assert max(map(len, run.out.splitlines())) <= 80 + len(str(report))
     assert "reference" in run.out
+    page = report.read_text(encoding="utf-8")
+    assert f"onnxq compare {MODEL} {quantized.model} --data" in page
+    assert "times smaller; outputs agree to " in page
     found = onnxq(*arguments, "--json").document
     reference, other = found["runs"]
     assert reference["metrics"] is None
@@ -220,6 +226,15 @@ def test_compare(quantized: Quantized) -> None:
     assert reference["size"]["bytes"] == MODEL.stat().st_size
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    report = tmp_path / "missing" / "report.html"
+    run = onnxq("compare", "not-read.onnx", "--data", "none", "--report", report, "--json")
+    assert run.status == 2
+    (error,) = run.document["errors"]
+    assert error["code"] == "usage.no_folder"
+    assert error["where"] == str(report)
+
+
 def test_doctor() -> None:
     run = onnxq("doctor")
     assert "ONNX Runtime" in run.out
@@ -229,13 +244,34 @@ def test_doctor() -> None:
 
 
 @pytest.mark.slow
-def test_doctor_shows_what_was_probed() -> None:
+def test_doctor_shows_what_was_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_shapes, "DEFAULT_SHAPES", (ConvShape(1, 4, 8, 8, 4, (3, 3)),))
     run = onnxq("doctor", "--probe")
     assert "QLinearConv" in run.out
+    assert "conv:1x4x8x8:4x3x3 on CPU" in run.out
+    assert "Fastest: " in run.out
     assert max(map(len, run.out.splitlines())) <= 80
-    assert any(
-        result["integer"] for result in onnxq("doctor", "--probe", "--json").document["probe"]
-    )
+    found = onnxq("doctor", "--probe", "--json").document
+    assert any(result["integer"] for result in found["probe"])
+    (speed,) = found["speed"]
+    assert speed["shape"] == "conv:1x4x8x8:4x3x3"
+    medians = [kernel["median_ms"] for kernel in speed["kernels"]]
+    assert medians == sorted(medians)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--shapes", "1x2"), "1x2: it is no shape"),
+        (("--shapes", "1x2x3", "--model", "m.onnx"), "two ways to give the same"),
+        (("--data", "x.npy"), "there is none"),
+        (("--model", "absent.onnx"), "absent.onnx"),
+    ],
+)
+def test_doctor_refuses(options: tuple[str, ...], words: str) -> None:
+    run = onnxq("doctor", *options)
+    assert run.status == 2
+    assert words in run.err
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnxq.errors import InternalError, ModelError, UsageError
 from onnxq.graph import edit, io
 from onnxq.graph.external import external_files
+from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -501,3 +502,15 @@ def test_digest_sees_what_the_model_computes(
     before = io.digest(model)
     change(model)
     assert io.digest(model) != before
+
+
+def test_to_bytes_beside_names_the_files_of_weights(external: Path) -> None:
+    model = io.load(external)
+    content = io.to_bytes_beside(model)
+    assert len(content) < io.weight_bytes(model)
+    x = np.ones((2, 16), np.float32)
+    beside = open_session(content, SessionSettings(weights_folder=external.parent))
+    feeds = {beside.inputs[0].name: x}
+    np.testing.assert_array_equal(beside.run(feeds)[0], open_session(external).run(feeds)[0])
+    with pytest.raises(ModelError, match="does not load"):
+        open_session(content, SessionSettings(weights_folder=external.parent.parent))

@@ -230,7 +230,7 @@ def _run_time_kernel(b: Build) -> ir.Value:
 
 
 def _transposed(b: Build) -> ir.Value:
-    return b.node("ConvTranspose", b.input("x", [1, 8, 6, 6]), b.weight("w", 8, 4, 3, 3))
+    return b.node("ConvTranspose", b.input("x", [1, 8, 6, 6]), b.weight("w", 8, 4, 3, 3), group=2)
 
 
 def _columns(b: Build) -> ir.Value:
@@ -265,7 +265,7 @@ def _quantized(b: Build) -> ir.Value:
         (_infinite_gemm_bias, "'c' holds 2 values that are NaN or infinite"),
         (_infinite_conv_bias, "'c' holds 1 values that are NaN or infinite"),
         (_run_time_kernel, "computed at run time"),
-        (_transposed, "does not quantize ConvTranspose"),
+        (_transposed, "2 groups share the scales"),
         (_columns, "along axis 1"),
         (_contrib, "does not quantize com.microsoft::BiasSplitGelu"),
         (_quantized, "already quantized"),

@@ -16,6 +16,7 @@ from onnxq.numerics.metrics import (
     AgreementMeter,
     EqualityMeter,
     ErrorMeter,
+    relative_error,
     sqnr_db,
 )
 
@@ -176,3 +177,39 @@ def test_accuracy_counts_hits() -> None:
     meter.add(scores[:0], np.zeros(0, np.int64))
     assert meter.accuracy == pytest.approx(2 / 3)
     assert math.isnan(AccuracyMeter().accuracy)
+
+
+def test_relative_error_is_that_of_the_norms() -> None:
+    draw = np.random.default_rng(0)
+    a = draw.standard_normal((3, 70_000)).astype(np.float32)
+    b = a + np.float32(0.01) * draw.standard_normal(a.shape).astype(np.float32)
+    wide = a.astype(np.float64)
+    expected = np.linalg.norm(wide - b.astype(np.float64)) / np.linalg.norm(wide)
+    assert relative_error(a, b) == pytest.approx(expected, rel=1e-9)
+    assert relative_error(a, a) == 0
+    assert relative_error(a.astype(np.float16), a.astype(np.float16)) == 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "error"),
+    [
+        ([1.0, np.inf, np.nan], [1.0, np.inf, np.nan], 0.0),
+        ([3.0, -np.inf, 4.0], [3.0, -np.inf, 9.0], 1.0),
+        ([1.0, np.inf], [1.0, -np.inf], math.inf),
+        ([1.0, np.inf], [1.0, 9.0], math.inf),
+        ([1.0, 2.0], [1.0, np.nan], math.inf),
+        ([1.0, 2.0], [1.0, np.inf], math.inf),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([0.0, 0.0], [0.0, 1e-9], math.inf),
+        ([], [], 0.0),
+    ],
+)
+def test_relative_error_at_the_edges(a: list[float], b: list[float], error: float) -> None:
+    assert relative_error(np.asarray(a, np.float32), np.asarray(b, np.float32)) == error
+
+
+def test_relative_error_of_what_is_not_float() -> None:
+    assert relative_error(np.asarray([1, 2, 3, 4]), np.asarray([1, 2, 3, 9])) == 0.25
+    assert relative_error(np.asarray(["a", "b"]), np.asarray(["a", "c"])) == 0.5
+    assert relative_error(np.zeros(0, np.int64), np.zeros(0, np.int64)) == 0
+    assert relative_error(np.zeros(2), np.zeros(3)) == math.inf

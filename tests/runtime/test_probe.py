@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from onnxq.errors import ProviderError
+from onnxq.runtime import kept
 from onnxq.runtime import probe as probing
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.probe import ProbeResult, run_probe
@@ -128,7 +129,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 def test_other_instructions_are_probed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     here = inspect_machine()
     key = probing._key("CPUExecutionProvider")
-    monkeypatch.setattr(probing, "inspect_machine", lambda: replace(here, isa=frozenset({"sve"})))
+    monkeypatch.setattr(kept, "inspect_machine", lambda: replace(here, isa=frozenset({"sve"})))
     assert probing._key("CPUExecutionProvider") != key
 
 

@@ -34,7 +34,7 @@ def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def latency(*medians: float) -> LatencyResult:
-    return LatencyResult(1.0, 1.0, 1.0, medians, 1.0, 1)
+    return LatencyResult(1.0, 1.0, 1.0, 1.0, medians, 1.0, 1)
 
 
 def test_ratio_is_taken_round_by_round() -> None:

@@ -44,7 +44,7 @@ KERNELS = KernelReport(
 
 
 def latency(ratio: float) -> Latency:
-    result = LatencyResult(1.0, 1.0, 1.0, (1.0,), 0.1, 1)
+    result = LatencyResult(1.0, 1.0, 1.0, 1.0, (1.0,), 0.1, 1)
     return Latency(result, result, Ratio(ratio, ratio, ratio))
 
 

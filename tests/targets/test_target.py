@@ -127,7 +127,7 @@ def test_other_machines_and_providers_keep_all_bits() -> None:
 def test_unknown_target_lists_those_there_are() -> None:
     with pytest.raises(UsageError, match="'gpu'") as caught:
         load_target("gpu")
-    assert known_targets() == ("cpu",)
+    assert known_targets() == ("cpu", "cuda", "tensorrt")
     assert "cpu" in caught.value.remedy
 
 

@@ -1,0 +1,104 @@
+"""What ``onnxq compare`` measures for deployment: throughput, and the settings of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxq.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnxq.compare.compare import Comparison
+    from onnxq.compare.session_search import SessionSearch
+    from onnxq.compare.throughput import Throughput
+    from onnxq.data import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionArguments:
+    """What is measured beside the models' own latency."""
+
+    batches: tuple[int, ...] = ()
+    threads: tuple[int, ...] = ()
+    save_session: Path | None = None
+
+    @property
+    def more_asked(self) -> bool:
+        """Whether one of the options is there."""
+        return bool(self.batches or self.threads) or self.save_session is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What was measured; empty where it was not asked for."""
+
+    throughput: tuple[Throughput, ...] = ()
+    session: SessionSearch | None = None
+    files: tuple[Path, ...] = ()
+
+
+def measure(
+    arguments: SessionArguments,
+    found: Comparison,
+    data: Reading | None,
+    report: Callable[[str, int, int], None],
+) -> Searched:
+    """Measure what was asked for, of the models and providers of a comparison."""
+    from onnxq.compare.session_search import save_session, search_session
+    from onnxq.compare.throughput import Loads, throughput
+
+    rates: tuple[Throughput, ...] = ()
+    if arguments.batches or arguments.threads:
+        rates = throughput(
+            list(dict.fromkeys(run.model for run in found.runs)),
+            data,
+            providers=list(dict.fromkeys(run.provider for run in found.runs)),
+            loads=Loads(arguments.batches or (1,), arguments.threads or (2,)),
+            report=report,
+        )
+    if arguments.save_session is None:
+        return Searched(rates)
+    fastest = min(
+        (run for run in found.runs if run.latency is not None),
+        key=lambda run: run.latency.median_ms if run.latency else 0.0,
+    )
+    session = search_session(fastest.model, data, provider=fastest.provider, report=report)
+    return Searched(rates, session, save_session(session, arguments.save_session))
+
+
+def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    texts = [text.strip() for text in (value or "").split(",") if text.strip()]
+    for text in texts:
+        if not text.isdecimal() or int(text) < 1:
+            code, why = "usage.arguments", f"{text!r} is no number from 1 on"
+            raise UsageError(code, why, where=f"--{parameter.name}", remedy="as in 1,8,32")
+    return tuple(dict.fromkeys(map(int, texts)))
+
+
+OPTIONS = (
+    click.Option(
+        ["--batches"],
+        metavar="NUMBERS",
+        callback=_numbers,
+        help="Also measure the throughput at these batch sizes, as 1,8,32; samples are put "
+        "together along the batch axis.",
+    ),
+    click.Option(
+        ["--threads"],
+        metavar="NUMBERS",
+        callback=_numbers,
+        help="Also measure the throughput with so many threads, as 1,2.",
+    ),
+    click.Option(
+        ["--save-session"],
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Search the session settings with which the fastest run is fastest, a minute or more; "
+        "write them to DIR, with code that loads the model with them.",
+    ),
+)

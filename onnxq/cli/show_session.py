@@ -1,0 +1,59 @@
+"""What ``compare`` prints of throughput and of the search for a session's settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxq.cli.console import line, ms_text, table, times_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from onnxq.cli.search_session import Searched
+    from onnxq.compare.compare import Comparison
+    from onnxq.compare.session_search import SessionSearch
+
+
+def views(made: Searched, found: Comparison) -> Iterator[RenderableType]:
+    """The throughput of the runs, then what was searched and where it was written."""
+    if made.throughput:
+        yield ""
+        yield _throughput(made, found)
+    if made.session is not None:
+        yield ""
+        yield from _session(made.session)
+        yield line("Written: " + ", ".join(str(path) for path in made.files))
+
+
+def _throughput(made: Searched, found: Comparison) -> Table:
+    shown = table("Throughput", ["run"], ["batch", "threads", "median", "rows a second (spread)"])
+    numbers = {(run.model, run.provider): n for n, run in enumerate(found.runs, start=1)}
+    for entry in made.throughput:
+        rates = (entry.per_second, entry.low, entry.high)
+        # Of a large model several seconds go by for a row.
+        middle, low, high = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)
+        rate = f"{middle} ({low}-{high})"
+        cells = (str(entry.batch), str(entry.threads), ms_text(entry.median_ms), rate)
+        shown.add_row(str(numbers[entry.model, entry.provider]), *cells)
+    return shown
+
+
+def _session(found: SessionSearch) -> Iterator[RenderableType]:
+    title = f"Session settings of {found.model.name} on {found.provider}"
+    shown = table(title, ["tried", "taken"], ["median", "times faster than the best before"])
+    for entry in found.tried:
+        ratio = entry.faster
+        cells = (ms_text(entry.median_ms), times_text(ratio.median, ratio.low, ratio.high))
+        shown.add_row(line(entry.tuning.changes()), "yes" if entry.taken else "no", *cells)
+    yield shown
+    ratio = found.faster
+    yield line(
+        f"Best: {found.best.changes()}, {times_text(ratio.median, ratio.low, ratio.high)} times "
+        f"as fast as ONNX Runtime's defaults ({ms_text(found.best_ms)} to "
+        f"{ms_text(found.default_ms)})."
+    )
+    if found.left_out:
+        yield line(f"warning: no time was left for: {', '.join(found.left_out)}", style="yellow")

@@ -1,0 +1,59 @@
+"""Writes the same model in another form.
+
+Cases:
+    - nodes get names of their own;
+    - initializers leave the inputs;
+    - a QuantizeLinear loses ``output_dtype``, which its zero point's type says as well;
+    - ``Add(a, b)`` becomes ``Sum(a, b)`` and ``Relu(a)`` becomes ``Max(a, 0)``, which compute the
+      same and are not merged with the product in front of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx_ir.passes import common
+
+from onnxq.graph.edit import NameScope, all_nodes, initializer, replace_input
+from onnxq.graph.names import UniqueNamesPass
+from onnxq.lint.fixes.registry import fix
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@fix("unnamed-node")
+def name_nodes(model: ir.Model, names: frozenset[str]) -> None:
+    """Name every node and value uniquely; ``names`` are those that they get."""
+    del names
+    UniqueNamesPass()(model)
+
+
+@fix("initializer-is-input")
+def take_out_of_inputs(model: ir.Model, names: frozenset[str]) -> None:
+    """Take all initializers out of the inputs; it is no matter of single nodes."""
+    del names
+    common.RemoveInitializersFromInputsPass()(model)
+
+
+@fix("int8-output-dtype")
+def drop_output_dtype(model: ir.Model, names: frozenset[str]) -> None:
+    """Drop what the zero point says as well."""
+    for node in all_nodes(model):
+        if node.name in names:
+            node.attributes.pop("output_dtype")
+
+
+@fix("covered-product")
+def uncover(model: ir.Model, names: frozenset[str]) -> None:
+    """Write what stands behind the product so that it is not merged with it."""
+    fresh = NameScope(model)
+    zero: ir.Value | None = None
+    for node in all_nodes(model):
+        if node.name in names and node.op_type == "Add":
+            node.op_type = "Sum"
+        elif node.name in names and node.op_type == "Relu":
+            node.op_type = "Max"
+            zero = zero or initializer(model, fresh("zero"), np.zeros((), np.float32))
+            replace_input(node, 1, zero)

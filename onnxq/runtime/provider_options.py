@@ -1,0 +1,84 @@
+"""Options of execution providers: what the user sets, for every session that is opened meanwhile.
+
+They hold in the processes that time models too. ONNX Runtime refuses a key that a provider does not
+know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from onnxq.errors import UsageError
+from onnxq.runtime import providers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Options: TypeAlias = Mapping[str, Mapping[str, str]]
+"""The options by the full name of their provider."""
+
+_NOTHING: Final[Options] = MappingProxyType({})
+_IN_USE: ContextVar[Options] = ContextVar("provider_options", default=_NOTHING)
+
+
+@contextmanager
+def provider_options(options: Options) -> Iterator[None]:
+    """Let every session that is opened inside have these options; those set outside stay.
+
+    Args:
+        options: Values by key, by the name of a provider.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    merged = {name: dict(values) for name, values in in_use().items()}
+    for name, values in options.items():
+        merged.setdefault(providers.resolve(name), {}).update(values)
+    token = _IN_USE.set(merged)
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
+
+
+def in_use() -> Options:
+    """The options of the present context, by the full name of their provider."""
+    return _IN_USE.get()
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read ``PROVIDER.KEY=VALUE``.
+
+    Raises:
+        UsageError: One has another form.
+        ProviderError: There is no such provider.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, dot, rest = text.partition(".")
+        key, equals, value = rest.partition("=")
+        if not (dot and equals and name and key):
+            code, msg = "usage.provider_option", "it is not PROVIDER.KEY=VALUE"
+            remedy = "as in tensorrt.trt_engine_cache_enable=1"
+            raise UsageError(code, msg, where=text, remedy=remedy)
+        found.setdefault(providers.resolve(name), {})[key] = value
+    return found
+
+
+def of_chain(chain: Sequence[str], name: str) -> list[dict[str, str]]:
+    """The options of each provider of a session; all of them use the same device.
+
+    Args:
+        chain: Full names of the providers.
+        name: The name that was asked for, which may end in the index of a device.
+    """
+    device = providers.device_of(name)
+    found = [dict(in_use().get(full, {})) for full in chain]
+    for options, full in zip(found, chain, strict=True):
+        if device is not None and full != providers.CPU:
+            options["device_id"] = str(device)
+    return found

@@ -1,0 +1,85 @@
+"""Memory of a GPU and energy, where the machine tells of them.
+
+The GPU's come from NVIDIA's management library (package ``nvidia-ml-py``), the processors' energy
+from the kernel's ``powercap`` files (RAPL), which only root may read on many systems. Both counters
+are of the whole device: what else runs there is counted in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from onnxq.runtime import providers
+
+_ZONES: Final = "/sys/class/powercap"
+_PACKAGE: Final = "intel-rapl:[0-9]"
+
+
+class Sensors:
+    """What can be read of the device that a provider uses."""
+
+    def __init__(self, provider: str) -> None:
+        """Look for the device; where there is none to read, everything is None.
+
+        Args:
+            provider: A provider's name, which may end in the index of a device.
+        """
+        self._nvml, self._device = _nvidia_device(provider)
+        self._used_before = self._used()
+        self._zones = () if self._nvml else tuple(sorted(Path(_ZONES).glob(_PACKAGE)))
+
+    def joules(self) -> float | None:
+        """Energy that the device has taken since some moment; None where it does not tell."""
+        if self._nvml is not None:
+            try:
+                return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device)) / 1e3
+            except self._nvml.NVMLError:
+                return None
+        try:
+            readings = [int((zone / "energy_uj").read_text()) for zone in self._zones]
+        except (OSError, ValueError):
+            return None
+        return sum(readings) / 1e6 if readings else None
+
+    def device_bytes(self) -> int | None:
+        """Memory of the GPU that this process holds; None without a GPU.
+
+        Where the driver does not tell it by process, what more is taken than at first.
+        """
+        if self._nvml is None:
+            return None
+        try:
+            running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._device)
+        except self._nvml.NVMLError:
+            running = []
+        for process in running:
+            if process.pid == os.getpid() and process.usedGpuMemory is not None:
+                return int(process.usedGpuMemory)
+        used = self._used()
+        return None if used is None or self._used_before is None else used - self._used_before
+
+    def _used(self) -> int | None:
+        if self._nvml is None:
+            return None
+        try:
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._device).used)
+        except self._nvml.NVMLError:
+            return None
+
+
+def _nvidia_device(provider: str) -> tuple[Any, Any]:
+    """The management library and the handle of the device; None where it is another's."""
+    if providers.resolve(provider) not in (providers.SHORT["cuda"], providers.SHORT["tensorrt"]):
+        return None, None
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None, None
+    try:
+        nvml.nvmlInit()
+        return nvml, nvml.nvmlDeviceGetHandleByIndex(providers.device_of(provider) or 0)
+    except nvml.NVMLError:
+        return None, None

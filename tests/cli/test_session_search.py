@@ -1,0 +1,55 @@
+"""``compare --batches --threads --save-session``."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from onnxq.compare import throughput
+from onnxq.runtime.timing import TimingSettings
+from tests.cli.conftest import IMAGES, MODEL, onnxq
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BRIEF = TimingSettings(rounds=1, runs=1, warmup=0, seconds=0.0)
+
+
+@pytest.mark.slow
+def test_throughput_and_a_session(tmp_path: Path) -> None:
+    options = ("--batches", "1,4", "--threads", "1", "--save-session", tmp_path / "s")
+    run = onnxq("compare", MODEL, "--data", IMAGES, *options)
+    assert run.status == 0, run.err
+    assert max(map(len, run.out.splitlines())) <= 80
+    for words in ("Throughput", "Session settings of fashion_resnet.onnx on cpu", "Best: "):
+        assert words in run.out
+    found = json.loads((tmp_path / "s/session.json").read_text(encoding="utf-8"))
+    assert found["model"] == "fashion_resnet.onnx"
+    assert (tmp_path / "s/load_session.py").exists()
+
+
+def test_throughput_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = functools.partial(throughput.throughput, timing=BRIEF)
+    monkeypatch.setattr(throughput, "throughput", brief)
+    run = onnxq("compare", MODEL, "--data", IMAGES, "--batches", "1,4", "--json")
+    assert run.status == 0, run.err
+    entries = run.document["throughput"]
+    assert [(entry["batch"], entry["threads"]) for entry in entries] == [(1, 2), (4, 2)]
+    assert "session" not in run.document
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batches", "1,x"), "'x' is no number"),
+        (("--threads", "0"), "'0' is no number"),
+        (("--batches", "1", "--metric", "sqnr"), "--metric times nothing"),
+    ],
+)
+def test_bad_usage(options: tuple[str, ...], words: str) -> None:
+    run = onnxq("compare", MODEL, "--data", IMAGES, *options)
+    assert run.status == 2
+    assert words in run.err

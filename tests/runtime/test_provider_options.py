@@ -1,0 +1,129 @@
+"""Options and devices of execution providers, energy and memory of a GPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from onnxq.errors import ProviderError, UsageError
+from onnxq.runtime import providers, sensors
+from onnxq.runtime.provider_options import in_use, of_chain, parse_options, provider_options
+from onnxq.runtime.sensors import Sensors
+from onnxq.runtime.worker import worker_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CUDA, TENSORRT = providers.SHORT["cuda"], providers.SHORT["tensorrt"]
+
+
+def test_options_hold_inside_and_add_up() -> None:
+    with provider_options({"tensorrt": {"trt_engine_cache_enable": "1"}}):
+        with provider_options({"tensorrt": {"trt_fp16_enable": "1"}, "cuda": {"use_tf32": "0"}}):
+            assert in_use()[TENSORRT] == {"trt_engine_cache_enable": "1", "trt_fp16_enable": "1"}
+            assert worker_context()["provider_options"][CUDA] == {"use_tf32": "0"}
+        assert in_use() == {TENSORRT: {"trt_engine_cache_enable": "1"}}
+    assert in_use() == {}
+
+
+def test_a_device_is_an_option_of_every_gpu_provider_of_the_chain() -> None:
+    with provider_options({"tensorrt": {"trt_fp16_enable": "1"}}):
+        found = of_chain((TENSORRT, CUDA, providers.CPU), "tensorrt:1")
+    assert found == [{"trt_fp16_enable": "1", "device_id": "1"}, {"device_id": "1"}, {}]
+    assert of_chain((CUDA, providers.CPU), "cuda") == [{}, {}]
+
+
+def test_the_command_lines_form_is_read() -> None:
+    given = ["tensorrt.trt_engine_cache_path=a=b/c", "tensorrt.trt_fp16_enable=1"]
+    assert parse_options(given) == {
+        TENSORRT: {"trt_engine_cache_path": "a=b/c", "trt_fp16_enable": "1"}
+    }
+
+
+@pytest.mark.parametrize("text", ["tensorrt", "tensorrt.key", ".key=1", "tensorrt.=1"])
+def test_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not PROVIDER"):
+        parse_options([text])
+
+
+def test_options_of_an_unknown_provider_are_refused() -> None:
+    with pytest.raises(ProviderError):
+        parse_options(["tensort.trt_fp16_enable=1"])
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", None), ("cuda:0", 0), ("TensorRT:3", 3)])
+def test_device_of_a_name(name: str, index: int | None) -> None:
+    assert providers.device_of(name) == index
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("cuda:x", "no index"), ("cuda:-1", "no index"), ("cuda:", "no index"), ("cpu:0", "devices")],
+)
+def test_a_bad_device_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ProviderError, match=words):
+        providers.device_of(name)
+
+
+def test_the_cpu_stands_in_where_a_library_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "available", lambda: (CUDA, providers.CPU))
+    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "libcudart: not found")
+    assert providers.stand_in("cuda") == "cpu"
+    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
+    assert providers.stand_in("cuda") == "cuda"
+    assert providers.stand_in("tensorrt") == "cpu"
+
+
+class Nvml:
+    """Stands in for NVIDIA's management library."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self, by_process: int | None) -> None:
+        self.used = [100, 350]
+        self.by_process = by_process
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, device: int) -> Any:  # noqa: N802
+        assert device == 2
+        return SimpleNamespace(used=self.used.pop(0))
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: int) -> list[Any]:  # noqa: N802
+        if self.by_process is None:
+            raise RuntimeError
+        return [SimpleNamespace(pid=os.getpid(), usedGpuMemory=self.by_process)]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:  # noqa: N802
+        return 2500
+
+
+@pytest.mark.parametrize(("by_process", "held"), [(77, 77), (None, 250)])
+def test_what_a_gpu_tells(
+    by_process: int | None, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml = Nvml(by_process)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    found = Sensors("cuda:2")
+    assert found.device_bytes() == held
+    assert found.joules() == 2.5
+
+
+def test_processors_tell_their_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index, energy in enumerate((1_500_000, 250_000)):
+        zone = tmp_path / f"intel-rapl:{index}"
+        zone.mkdir()
+        (zone / "energy_uj").write_text(f"{energy}\n")
+    monkeypatch.setattr(sensors, "_ZONES", str(tmp_path))
+    found = Sensors("cpu")
+    assert found.joules() == pytest.approx(1.75)
+    assert found.device_bytes() is None
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert found.joules() is None
