@@ -3,8 +3,9 @@
 They show whether a model runs, how fast it is, and whether its outputs are finite; they prove
 nothing about its accuracy. Floats are normally distributed; integers lie below the rows of the
 table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
-on the first axis and :data:`LENGTH` elsewhere; one name, one length. What takes the bytes of an
-image gets a PNG of noise.
+on the first axis and :data:`LENGTH` elsewhere; one name, one length. A sum of names is as long as
+they are together, and so is ``total_sequence_length``, which decoders with a cache call past and
+sequence. What takes the bytes of an image gets a PNG of noise.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LENGTH = 32
 _IMAGE_LENGTH = 64
 _SAMPLES = 4
+_SUMS = {"total_sequence_length": "past_sequence_length + sequence_length"}
 _ENCODED_LENGTH = 640
 
 
@@ -71,6 +73,10 @@ def _shape(spec: InputSpec, lengths: dict[str, int]) -> tuple[int, ...]:
     for axis, dim in enumerate(spec.shape):
         if isinstance(dim, int):
             shape.append(dim)
+            continue
+        parts = _SUMS.get(dim or "", dim or "").split(" + ")
+        if len(parts) > 1:
+            shape.append(sum(lengths.setdefault(part, LENGTH) for part in parts))
             continue
         image = len(spec.shape) == 4 and axis >= 2
         length = 1 if axis == 0 else _IMAGE_LENGTH if image else LENGTH

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import onnxq
 from onnxq.export import ExportOptions, export
 from onnxq.graph import io
 from onnxq.runtime.session import open_session
@@ -94,3 +95,14 @@ def test_without_a_cache(tmp_path: Path) -> None:
     (model,) = result.models
     assert [item.name for item in model.inputs] == ["input_ids", "attention_mask"]
     assert model.outputs == ("logits",)
+
+
+@pytest.mark.slow
+def test_weights_of_four_bits(tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path / "checkpoint", "LlamaForCausalLM")
+    path = tmp_path / "model.onnx"
+    export(folder, path)
+    made = onnxq.quantize(path, None, tmp_path / "int4.onnx", recipe=onnxq.Recipe(scheme="int4"))
+    assert any(site.decision != "float" for site in made.plan.sites)
+    # The mask that is made up is as long as past and sequence together.
+    assert not [text for text in made.warnings if "does not run" in text]
