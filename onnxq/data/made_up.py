@@ -3,7 +3,8 @@
 They show whether a model runs, how fast it is, and whether its outputs are finite; they prove
 nothing about its accuracy. Floats are normally distributed; integers lie below the rows of the
 table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
-on the first axis and :data:`LENGTH` elsewhere; one name, one length.
+on the first axis and :data:`LENGTH` elsewhere; one name, one length. Past keys and values are empty,
+as at the start of a text: the lengths of a past and of the mask over it do not agree by name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxq.data.open import open_data
+from onnxq.data.roles import role_of
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ def _shape(spec: InputSpec, lengths: dict[str, int]) -> tuple[int, ...]:
     for axis, dim in enumerate(spec.shape):
         if isinstance(dim, int):
             shape.append(dim)
+            continue
+        if axis and role_of(spec) == "past":
+            shape.append(0)
             continue
         image = len(spec.shape) == 4 and axis >= 2
         length = 1 if axis == 0 else _IMAGE_LENGTH if image else LENGTH

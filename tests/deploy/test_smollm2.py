@@ -1,4 +1,4 @@
-"""SmolLM2 from a checkpoint to 4 bits in onnxruntime-genai, as the README does it with more texts."""
+"""SmolLM2 from a checkpoint to 4 bits in onnxruntime-genai, as the README, on fewer texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ PROMPT = "What is the capital of France?"
 
 def run(folder: Path, *arguments: str) -> str:
     command = [sys.executable, *arguments]
-    environment_free = {"cwd": folder, "capture_output": True, "text": True}
-    found = subprocess.run(command, check=False, timeout=600, **environment_free)  # type: ignore[call-overload]
+    found = subprocess.run(
+        command, check=False, timeout=600, cwd=folder, capture_output=True, text=True
+    )
     assert found.returncode == 0, found.stderr[-2000:]
-    return str(found.stdout)
+    return found.stdout
 
 
 def test_from_checkpoint_to_chat(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_from_checkpoint_to_chat(tmp_path: Path) -> None:
         assert ops.count("GroupQueryAttention") == 30
     said = [run(tmp_path, f"{f}/run.py", "-n", "12", PROMPT) for f in ("chat_float", "chat")]
     assert said[0].startswith("The capital of France is Paris.")
-    # Four bits may choose other words; nine calibration windows leave it a language all the same.
+    # Four bits may choose other words; few windows leave it a language all the same.
     assert said[1].strip()
     props = {p.key for p in onnx.load(tmp_path / "chat" / "model.onnx").metadata_props}
     assert {"onnxq.recipe", "onnxq.measured", "onnxq.plan"} <= props
