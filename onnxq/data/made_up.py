@@ -3,8 +3,8 @@
 They show whether a model runs, how fast it is, and whether its outputs are finite; they prove
 nothing about its accuracy. Floats are normally distributed; integers lie below the rows of the
 table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
-on the first axis and :data:`LENGTH` elsewhere; one name, one length. Past keys and values are empty,
-as at the start of a text: the lengths of a past and of the mask over it do not agree by name.
+on the first axis and :data:`LENGTH` elsewhere; one name, one length. Past keys and values are
+empty, as at the start of a text: the length of a mask over past and present has another name.
 """
 
 from __future__ import annotations
