@@ -18,6 +18,7 @@ from onnxq.pipeline import QuantizeResult, RunOptions, apply, calibrate, inspect
 from onnxq.plan import load_plan, save_plan
 from onnxq.recipe import CalibrationSettings, Recipe, Rule
 from onnxq.runtime.kernels import executed
+from onnxq.stages import bundled
 from onnxq.stages.calibrate import ERROR_SAMPLES
 from tests.small_models import Feeds, normal, run, write
 
@@ -727,7 +728,7 @@ def test_a_failure_leaves_the_old_output(
         code, text = "test.failure", "a fault in the middle"
         raise InternalError(code, text)
 
-    monkeypatch.setattr(pipeline, step, fail)
+    monkeypatch.setattr(bundled if step == "publish" else pipeline, step, fail)
     with pytest.raises(InternalError, match="in the middle"):
         quantize(model, batches(), output, options=UNTIMED)
     assert output.read_bytes() == b"an older result"
