@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="the models are made with PyTorch: make models")
+
 from models import examples
 from models.images import center_crop, label, labelled_photographs
 from models.minilm.model import FOLDER, PACKAGE

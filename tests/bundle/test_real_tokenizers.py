@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="the models are made with PyTorch: make models")
+
 from models.minilm.model import FOLDER, PACKAGE
 from models.packages import package_file
 from models.smollm2.model import tokenizer
