@@ -27,6 +27,7 @@ from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
+from onnxq.runtime.provider_options import provider_options
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.bundled import Opened, opened
@@ -212,7 +213,7 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    with opened(source, output) as found:
+    with provider_options(recipe.provider_options), opened(source, output) as found:
         options = replace(options, eval_data=found.reading(options.eval_data))
         return _quantize(found, found.reading(data), output, recipe, options)
 

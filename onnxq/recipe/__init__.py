@@ -37,6 +37,9 @@ rules, of which there are none::
     [half]                        # of float16 and bfloat16
     form = "auto"                 # weights (float32 at load), compute (nodes too); by the target
 
+    [provider_options.tensorrt]   # ONNX Runtime's own keys, for a provider that is there
+    trt_engine_cache_enable = "1"
+
     [[rules]]                     # rules go by what a site is; a later rule wins
     match = "op:Conv"             # an operator type
     calibration = "mse"

@@ -225,6 +225,8 @@ class Recipe(_Frozen):
         calibration: How ranges are found.
         weights: How weights alone are stored.
         half: What float16 and bfloat16 are.
+        provider_options: Options of execution providers, for every session of the run: a table for
+            each provider, with the keys that ONNX Runtime documents.
         rules: What is different for some sites; a later rule wins.
     """
 
@@ -239,6 +241,7 @@ class Recipe(_Frozen):
     calibration: CalibrationSettings = CalibrationSettings()
     weights: WeightSettings = WeightSettings()
     half: HalfSettings = HalfSettings()
+    provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from onnxq import load_recipe, pipeline
 from onnxq.errors import ProviderError, UsageError
 from onnxq.runtime import providers, sensors
 from onnxq.runtime.provider_options import in_use, of_chain, parse_options, provider_options
 from onnxq.runtime.sensors import Sensors
 from onnxq.runtime.worker import worker_context
+from onnxq.stages.prepare import prepare
+from tests.small_models import normal, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,3 +130,30 @@ def test_processors_tell_their_energy(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.device_bytes() is None
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
     assert found.joules() is None
+
+
+def test_a_recipes_options_hold_while_it_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def spy(*given: Any) -> Any:
+        seen.append({name: dict(values) for name, values in in_use().items()})
+        return real(*given)
+
+    real = prepare
+    monkeypatch.setattr("onnxq.pipeline.prepare", spy)
+    text = """
+        version = 1
+        scheme = "int8-weights"
+        [provider_options.tensorrt]
+        trt_timing_cache_enable = "1"
+    """
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(text)
+    graph = "g (float[2, 64] x) => (float[2, 32] y) { y = MatMul(x, w) }"
+    model = write(tmp_path / "m.onnx", graph, w=normal(0, 64, 32))
+    options = pipeline.RunOptions(timing=None)
+    pipeline.quantize(model, None, tmp_path / "o.onnx", recipe=load_recipe(recipe), options=options)
+    assert seen == [{TENSORRT: {"trt_timing_cache_enable": "1"}}]
+    assert in_use() == {}
