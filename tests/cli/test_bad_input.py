@@ -195,7 +195,7 @@ def test_bad_recipe(text: str, code: str, mentions: str, tmp_path: Path, output:
         (["--include", "op:Convolution"], "recipe.unmatched", "op:Conv"),
         (["--exclude", "re:(("], "recipe.pattern", "--exclude"),
         (["--memory-budget", "much"], "recipe.bytes", "--memory-budget"),
-        (["--target", "cuda"], "targets.unknown", "cpu"),
+        (["--target", "rocm"], "targets.unknown", "cpu"),
         (["--scheme", "int3"], "usage.arguments", "int8"),
         (["--calibration", "guess"], "usage.arguments", "entropy"),
         (["--samples", "0"], "usage.arguments", "--samples"),

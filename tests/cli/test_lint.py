@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def test_a_model_that_is_fine() -> None:
     run = onnxq("lint", MODEL)
     assert (run.status, run.err) == (0, "")
-    assert run.out == f"{MODEL}: nothing found for target cpu.\n"
+    # Lines are cut where the folder has a long name.
+    assert run.out.split() == f"{MODEL}: nothing found for target cpu.".split()
 
 
 def test_what_quantize_writes_has_no_errors_and_no_warnings(quantized: Quantized) -> None:

@@ -46,7 +46,8 @@ def test_only_what_is_built_is_offered() -> None:
         line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line[2:3].strip()
     ]
     assert commands == [
-        "apply", "calibrate", "compare", "doctor", "export", "inspect", "quantize",
+        "apply", "bundle", "calibrate", "compare", "deploy", "doctor", "export", "inspect", "lint",
+        "quantize",
     ]  # fmt: skip
     # What a recipe takes the command line offers, and nothing else.
     assert set(parameters.SCHEMES) == set(get_args(Scheme))
