@@ -3,9 +3,10 @@
 They show whether a model runs, how fast it is, and whether its outputs are finite; they prove
 nothing about its accuracy. Floats are normally distributed; integers lie below the rows of the
 table that they are looked up in, else they are 0 or 1; a mask is all ones. A symbolic length is 1
-on the first axis and :data:`LENGTH` elsewhere; one name, one length. A sum of names is as long as
-they are together, and so is ``total_sequence_length``, which decoders with a cache call past and
-sequence. What takes the bytes of an image gets a PNG of noise.
+on the first axis and :data:`LENGTH` elsewhere; one name, one length. Past keys and values are
+empty, as at the start of a text. A sum of names is as long as they are together, and so is
+``total_sequence_length``, which decoders with a cache call past and sequence. What takes the bytes
+of an image gets a PNG of noise.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from onnxq.data.extras import require
 from onnxq.data.image_input import encoded_input
 from onnxq.data.imaging import as_png
 from onnxq.data.open import open_data
+from onnxq.data.roles import role_of
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +60,13 @@ def made_up(signature: Signature, seed: int = 0) -> DataSource:
 
 
 def _sample(wanted: list[InputSpec], generator: np.random.Generator) -> dict[str, NDArray[Any]]:
-    lengths: dict[str, int] = {}
+    lengths = {
+        dim: 0
+        for spec in wanted
+        if role_of(spec) == "past"
+        for dim in spec.shape[1:]
+        if isinstance(dim, str)
+    }
     return {spec.name: _values(spec, _shape(spec, lengths), generator) for spec in wanted}
 
 
