@@ -35,7 +35,9 @@ def encoded_input(signature: Signature) -> InputSpec | None:
     required = [spec for spec in signature if spec.required]
     if len(required) != 1 or not required[0].rank_known or required[0].dtype != np.uint8:
         return None
-    return required[0] if len(required[0].shape) == 1 else None
+    shape = required[0].shape
+    # As many numbers each time are no file.
+    return required[0] if len(shape) == 1 and not isinstance(shape[0], int) else None
 
 
 def _chosen(signature: Signature, steps: ImageSteps, where: str) -> InputSpec:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from onnxq.data.image_input import encoded_input
 from onnxq.deploy import genai, offline
 from onnxq.deploy.attention import UnknownAttentionError, decline
 from onnxq.deploy.cache import cache_of
@@ -27,10 +28,10 @@ from onnxq.deploy.example import example_inputs
 from onnxq.deploy.folder import check_folder_free, new_folder
 from onnxq.deploy.fuse import fused
 from onnxq.deploy.rehearsal import rehearse, with_float_activations
-from onnxq.deploy.scripts import chat_script, run_script
+from onnxq.deploy.scripts import EXAMPLE, chat_script, run_script
 from onnxq.errors import BoundMissedError, OnnxqError, UsageError
 from onnxq.graph.io import load, save
-from onnxq.graph.structure import summary
+from onnxq.graph.structure import signature, summary
 from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
@@ -176,7 +177,11 @@ def _with_script(model: ir.Model, source: Path, target: Path) -> float:
     """Write the program, and compare what it runs with the source."""
     inputs = example_inputs(model)
     extensions = any(domain in _EXTENSIONS for domain in model.opset_imports)
-    text = run_script(target.name, inputs, extensions=extensions)
+    image = encoded_input(signature(model))
+    name = "" if image is None else image.name
+    if name:
+        target.with_name(EXAMPLE).write_bytes(inputs[name].tobytes())
+    text = run_script(target.name, inputs, extensions=extensions, image=name)
     target.with_name(SCRIPT).write_text(text, encoding="utf-8")
     names = [value.name for value in summary(model).outputs]
     settings = SessionSettings(spinning=False)

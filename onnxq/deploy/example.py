@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.data.image_input import encoded_input
+from onnxq.data.made_up import made_up
 from onnxq.data.roles import role_of
 from onnxq.errors import ModelError
 from onnxq.graph.structure import signature
@@ -21,13 +23,16 @@ _IMAGE = 224
 
 
 def example_inputs(model: ir.Model) -> dict[str, NDArray[Any]]:
-    """Arrays by input name: zeros, masks of ones, texts; open lengths are filled in.
+    """Arrays by input name: zeros, masks of ones, texts, a PNG; open lengths are filled in.
 
     Raises:
         ModelError: An input is no tensor, or its rank is unknown.
     """
+    wanted = signature(model)
+    if encoded_input(wanted) is not None:
+        return dict(next(iter(made_up(wanted))).feeds)
     lengths: dict[str, int] = {}
-    return {spec.name: _array(spec, lengths) for spec in signature(model) if spec.required}
+    return {spec.name: _array(spec, lengths) for spec in wanted if spec.required}
 
 
 def _array(spec: InputSpec, lengths: dict[str, int]) -> NDArray[Any]:

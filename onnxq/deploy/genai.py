@@ -141,6 +141,10 @@ def check_folder(folder: Path) -> CacheGraph:
     if not folder.is_dir():
         code, text = "deploy.no_folder", "there is no such folder"
         raise UsageError(code, text, where=str(folder), remedy="write one: onnxq deploy --as genai")
+    if not (folder / CONFIG).exists():
+        code, text = "deploy.no_file", "the file is missing"
+        remedy = "name a folder of onnxq deploy --as genai; others have nothing to check"
+        raise UsageError(code, text, where=where, remedy=remedy)
     said = read_json(folder, CONFIG).get("model")
     decoder = said.get("decoder") if isinstance(said, dict) else None
     if not isinstance(said, dict) or not isinstance(decoder, dict):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+EXAMPLE = "example.png"
+
 _CHAT = '''\
 """Chat with the model in this folder: python run.py PROMPT"""
 import argparse, json, sys, time
@@ -59,9 +61,14 @@ inputs = {{
 {inputs}}}
 for file in (a for a in sys.argv[1:] if a.endswith(".npz")):
     inputs.update(np.load(file, allow_pickle=False))
-for spec, value in zip(session.get_outputs(), session.run(None, inputs)):
+{image}for spec, value in zip(session.get_outputs(), session.run(None, inputs)):
     print(spec.name, spec.type, np.shape(value), np.asarray(value).ravel()[:5])
 '''
+
+_IMAGE = """\
+for file in (a for a in sys.argv[1:] if a.lower().endswith((".jpg", ".jpeg", ".png"))):
+    inputs[{name!r}] = np.fromfile(file, np.uint8)
+"""
 
 _EXTENSIONS = """\
 import onnxruntime_extensions
@@ -74,17 +81,25 @@ def chat_script() -> str:
     return _CHAT
 
 
-def run_script(model: str, inputs: Mapping[str, NDArray[Any]], *, extensions: bool) -> str:
+def run_script(
+    model: str, inputs: Mapping[str, NDArray[Any]], *, extensions: bool, image: str = ""
+) -> str:
     """A program that runs a model of any kind with onnxruntime and numpy.
 
     Args:
         model: The model's file name, beside the script.
         inputs: An example of each input.
         extensions: Whether the model has operators of onnxruntime-extensions.
+        image: The input that takes the bytes of an image, if one does; an example of such lies
+            beside the script as :data:`EXAMPLE`.
     """
+    made = {name: _made(value) for name, value in inputs.items()}
+    if image:
+        made[image] = f"np.fromfile(Path(__file__).resolve().with_name({EXAMPLE!r}), np.uint8)"
     return _RUN.format(
         model=model,
-        inputs="".join(f"    {name!r}: {_made(value)},\n" for name, value in inputs.items()),
+        inputs="".join(f"    {name!r}: {text},\n" for name, text in made.items()),
+        image=_IMAGE.format(name=image) if image else "",
         extensions=_EXTENSIONS if extensions else "",
     )
 

@@ -5,6 +5,7 @@ Only ``config.json`` and the headers of safetensors files are read here. What th
     paths that lead out of the folder, by ``..`` or by a link (the Hub's own cache keeps files one
     level up, in ``blobs/`` beside ``snapshots/``: that counts as inside);
     pickles, unless they are asked for; code (``auto_map``), unless it is trusted;
+    weights under a name of config.json's choice, which may be a pickle or lead out of the folder;
     weights that are quantized already, and adapters, which name another checkpoint.
 """
 
@@ -72,6 +73,12 @@ def open_checkpoint(folder: Path, *, weights: Weights, code: Code) -> Checkpoint
         text = "an adapter lies in this folder, which belongs to another checkpoint"
         remedy = "merge it into its base model (peft: merge_and_unload) and save that"
         raise UsageError(code="export.adapter", message=text, where=str(folder), remedy=remedy)
+    if config.get("transformers_weights"):
+        # Transformers would read that file instead of those which are looked at here.
+        text = f"it names another file of weights (transformers_weights), not {SAFETENSORS}"
+        remedy = f"call that file {SAFETENSORS}, and take the entry out"
+        where = str(folder / CONFIG)
+        raise UsageError(code="export.other_weights", message=text, where=where, remedy=remedy)
     files = _weight_files(folder, weights)
     return Checkpoint(folder, config, _dtype(files))
 

@@ -10,6 +10,7 @@ from onnxq.export.archives import Kind, kind_of
 from onnxq.export.input_text import parse_input
 from onnxq.export.program_check import check_program
 from onnxq.export.script import script_spec
+from onnxq.export.script_check import check_script
 from onnxq.export.source import Source, resolve
 from onnxq.export.spec import ExportSpec
 
@@ -58,6 +59,7 @@ def _open_path(path: Path, options: ExportOptions) -> Opened:
 
         return open_folder(path, options)
     if kind_of(path) is Kind.SCRIPT:
+        check_script(path)
         forms = tuple(parse_input(text) for text in options.inputs)
         return Opened(str(path), lambda: (script_spec(path, forms),))
     check_program(path)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from onnxq.errors import UsageError
+from onnxq.export.archives import Kind, copied
 from onnxq.export.qat import load_operators
+from onnxq.export.quiet import quiet
 from onnxq.export.source import one_line
 from onnxq.export.spec import ExportSpec
 
@@ -42,9 +44,9 @@ def program_spec(path: Path) -> ExportSpec:
     """
     where = str(path)
     try:
-        with _restricted_unpickler():
+        with _restricted_unpickler(), copied(path, Kind.PROGRAM) as copy, quiet():
             load_operators()
-            program = torch.export.load(path)
+            program = torch.export.load(copy)
     except Exception as error:
         text = f"PyTorch cannot load this program: {one_line(error)}"
         remedy = "write it again with torch.export.save, in the version of PyTorch installed here"

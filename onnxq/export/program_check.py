@@ -4,6 +4,7 @@ PyTorch's loader trusts its file: it evaluates the text of symbolic sizes, unpic
 and looks up any name below ``torch`` to call. So that nothing but tensor operators can come of it:
     sizes may only be arithmetic on symbols;
     targets may only be operators that are registered with PyTorch, or arithmetic;
+    entries may only be those of such a program: no compiled library, no pickled object;
     pickles are loaded with the restricted unpickler, objects that it does not know are refused;
     guards, which are Python text, are dropped.
 """
@@ -17,12 +18,19 @@ import zipfile
 from typing import TYPE_CHECKING, Final
 
 from onnxq.errors import UsageError
+from onnxq.export.archives import entries_of
 from onnxq.export.source import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _JSON_LIMIT: Final = 512 << 20
+_ENTRY: Final = re.compile(
+    r"archive_format|archive_version|version|byteorder|\.data/\w+|\.format_version|extra/.*"
+    r"|\.storage_alignment|models/model\.json|data/sample_inputs/model\.pt"
+    r"|data/weights/(weight_\d+|model\.pt|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model\.pt|model_constants_config\.json)"
+)
 _TARGET: Final = re.compile(
     r"torch\.ops\.(aten|prim|prims|quantized_decomposed|torchao|torchvision|higher_order)\.\w+(\.\w+)?"
     r"|_operator\.\w+|math\.\w+|torch\.(_)?sym_\w+"
@@ -65,10 +73,9 @@ def check_program(path: Path) -> None:
     where = str(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.partition("/")[2]
-                if re.search(r"(custom|opaque)_obj", name):
-                    raise _refused(where, f"{name} is a pickled object")
+            for name, entry in entries_of(archive).items():
+                if not _ENTRY.fullmatch(name):
+                    raise _refused(where, f"{name} is no part of a program of tensors")
                 if name.endswith(".json"):
                     if entry.file_size > _JSON_LIMIT:
                         raise _refused(where, f"{name} is too large")

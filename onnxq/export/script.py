@@ -1,4 +1,4 @@
-"""TorchScript files. Loading one executes nothing: its code is TorchScript, no Python.
+"""TorchScript files, whose code `script_check` has seen: it runs when they are loaded.
 
 The exporter is PyTorch's older one (``dynamo=False``), which reads TorchScript as it is, keeps an
 LSTM one node and lets axes vary; to the newer one the file would first have to be traced again,
@@ -8,12 +8,14 @@ which fixes axes and takes an LSTM apart.
 from __future__ import annotations
 
 import io
+import zipfile
 from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnx_ir as ir
 
 from onnxq.errors import UsageError
+from onnxq.export.archives import Kind, copied
 from onnxq.export.calls import run_module
 from onnxq.export.input_text import SYNTAX, InputForm, example_sets
 from onnxq.export.quiet import quiet
@@ -44,9 +46,9 @@ def script_spec(path: Path, forms: tuple[InputForm, ...]) -> ExportSpec:
 
     where = str(path)
     try:
-        with quiet():
-            module = torch.jit.load(path, map_location="cpu").eval()
-    except (RuntimeError, ValueError, OSError) as error:
+        with quiet(), copied(path, Kind.SCRIPT) as copy:
+            module = torch.jit.load(copy, map_location="cpu").eval()
+    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
         text = f"PyTorch cannot load this TorchScript: {one_line(error)}"
         remedy = "write the file again with torch.jit.save"
         raise UsageError(code="export.damaged", message=text, where=where, remedy=remedy) from error

@@ -107,7 +107,7 @@ def _import(module_name: str, source: str) -> ModuleType:
         raise UsageError(code, text, where=source, remedy=remedy) from error
     except OnnxqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"importing {module_name} failed: {one_line(error)}"
         raise UsageError(code="export.import_failed", message=text, where=source) from error
 
@@ -120,7 +120,7 @@ def _call(factory: object, where: str) -> object:
         return factory()
     except OnnxqError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"the factory failed: {one_line(error)}"
         raise UsageError(code="export.factory_failed", message=text, where=where) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -270,6 +272,18 @@ def test_bad_input_is_one_clear_error(images: Path, case: str) -> None:
     assert error["remedy"] or code.endswith(".value")
     assert len(run.err.strip().splitlines()) <= 2
     assert sorted(images.iterdir()) == after
+
+
+@pytest.mark.parametrize("form", ["script", "ort"])
+def test_a_bundle_is_deployed_with_an_image(images: Path, form: str) -> None:
+    app = images / "app"
+    run = onnxq("deploy", bundled(images, "pre.toml"), "--as", form, *EXTENSIONS, "-o", app)
+    assert run.status == 0, run.err
+    for arguments in ([], [str(images / "photos/1.jpg")]):
+        command = [sys.executable, str(app / "run.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "labels tensor(string)" in done.stdout
 
 
 def test_a_bundle_of_a_bundle_and_a_second_preprocessing(images: Path) -> None:

@@ -102,6 +102,12 @@ def test_a_shard_outside(folder: Path, name: str) -> None:
     refused(folder, "export.outside", "index.json")
 
 
+@pytest.mark.parametrize("name", ["more/model.safetensors", "adapter_model.bin"])
+def test_weights_under_another_name(folder: Path, name: str) -> None:
+    write_config(folder, transformers_weights=name)
+    refused(folder, "export.other_weights", "transformers_weights", "config.json")
+
+
 def test_links(folder: Path, tmp_path: Path) -> None:
     inside = folder / "stored"
     weights(folder).rename(inside)

@@ -13,6 +13,7 @@ import pytest
 
 from onnxq.errors import UsageError
 from onnxq.export import ExportOptions, export
+from onnxq.export.archives import Kind, copied
 from onnxq.export.input_text import InputForm, example_sets, parse_input
 from onnxq.export.options import chosen_opset
 from onnxq.export.quiet import quiet
@@ -185,6 +186,85 @@ def test_a_program_that_is_more_than_tensors(program: Path, old: str, new: str) 
 def test_a_program_with_pickled_objects(program: Path) -> None:
     rewritten(program, lambda _, content: content, {"data/constants/opaque_obj_0": b"\x80\x04."})
     refused(program, "export.unsafe_program", "opaque_obj_0")
+
+
+@pytest.mark.parametrize(
+    "name", ["data/constants/OPAQUE_OBJ_0", "data/aotinductor/model/x.so", "MODELS/Model.json"]
+)
+def test_a_program_with_something_beside_it(program: Path, name: str) -> None:
+    rewritten(program, lambda _, content: content, {name: b"{}"})
+    with zipfile.ZipFile(program) as archive:
+        assert any(entry.endswith(name) for entry in archive.namelist())
+    refused(program, "export.unsafe_program" if "MODELS" not in name else "export.damaged")
+
+
+def test_a_program_under_a_name_in_capitals(program: Path) -> None:
+    """PyTorch finds entries in any case; the size that it evaluates must not go unseen."""
+    content = program.read_bytes()
+    assert b"models/model.json" in content
+    program.write_bytes(content.replace(b"models/model.json", b"models/model.JSON"))
+    refused(program, "export.unsafe_program", "model.JSON")
+
+
+def test_a_program_of_an_older_format_beside_it(program: Path) -> None:
+    with zipfile.ZipFile(program, "a") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    refused(program, "export.damaged", "one folder")
+
+
+def test_pytorch_sees_the_entries_that_were_checked(program: Path, tmp_path: Path) -> None:
+    """PyTorch looks for the directory where the end says, Python in front of the end."""
+    with copied(program, Kind.PROGRAM) as copy, zipfile.ZipFile(copy) as archive:
+        names = archive.namelist()
+        assert {name.partition("/")[0] for name in names} == {"model"}
+        assert "model/models/model.json" in names
+    program.write_bytes(b"PK" + bytes(100) + program.read_bytes())
+    assert export(program, tmp_path / "model.onnx").models
+
+
+class Writes(nn.Module):  # type: ignore[misc]
+    """Writes a file when it runs, and another when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        torch.save(value, self.path)
+        return value + 1
+
+    @torch.jit.export
+    def __getstate__(self):  # type: ignore[no-untyped-def]
+        return (self.path, self.training)
+
+    @torch.jit.export  # type: ignore[untyped-decorator]
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = state[1]
+        torch.save(torch.zeros(1), self.path)
+
+
+def test_torchscript_that_writes_files(tmp_path: Path) -> None:
+    path, seen = tmp_path / "model.pt", tmp_path / "written"
+    with quiet():
+        torch.jit.script(Writes(str(seen))).save(path)
+    refused(path, "export.unsafe_script", "torch.save")
+    assert not seen.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "t = torch; t.from_file(a)",
+        'getattr(torch, "s\\x61ve")(a, b)',
+        "o = ops",
+        "ops.image.write_file(a, b)",
+        "x : __torch__.torch.classes.aoti.Loader",
+    ],
+)
+def test_torchscript_that_does_more_than_compute(script: Path, line: str) -> None:
+    rewritten(script, lambda _, content: content, {"code/more.PY": line.encode()})
+    refused(script, "export.unsafe_script")
 
 
 def test_a_programs_pickles_are_not_executed(program: Path, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def pair_of_text():
 def failing():
     raise RuntimeError("no weights here\\nsecond line")
 
+def leaving():
+    raise SystemExit(0)
+
 def nothing():
     return None
 
@@ -83,6 +86,7 @@ def test_current_folder_is_importable_and_left_as_it_was(folder: Path, attribute
         ("export_probe:absent", "export.no_attribute", ["absent"]),
         ("export_probe:number", "export.not_callable", ["int"]),
         ("export_probe:failing", "export.factory_failed", ["RuntimeError: no weights here"]),
+        ("export_probe:leaving", "export.factory_failed", ["SystemExit"]),
         ("export_probe:nothing", "export.bad_factory", ["NoneType", "ExportSpec"]),
         ("export_probe:pair_too_many", "export.bad_inputs", ["Doubling.forward"]),
         ("export_probe:pair_of_text", "export.bad_inputs", ["str"]),
