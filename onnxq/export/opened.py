@@ -45,12 +45,20 @@ def open_source(source: Source | Path, options: ExportOptions) -> Opened:
     Raises:
         UsageError: If it is nothing that can be exported, damaged, or not to be trusted.
     """
-    if isinstance(source, Path) or (isinstance(source, str) and Path(source).exists()):
+    if isinstance(source, Path) or (isinstance(source, str) and _is_path(source)):
         return _open_path(Path(source), options)
     if isinstance(source, ExportSpec):
         return Opened(type(source.module).__name__, lambda: (resolve(source),))
     where = source if isinstance(source, str) else getattr(source, "__qualname__", repr(source))
     return Opened(where, lambda: (resolve(source),))
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        # Too long for a name, or with a NUL in it.
+        return False
 
 
 def _open_path(path: Path, options: ExportOptions) -> Opened:

@@ -75,6 +75,7 @@ def test_current_folder_is_importable_and_left_as_it_was(folder: Path, attribute
 @pytest.mark.parametrize(
     ("source", "code", "words"),
     [
+        ("x" * 300, "export.bad_source", ["pkg.module:factory"]),
         ("export_probe", "export.bad_source", ["pkg.module:factory"]),
         ("export_probe:", "export.bad_source", ["pkg.module:factory"]),
         (":factory", "export.bad_source", ["pkg.module:factory"]),
