@@ -61,6 +61,9 @@ def compare(arguments: Arguments) -> Outcome:
     --report writes all that was found, and where the differences come from, into one HTML file
     that loads nothing.
     """
+    from onnxq.runtime.provider_options import check_heeded
+
+    check_heeded(arguments.providers)
     if arguments.search_asked:
         _check_search(arguments)
         return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
