@@ -43,6 +43,7 @@ def command(
         custom_ops: tuple[str, ...] = (), provider_option: tuple[str, ...] = (), **given: Any
     ) -> Outcome:
         _keep_inputs(given)
+        _hush_runtime()
         with _with_libraries(custom_ops), _with_options(provider_option):
             return run(arguments(**given))
 
@@ -84,6 +85,13 @@ def _is_same_file(one: Path, other: Path) -> bool:
     except (OSError, ValueError):
         # It does not exist, or is no path: a choice, say.
         return False
+
+
+def _hush_runtime() -> None:
+    """What ONNX Runtime would write to the console is told as an error anyway."""
+    from onnxq.runtime.providers import hush
+
+    hush()
 
 
 def _with_libraries(libraries: tuple[str, ...]) -> AbstractContextManager[None]:
