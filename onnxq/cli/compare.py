@@ -76,6 +76,7 @@ def compare(arguments: Arguments) -> Outcome:
         _refuse_beside("--metric")
     if arguments.report is not None:
         check_report(arguments.report, models)
+    search_session.check(arguments)
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(
