@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.scheme_choice import left_out
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.errors import UsageError
+from onnxq.errors import InternalError, UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, file_bytes, load, save, staging
@@ -28,6 +28,7 @@ from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
 from onnxq.runtime.provider_options import provider_options
+from onnxq.runtime.providers import stand_in
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.bundled import Opened, opened
@@ -35,7 +36,7 @@ from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.obstacles import obstacles
-from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare
+from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare, untriable
 from onnxq.stages.provenance import with_measured, with_origin
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from onnxq.algorithms.selection import Decision
     from onnxq.data import DataLike
     from onnxq.stages.samples import Samples
+    from onnxq.targets import Target
 
 __all__ = [
     "CalibrationRun",
@@ -320,7 +322,7 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
         normalized = normalized_for(loaded, target, decided.minimum_opset, decided.scheme).model
         with staging(Path(output)) as staged:
             save(execute(decided, normalized), staged)
-            check_structure(staged, part.core)
+            _check_applied(staged, part.core, decided, target)
             part.publish(staged, Path(output))
     return decided
 
@@ -375,6 +377,17 @@ def inspect(
 
 
 # What the functions above are made of, in the order of their use.
+
+
+def _check_applied(staged: Path, source: Path, plan: Plan, target: Target) -> None:
+    """Check what a plan made: on the CPU, or where it computes in what the CPU does not."""
+    provider = stand_in(target.provider) if plan.scheme == "bfloat16" else "cpu"
+    try:
+        check_structure(staged, source, provider)
+    except InternalError as error:
+        if plan.scheme == "bfloat16" and provider != target.provider:
+            raise untriable(target) from error
+        raise
 
 
 def _with_target(recipe: Recipe | None, target: str | None) -> Recipe:

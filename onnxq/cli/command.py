@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from inspect import getdoc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxq.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from onnxq.cli.outcome import Outcome
 
 Arguments = TypeVar("Arguments")
+
+_WRITTEN = ("output", "report")
+"""The parameters that name a file to write."""
 
 
 def command(
@@ -36,6 +42,8 @@ def command(
     def callback(
         custom_ops: tuple[str, ...] = (), provider_option: tuple[str, ...] = (), **given: Any
     ) -> Outcome:
+        _keep_inputs(given)
+        _hush_runtime()
         with _with_libraries(custom_ops), _with_options(provider_option):
             return run(arguments(**given))
 
@@ -47,6 +55,43 @@ def command(
         help=text,
         short_help=text.partition("\n")[0],
     )
+
+
+def _keep_inputs(given: Mapping[str, Any]) -> None:
+    """Refuse to write over a file that is read: data, labels, a recipe, a tokenizer.
+
+    Models are not among them: the work itself refuses that, their weights' files included.
+    """
+    outputs = [Path(given[name]) for name in _WRITTEN if given.get(name) is not None]
+    for name, value in given.items():
+        if name in {*_WRITTEN, "model", "models"} or not isinstance(value, str | Path):
+            continue
+        for output in outputs:
+            if _is_same_file(output, Path(value)):
+                code, text = (
+                    "usage.replaces_input",
+                    f"the result would replace what {_option(name)} reads",
+                )
+                raise UsageError(code, text, where=str(output), remedy="write to another file")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.is_file() and one.samefile(other)
+    except (OSError, ValueError):
+        # It does not exist, or is no path: a choice, say.
+        return False
+
+
+def _hush_runtime() -> None:
+    """What ONNX Runtime would write to the console is told as an error anyway."""
+    from onnxq.runtime.providers import hush
+
+    hush()
 
 
 def _with_libraries(libraries: tuple[str, ...]) -> AbstractContextManager[None]:

@@ -61,6 +61,9 @@ def compare(arguments: Arguments) -> Outcome:
     --report writes all that was found, and where the differences come from, into one HTML file
     that loads nothing.
     """
+    from onnxq.runtime.provider_options import check_heeded
+
+    check_heeded(arguments.providers)
     if arguments.search_asked:
         _check_search(arguments)
         return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
@@ -73,6 +76,7 @@ def compare(arguments: Arguments) -> Outcome:
         _refuse_beside("--metric")
     if arguments.report is not None:
         check_report(arguments.report, models)
+    search_session.check(arguments)
     with bars() as report:
         if arguments.metric == "auto":
             found = compare_models(

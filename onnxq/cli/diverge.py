@@ -70,7 +70,7 @@ def run(
 
 def _levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Any, ...]:
     names = tuple(name.strip() for name in (value or "").split(",") if name.strip())
-    for name in names:
+    for name in names or [value or ""] * (value is not None):
         if name not in LEVELS:
             code, text = "usage.arguments", f"there is no optimization level {name!r}"
             raise UsageError(code, text, where="--levels", remedy=f"levels: {', '.join(LEVELS)}")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onnxq.data import Reading
 
 
+_MOST = {"batches": 1_000_000, "threads": 1024}
+"""ONNX Runtime starts any number of threads that it is asked for, however long that takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionArguments:
     """What is measured beside the models' own latency."""
@@ -40,6 +44,18 @@ class Searched:
     throughput: tuple[Throughput, ...] = ()
     session: SessionSearch | None = None
     files: tuple[Path, ...] = ()
+
+
+def check(arguments: SessionArguments) -> None:
+    """Refuse before any work what could only fail at its end.
+
+    Raises:
+        UsageError: ``--save-session`` names a file.
+    """
+    if arguments.save_session is not None:
+        from onnxq.compare.session_search import check_folder
+
+        check_folder(arguments.save_session)
 
 
 def measure(
@@ -73,9 +89,12 @@ def measure(
 
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     texts = [text.strip() for text in (value or "").split(",") if text.strip()]
+    most = _MOST[str(parameter.name)]
+    if value is not None and not texts:
+        texts = [value]
     for text in texts:
-        if not text.isdecimal() or int(text) < 1:
-            code, why = "usage.arguments", f"{text!r} is no number from 1 on"
+        if not text.isdecimal() or len(text) > len(str(most)) or not 1 <= int(text) <= most:
+            code, why = "usage.arguments", f"{text[:40]!r} is no number from 1 to {most:,}"
             raise UsageError(code, why, where=f"--{parameter.name}", remedy="as in 1,8,32")
     return tuple(dict.fromkeys(map(int, texts)))
 

@@ -1,4 +1,4 @@
-"""What ``compare`` prints: three small tables that fit 80 columns."""
+"""What ``compare`` prints: small tables that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableType]:
-    """The runs with their numbers, then times, then numerics, and where the report is."""
+    """The runs with their numbers, then times and costs, then numerics, and where the report is."""
     yield _runs(found)
     yield ""
     if found.metric != "auto":
@@ -40,6 +40,8 @@ def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableT
             f"Times faster: than the first model on the same provider, with the spread over "
             f"{found.timing.rounds} rounds of {found.timing.runs} runs."
         )
+        yield ""
+        yield _costs(found)
         yield ""
     if found.metric == "auto":
         yield from _closeness(found)
@@ -89,13 +91,20 @@ def _runs(found: Comparison) -> Table:
 
 
 def _times(found: Comparison) -> Table:
-    headers = ["load", "first run", "median", "p90", "p99", "times faster", "peak memory"]
+    shown = table("Latency", ["run"], ["median", "p90", "p99", "times faster"])
+    for number, run in enumerate(found.runs, start=1):
+        shown.add_row(str(number), *_time_cells(run))
+    return shown
+
+
+def _costs(found: Comparison) -> Table:
+    headers = ["load", "first run", "peak memory"]
     on_device = any(run.latency and run.latency.device_bytes is not None for run in found.runs)
     energy = any(run.latency and run.latency.joules is not None for run in found.runs)
     headers += ["on the GPU"] * on_device + ["energy a run"] * energy
-    shown = table("Latency", ["run"], headers)
+    shown = table("Start, memory and energy" if energy else "Start and memory", ["run"], headers)
     for number, run in enumerate(found.runs, start=1):
-        cells = _time_cells(run)
+        cells = _cost_cells(run)
         if run.latency is not None and on_device:
             device = run.latency.device_bytes
             cells.append(DASH if device is None else bytes_text(device))
@@ -114,12 +123,20 @@ def _time_cells(run: ComparedRun) -> list[str]:
     if found is None:
         return []
     return [
-        ms_text(found.load_seconds * 1000),
-        ms_text(found.first_ms),
         ms_text(found.median_ms),
         ms_text(found.p90_ms),
         ms_text(found.p99_ms),
         "1" if ratio is None else times_text(ratio.median, ratio.low, ratio.high),
+    ]
+
+
+def _cost_cells(run: ComparedRun) -> list[str]:
+    found = run.latency
+    if found is None:
+        return []
+    return [
+        ms_text(found.load_seconds * 1000),
+        ms_text(found.first_ms),
         bytes_text(found.peak_rss_bytes),
     ]
 
@@ -147,7 +164,7 @@ def _numerics(found: Comparison) -> Table:
 
 
 def _next_tokens(found: Comparison) -> Table:
-    shown = table("Next tokens", ["run"], ["perplexity", "KL to run 1, nats"])
+    shown = table("Next tokens", ["run"], ["perplexity", f"KL to {found.reference_text}, nats"])
     for number, run in enumerate(found.runs, start=1):
         kl = "reference" if run.fidelity is None else _FORMS["kl"](score(run, "kl"))
         shown.add_row(str(number), _FORMS["perplexity"](run.perplexity), kl)
@@ -162,14 +179,14 @@ _FORMS: Final = {
 }
 _WORDS: Final = {
     "perplexity": "perplexity",
-    "kl": "KL to run 1, nats a token",
-    "sqnr": "SQNR to run 1",
-    "top1": "same top class as run 1",
+    "kl": "KL to {}, nats a token",
+    "sqnr": "SQNR to {}",
+    "top1": "same top class as {}",
 }
 
 
 def _scores(found: Comparison) -> Table:
-    shown = table("", ["run"], [_WORDS[found.metric]])
+    shown = table("", ["run"], [_WORDS[found.metric].format(found.reference_text)])
     for number, run in enumerate(found.runs, start=1):
         value = score(run, found.metric)
         is_reference = value is None and run is found.reference

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError
 from onnxq.runtime import providers as execution_providers
+from onnxq.runtime.provider_options import device_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 def distinct_providers(names: Sequence[str]) -> list[str]:
     """The names as given, without those that mean an earlier one again; all of them are there.
 
+    Two devices of one provider are two.
+
     Raises:
-        ProviderError: One is not.
+        ProviderError: One is not there, or its library does not load.
     """
-    by_full_name: dict[str, str] = {}
+    found: dict[tuple[str, int], str] = {}
     for name in names:
-        by_full_name.setdefault(execution_providers.require(name), name)
-    return list(by_full_name.values())
+        full = execution_providers.require_loadable(name)
+        found.setdefault((full, device_in_use(name)), name)
+    return list(found.values())
 
 
 def check_alike(models: Sequence[tuple[Path, Summary]]) -> None:

@@ -172,6 +172,22 @@ def _winner(results: Sequence[Tried]) -> Tried | None:
     return max(clear, key=lambda entry: entry.faster.median, default=None)
 
 
+def check_folder(folder: str | Path) -> None:
+    """Refuse before any work what could only fail at its end.
+
+    Raises:
+        UsageError: The folder, or what it would be made in, is no folder.
+    """
+    target = Path(folder)
+    for place in (target, *target.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            code, why = "compare.cannot_write", "this is a file, a folder is wanted"
+            remedy = "name a folder that can be made or written to"
+            raise UsageError(code, why, where=str(place), remedy=remedy)
+
+
 def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
     """Write the best settings, and code that loads a model with them.
 

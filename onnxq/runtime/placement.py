@@ -106,17 +106,22 @@ def placement(model: Path, provider: str = "cpu") -> Placement:
     with Scratch() as folder:
         path = folder / "placement.json"
         path.write_text(json.dumps(spec), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "onnxq.runtime.placement_worker", str(path)],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_LIMIT_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "onnxq.runtime.placement_worker", str(path)],
+                cwd=folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LIMIT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            code, text = "runtime.placement", f"it does not load within {_LIMIT_SECONDS:g} seconds"
+            remedy = "a provider that compiles can keep what it made: trt_engine_cache_enable"
+            raise ModelError(code, text, where=str(model), remedy=remedy) from error
     lines = done.stdout.splitlines()
     if not lines or done.returncode not in (0, 1):
         code, text = "runtime.placement", "the process that looked where its nodes run died"

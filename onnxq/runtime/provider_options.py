@@ -65,8 +65,48 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
             code, msg = "usage.provider_option", "it is not PROVIDER.KEY=VALUE"
             remedy = "as in tensorrt.trt_engine_cache_enable=1"
             raise UsageError(code, msg, where=text, remedy=remedy)
-        found.setdefault(providers.resolve(name), {})[key] = value
+        if ":" in name:
+            code, msg = "usage.provider_option", "an option is of a provider, not of one device"
+            raise UsageError(code, msg, where=text, remedy="leave the index out")
+        full = providers.resolve(name)
+        if full == providers.CPU:
+            # ONNX Runtime takes any key for it and heeds none.
+            code, msg = "usage.provider_option", f"{full} has no options"
+            raise UsageError(code, msg, where=text, remedy="leave it out")
+        found.setdefault(full, {})[key] = value
     return found
+
+
+def check_heeded(names: Iterable[str]) -> None:
+    """Refuse options in use that no session on these providers would heed.
+
+    Args:
+        names: The providers that are to be used.
+
+    Raises:
+        UsageError: There are options of another provider.
+        ProviderError: There is no such provider.
+    """
+    used = {full for name in names for full in providers.family(name)}
+    for full in in_use():
+        if full not in used:
+            code, msg = "usage.provider_option", f"there are options of {full}, which is not used"
+            remedy = "leave them out, or ask for that provider"
+            raise UsageError(code, msg, where="--provider-option", remedy=remedy)
+
+
+def device_in_use(name: str) -> int:
+    """The index of the device that a session on this provider uses.
+
+    Args:
+        name: A provider's name, which may end in the index; else the options in use tell it, and
+            the first device is the default.
+    """
+    index = providers.device_of(name)
+    if index is not None:
+        return index
+    text = in_use().get(providers.resolve(name), {}).get("device_id", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def of_chain(chain: Sequence[str], name: str) -> list[dict[str, str]]:

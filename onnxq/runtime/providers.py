@@ -135,6 +135,43 @@ def require(name: str) -> str:
     return full
 
 
+def require_loadable(name: str) -> str:
+    """ONNX Runtime's full name of a provider whose library loads here.
+
+    Whether a device is there is known only when a session is opened.
+
+    Raises:
+        ProviderError: As :func:`require` and :func:`device_of`, or the library does not load.
+    """
+    full = require(name)
+    device_of(name)
+    why = why_not_loaded(full)
+    if why:
+        raise start_error(full, why)
+    return full
+
+
+def start_error(full: str, why: str, where: str = "") -> ProviderError:
+    """The error for a provider that is part of this installation and does not start."""
+    code, msg = "runtime.provider_start", f"the execution provider {full} did not start: {why}"
+    remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
+    if "ordinal" in why or "device ID" in why:
+        remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "option" in why.lower():
+        remedy = "check --provider-option: each provider has its own keys"
+    return ProviderError(code, msg, where=where, remedy=remedy)
+
+
+def family(name: str) -> tuple[str, ...]:
+    """The full name of a provider, and of those that take what it leaves, the CPU not counted.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    full = resolve(name)
+    return (full, *_FALLBACKS.get(full, ()))
+
+
 @functools.cache
 def _preload() -> None:
     """Load CUDA and cuDNN from packages that are installed beside ONNX Runtime, if there are any.

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from onnxq.runtime import providers
+from onnxq.runtime import provider_options, providers
 
 _ZONES: Final = "/sys/class/powercap"
 _PACKAGE: Final = "intel-rapl:[0-9]"
@@ -80,6 +80,17 @@ def _nvidia_device(provider: str) -> tuple[Any, Any]:
         return None, None
     try:
         nvml.nvmlInit()
-        return nvml, nvml.nvmlDeviceGetHandleByIndex(providers.device_of(provider) or 0)
-    except nvml.NVMLError:
+        return nvml, _handle(nvml, provider_options.device_in_use(provider))
+    except (nvml.NVMLError, LookupError):
         return None, None
+
+
+def _handle(nvml: Any, index: int) -> Any:
+    """The device that CUDA counts as this one: the library heeds no CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return nvml.nvmlDeviceGetHandleByIndex(index)
+    named = visible.split(",")[index].strip()
+    if named.isdecimal():
+        return nvml.nvmlDeviceGetHandleByIndex(int(named))
+    return nvml.nvmlDeviceGetHandleByUUID(named)

@@ -235,7 +235,7 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         raise _load_error(error, model, settings, chain[0], where) from error
     if chain[0] not in inner.get_providers():
         why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
-        raise _provider_error(chain[0], why, where)
+        raise providers.start_error(chain[0], why, where)
     return Session(inner, where)
 
 
@@ -254,7 +254,7 @@ def _load_error(
             pass
         else:
             why = providers.why_not_loaded(provider) or reason(error)
-            return _provider_error(provider, why, where)
+            return providers.start_error(provider, why, where)
     return _unloaded(reason(error), where)
 
 
@@ -280,16 +280,6 @@ def _where_to_find(domain: str) -> str:
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
     return "name the library that brings it, if you trust it: --custom-ops LIB"
-
-
-def _provider_error(provider: str, why: str, where: str) -> ProviderError:
-    code, msg = "runtime.provider_start", f"the execution provider {provider} did not start: {why}"
-    remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
-    if "ordinal" in why or "device ID" in why:
-        remedy = "nvidia-smi -L lists the devices, counted from 0"
-    elif "option" in why.lower():
-        remedy = "check --provider-option: each provider has its own keys"
-    return ProviderError(code, msg, where=where, remedy=remedy)
 
 
 def reason(error: Exception) -> str:

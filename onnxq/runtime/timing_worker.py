@@ -61,8 +61,15 @@ def time_model(spec: dict[str, Any]) -> dict[str, Any]:
         "runs_ms": [seconds * 1e3 for seconds in runs],
         "peak_rss_bytes": peak_rss_bytes(),
         "device_bytes": sensors.device_bytes(),
-        "joules": None if before is None or after is None else (after - before) / len(runs),
+        "joules": _energy(before, after, len(runs)),
     }
+
+
+def _energy(before: float | None, after: float | None, runs: int) -> float | None:
+    """Of a run; None where the machine does not tell, or its counter began anew meanwhile."""
+    if before is None or after is None or after < before:
+        return None
+    return (after - before) / runs
 
 
 def _read(feed: dict[str, Any]) -> dict[str, NDArray[Any]]:

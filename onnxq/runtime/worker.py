@@ -33,6 +33,7 @@ _KEPT_ENVIRONMENT: Final = (
     "CUDA_HOME",
     "CUDA_PATH",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
 )
 """Variables a worker inherits; those that set thread counts or affinities are not among them."""
 

@@ -12,7 +12,7 @@ from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import Int8Config, with_override
 from onnxq.algorithms.weights_int8 import why_no_kernel
-from onnxq.errors import ModelError
+from onnxq.errors import ModelError, UsageError
 from onnxq.graph.edit import all_nodes_by_name
 from onnxq.graph.external import external_files
 from onnxq.graph.float_nodes import find_float_nodes, find_readers_of_weights
@@ -25,7 +25,8 @@ from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
 from onnxq.recipe import BITS, check_fit, stores_blocks
 from onnxq.runtime.machine import inspect_machine
-from onnxq.runtime.providers import runtime_version, stand_in
+from onnxq.runtime.provider_options import check_heeded
+from onnxq.runtime.providers import available, resolve, runtime_version, stand_in
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
@@ -190,7 +191,9 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
         code, text = "model.quantized", f"the model is quantized already ({form})"
         remedy = "give the float model it was made from"
         raise ModelError(code, text, where=str(source), remedy=remedy)
-    _check_opset(loaded, load_target(recipe.target), source)
+    target = load_target(recipe.target)
+    _check_opset(loaded, target, source)
+    _check_triable(recipe, target)
     return make_ready(source, loaded, recipe)
 
 
@@ -198,6 +201,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     check_fit(recipe)
     target = load_target(recipe.target)
+    check_heeded([target.provider])
     opset, remarks = least_opset(recipe, target), _other_runtime(target)
     normalized = normalized_for(loaded, target, opset, recipe.scheme)
     sites = sites_of(normalized.model, recipe, target)
@@ -245,13 +249,40 @@ def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
         raise ModelError(code, text, where=str(source), remedy=remedy)
 
 
+def untriable(target: Target) -> UsageError:
+    """The refusal of bfloat16 throughout, where only the CPU could try it."""
+    code = "usage.scheme"
+    text = (
+        f"bfloat16 for {target.name} cannot be tried here: {target.provider} {_lack_of(target)}, "
+        "and the CPU does not compute in it"
+    )
+    remedy = (
+        f'run it where {target.provider} starts, or take --scheme float16, or form = "weights" '
+        "under [half] of the recipe"
+    )
+    return UsageError(code, text, where="--scheme", remedy=remedy)
+
+
+def _check_triable(recipe: Recipe, target: Target) -> None:
+    stands_in = stand_in(target.provider) != target.provider
+    if stands_in and recipe.scheme == "bfloat16" and half_form(recipe, target) == "compute":
+        raise untriable(target)
+
+
+def _lack_of(target: Target) -> str:
+    """Why the CPU stands in for a target's provider."""
+    here = resolve(target.provider) in available()
+    return "does not start here" if here else "is not part of this ONNX Runtime"
+
+
 def _other_runtime(target: Target) -> tuple[str, ...]:
     """A remark where the target is not here, or its table is of another ONNX Runtime."""
     found = runtime_version()
     if stand_in(target.provider) != target.provider:
+        lack = _lack_of(target)
         text = (
-            f"the execution provider {target.provider} is not part of this ONNX Runtime: outputs "
-            "were compared on the CPU, which computes what the graph says, and nothing was timed; "
+            f"the execution provider {target.provider} {lack}: outputs were compared on "
+            "the CPU, which computes what the graph says, and nothing was timed; "
             f"`onnxq compare --providers {target.provider}` on the machine that has it"
         )
         return (text,)

@@ -373,3 +373,22 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert run.status == 2
     assert "Traceback" in run.err
     assert run.document["errors"][0]["code"] == "graph.cannot_read"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("quantize", "--data", "{}", "-o", "{}"),
+        ("quantize", "--data", IMAGES, "--labels", "{}", "-o", "{}"),
+        ("compare", "--data", "{}", "--report", "{}"),
+        ("calibrate", "--data", "{}", "-o", "{}"),
+    ],
+)
+def test_data_is_not_written_over(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    data = tmp_path / "images.npy"
+    np.save(data, np.load(IMAGES)[:4])
+    before = data.read_bytes()
+    run = onnxq(arguments[0], MODEL, *(str(each).format(data) for each in arguments[1:]))
+    assert run.status == 2
+    assert "would replace what --" in run.err
+    assert data.read_bytes() == before

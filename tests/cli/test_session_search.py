@@ -46,10 +46,17 @@ def test_throughput_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("--batches", "1,x"), "'x' is no number"),
         (("--threads", "0"), "'0' is no number"),
+        (("--threads", "100000"), "'100000' is no number"),
+        (("--batches", "9" * 5000), "is no number"),
+        (("--batches", ","), "',' is no number"),
+        (("--levels", ","), "no optimization level ','"),
+        (("--save-session", MODEL), "this is a file, a folder is wanted"),
+        (("--save-session", MODEL / "deep/er"), "this is a file, a folder is wanted"),
+        (("--provider-option", "cuda.use_tf32=0"), "which is not used"),
         (("--batches", "1", "--metric", "sqnr"), "--metric times nothing"),
     ],
 )
-def test_bad_usage(options: tuple[str, ...], words: str) -> None:
+def test_bad_usage(options: tuple[str | Path, ...], words: str) -> None:
     run = onnxq("compare", MODEL, "--data", IMAGES, *options)
     assert run.status == 2
     assert words in run.err

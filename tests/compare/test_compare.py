@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from onnxq.compare.alike import distinct_providers
 from onnxq.compare.compare import compare
 from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
@@ -176,3 +177,23 @@ def test_nan_is_a_warning(models: list[Path], tmp_path: Path) -> None:
     warnings = compare([*models, bad], SAMPLES, timing=None).warnings
     assert warnings[0] == "run 3 gives NaN or Inf in y"
     assert warnings[1].startswith("run 3: the SQNR of y is not a number")
+
+
+def test_two_devices_are_two_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = providers.SHORT["cuda"]
+    monkeypatch.setattr(providers, "available", lambda: (cuda, providers.CPU))
+    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
+    names = ["cuda:0", "cuda", "cpu", "CUDA:1", cuda]
+    assert distinct_providers(names) == ["cuda:0", "cpu", "CUDA:1"]
+
+
+def test_a_library_that_does_not_load_is_told_before_any_work(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = (providers.SHORT["cuda"], providers.CPU)
+    monkeypatch.setattr(providers, "available", lambda: available)
+    monkeypatch.setattr(
+        providers, "why_not_loaded", lambda full: "libcublas: not found" * (full != providers.CPU)
+    )
+    with pytest.raises(ProviderError, match="did not start: libcublas"):
+        compare([models[0], "not-read.onnx"], [], providers=["cpu", "cuda"])

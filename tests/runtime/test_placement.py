@@ -8,6 +8,7 @@ import pytest
 
 from onnxq.errors import ModelError, ProviderError
 from onnxq.runtime import placement as module
+from onnxq.runtime import providers
 from onnxq.runtime.placement import placement
 from onnxq.runtime.providers import CPU, SHORT
 from tests.small_models import normal, write
@@ -64,3 +65,12 @@ def test_a_missing_provider_and_a_damaged_model_are_refused(tmp_path: Path) -> N
         placement(damaged)
     with pytest.raises(ProviderError, match="no execution provider called"):
         placement(damaged, "nosuch")
+
+
+def test_a_model_that_takes_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "require", lambda name: CUDA)
+    monkeypatch.setattr(module, "_LIMIT_SECONDS", 0.01)
+    with pytest.raises(ModelError, match="does not load within"):
+        placement(tmp_path / "m.onnx", "cuda")

@@ -11,8 +11,15 @@ import pytest
 
 from onnxq import load_recipe, pipeline
 from onnxq.errors import ProviderError, UsageError
-from onnxq.runtime import providers, sensors
-from onnxq.runtime.provider_options import in_use, of_chain, parse_options, provider_options
+from onnxq.runtime import providers, sensors, timing_worker
+from onnxq.runtime.provider_options import (
+    check_heeded,
+    device_in_use,
+    in_use,
+    of_chain,
+    parse_options,
+    provider_options,
+)
 from onnxq.runtime.sensors import Sensors
 from onnxq.runtime.worker import worker_context
 from onnxq.stages.prepare import prepare
@@ -51,6 +58,28 @@ def test_the_command_lines_form_is_read() -> None:
 def test_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not PROVIDER"):
         parse_options([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("cpu.arena=1", "has no options"), ("cuda:1.use_tf32=0", "not of one device")],
+)
+def test_options_that_nobody_would_heed_are_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_options([text])
+
+
+def test_options_of_a_provider_that_is_not_used_are_refused() -> None:
+    with provider_options({"cuda": {"use_tf32": "0"}}):
+        check_heeded(["cpu", "tensorrt:1"])
+        with pytest.raises(UsageError, match="CUDAExecutionProvider, which is not used"):
+            check_heeded(["cpu"])
+
+
+def test_the_device_in_use() -> None:
+    assert device_in_use("cuda") == 0
+    with provider_options({"cuda": {"device_id": "1"}}):
+        assert [device_in_use(name) for name in ("cuda", "cuda:2", "tensorrt")] == [1, 2, 0]
 
 
 def test_options_of_an_unknown_provider_are_refused() -> None:
@@ -114,9 +143,31 @@ def test_what_a_gpu_tells(
 ) -> None:
     nvml = Nvml(by_process)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = Sensors("cuda:2")
     assert found.device_bytes() == held
     assert found.joules() == 2.5
+
+
+@pytest.mark.parametrize(("visible", "handle"), [("5,2", 2), ("GPU-a,GPU-b", "GPU-b"), ("5", None)])
+def test_the_gpu_is_the_one_that_cuda_counts(
+    visible: str, handle: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handles(Nvml):
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+            return uuid
+
+        def nvmlDeviceGetMemoryInfo(self, device: object) -> Any:  # noqa: N802
+            return SimpleNamespace(used=0)
+
+    monkeypatch.setitem(sys.modules, "pynvml", Handles(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert Sensors("cuda:1")._device == handle
+
+
+def test_a_counter_that_began_anew_tells_nothing() -> None:
+    assert timing_worker._energy(5.0, 2.0, 4) is None
+    assert timing_worker._energy(2.0, 5.0, 4) == 0.75
 
 
 def test_processors_tell_their_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnxq.errors import ModelError, UsageError
 from onnxq.pipeline import RunOptions, apply, calibrate, inspect, quantize
 from onnxq.recipe import HalfSettings, Recipe, Rule, WeightOverride
+from onnxq.runtime import providers
 from tests.small_models import Feeds, normal, run, write
 
 if TYPE_CHECKING:
@@ -171,3 +172,33 @@ def test_calibrate_is_of_int8(model: Path, tmp_path: Path) -> None:
 
 def test_the_form_is_auto_unless_said() -> None:
     assert HalfSettings().form == "auto"
+
+
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+def test_bfloat16_that_cannot_be_tried_here_is_refused(
+    target: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "available", lambda: (providers.CPU,))
+    wanted = recipe("bfloat16", target=target)
+    with pytest.raises(UsageError, match="the CPU does not compute in it") as caught:
+        convert(model, wanted, None)
+    assert "--scheme float16" in caught.value.remedy
+    assert not model.with_name("half.onnx").exists()
+    assert convert(model, recipe("bfloat16", "weights", target=target), None).output is not None
+
+
+def test_a_plan_of_bfloat16_from_elsewhere_is_refused_where_it_cannot_be_tried(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "available", lambda: (providers.CPU,))
+    folder = tmp_path / "plan"
+    options = RunOptions(timing=None, plan_out=folder)
+    wanted = recipe("float16", "compute", target="cuda")
+    quantize(model, None, tmp_path / "a.onnx", recipe=wanted, options=options)
+    (plan,) = folder.glob("plan*.json")
+    plan.write_text(
+        plan.read_text(encoding="utf-8").replace("float16", "bfloat16"), encoding="utf-8"
+    )
+    with pytest.raises(UsageError, match="cannot be tried here"):
+        apply(model, folder, tmp_path / "b.onnx")
+    assert not (tmp_path / "b.onnx").exists()

@@ -1,0 +1,82 @@
+"""The tables of ``compare``: nothing is lost at 80 columns, and the reference is called by name."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from onnxq.cli.console import console
+from onnxq.cli.show_compare import views
+from onnxq.compare.compare import ComparedRun, Comparison
+from onnxq.runtime.placement import PlacedNode, Placement
+from onnxq.runtime.providers import CPU, SHORT
+from onnxq.runtime.timing import LatencyResult, Ratio, TimingSettings
+from onnxq.verify.fidelity import Fidelity
+
+PLACED = Placement(
+    SHORT["cuda"],
+    (PlacedNode("a", "Conv", "", SHORT["cuda"]), PlacedNode("b", "Cast", "", CPU)),
+    12,
+)
+LATENCY = LatencyResult(
+    median_ms=0.00549,
+    p90_ms=0.00561,
+    p99_ms=1234.5,
+    first_ms=12345.6,
+    per_round_median_ms=(1.0,),
+    load_seconds=123.4,
+    peak_rss_bytes=1_234_000_000,
+    device_bytes=868_000_000,
+    joules=0.000123,
+)
+FIDELITY = Fidelity(
+    output="a_rather_long_output",
+    sqnr_db=-12.3,
+    cosine=0.12345,
+    max_error=1.23e-5,
+    top1_agreement=0.98765,
+    float_accuracy=0.9,
+    quantized_accuracy=0.9,
+    equal_share=0.98765,
+    not_finite=(),
+    left_out=0,
+    other_shape=0,
+    samples=32,
+    independent=True,
+)
+
+
+def run(fidelity: Fidelity | None, ratio: Ratio | None) -> ComparedRun:
+    return ComparedRun(
+        model=Path("some/folder/with/a/long/name/efficientnet_lite0.int8.onnx"),
+        provider="tensorrt:1",
+        file_bytes=1_234_000,
+        kernels=None,
+        placement=PLACED,
+        fidelity=fidelity,
+        accuracy=0.9,
+        perplexity=12.345,
+        latency=LATENCY,
+        ratio=ratio,
+    )
+
+
+@pytest.mark.parametrize("metric", ["auto", "sqnr"])
+def test_every_column_fits_80(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = (run(FIDELITY, None), run(FIDELITY, Ratio(1234.5, 1000.25, 2000.75)))
+    found = Comparison(runs, 32, TimingSettings(), tokens=None, metric=metric)
+    text = io.StringIO()
+    screen = console(text)
+    for view in views(found):
+        screen.print(view)
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text.getvalue()
+    # Runs, latency, start and memory; then numerics, or the number that was asked for.
+    assert sum(line.startswith("run  ") for line in lines) == 4
+    # None of the two runs is the reference.
+    assert " run 1" not in text.getvalue().replace("warning: run 1", "")
+    assert "efficientnet_lite0.int8.onnx on the CPU" in text.getvalue()
