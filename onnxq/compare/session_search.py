@@ -4,7 +4,7 @@ One kind of setting after the other is tried on the best so far, all of a step i
 alone in its process: threads; then spinning and operators in parallel; then optimization level,
 arena and memory pattern. A change is taken if it is faster in every round and by 2 % in the median:
 what is not clearly better stays ONNX Runtime's default. Last the winner runs against the defaults
-once more, and loses to them if it is not faster there too.
+once more, and loses to them if it is not faster in every round there too.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def search_session(
         tried += [replace(entry, taken=entry is winner) for entry in results[1:]]
         best = best if winner is None else winner.tuning
     default, *rest = timed(list(dict.fromkeys([Tuning(), best])), "time against the defaults")
-    last = rest[0] if rest and rest[0].faster.median > 1 else default
+    last = rest[0] if rest and rest[0].faster.low > 1 else default
     return SessionSearch(
         model=path,
         provider=provider,

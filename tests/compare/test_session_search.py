@@ -97,6 +97,21 @@ def test_what_is_not_clearly_better_is_not_taken(
     assert found.faster.median == 1
 
 
+def test_a_winner_that_wins_most_rounds_alone_loses(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Tuning] = []
+
+    def times(tuning: Tuning) -> Rounds:
+        calls.append(tuning)
+        if tuning.threads != 2:
+            return (10.0, 10.0, 10.0)
+        return (5.0, 5.0, 5.0) if len(calls) < 12 else (9.0, 9.0, 11.0)
+
+    known(monkeypatch, times)
+    assert search_session(model, SAMPLES).best == Tuning()
+
+
 def test_a_winner_that_does_not_win_again_loses(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
