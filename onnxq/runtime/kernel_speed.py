@@ -16,7 +16,7 @@ import onnx
 from pydantic import TypeAdapter
 
 from onnxq.errors import ModelError
-from onnxq.runtime import kept, providers
+from onnxq.runtime import kept, provider_options, providers
 from onnxq.runtime.kernel_forms import BASE, kernel_forms
 from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
@@ -132,15 +132,15 @@ def kernel_speeds(
         ProviderError: The provider is not there.
         ModelError: Not even float32 runs, or a process died.
     """
-    full = providers.require(provider)
+    providers.require(provider)
     found: list[ShapeSpeeds] = []
     counts = [len(kernel_forms(shape)) * timing.rounds for shape in shapes]
     for index, shape in enumerate(shapes):
-        path = (cache or kept.folder("kernel_speed")) / _key(full, shape, timing)
+        path = (cache or kept.folder("kernel_speed")) / _key(provider, shape, timing)
         known = kept.read(path, _KEPT) if earlier == "reuse" else None
         done = sum(counts[:index])
         if known is None:
-            known = _measure(shape, full, timing, _shifted(progress, done, sum(counts)))
+            known = _measure(shape, provider, timing, _shifted(progress, done, sum(counts)))
             kept.write(path, known, _KEPT)
         elif progress is not None:
             progress(done + counts[index], sum(counts))
@@ -208,7 +208,7 @@ def _measure(
     speeds = [_speed(form, taken, runs_as, refused) for form in forms]
     return ShapeSpeeds(
         shape=str(shape),
-        provider=provider,
+        provider=providers.resolve(provider),
         measured_on=datetime.now(UTC).date().isoformat(),
         timing=timing,
         kernels=tuple(sorted(speeds, key=_order)),
@@ -241,7 +241,14 @@ def _order(kernel: KernelSpeed) -> float:
 def _key(provider: str, shape: Shape, timing: TimingSettings) -> str:
     names = [form.name for form in kernel_forms(shape)]
     how = (timing.rounds, timing.runs, timing.warmup, timing.seconds, timing.threads)
-    return kept.key(provider, FORMAT_VERSION, inspect_machine().cores, str(shape), how, names)
+    full = providers.resolve(provider)
+    options = {} if full == providers.CPU else dict(provider_options.in_use().get(full, {}))
+    device = provider_options.device_in_use(provider)
+    where = (
+        inspect_machine().cores,
+        *([device, sorted(options.items())] if device or options else []),
+    )
+    return kept.key(full, FORMAT_VERSION, *where, str(shape), how, names)
 
 
 def _shifted(

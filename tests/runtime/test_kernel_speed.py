@@ -22,6 +22,7 @@ from onnxq.runtime.kernel_shapes import (
 )
 from onnxq.runtime.kernel_speed import kernel_speeds, time_models
 from onnxq.runtime.kernels import executed
+from onnxq.runtime.provider_options import provider_options
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Ratio, TimingSettings
 
@@ -249,3 +250,13 @@ def test_times_are_taken_in_processes() -> None:
 def test_a_missing_provider() -> None:
     with pytest.raises(ProviderError):
         kernel_speeds([CONV], "openvino")
+
+
+def test_a_device_and_its_options_have_results_of_their_own() -> None:
+    (shape,) = parse_shapes("2x8x4")
+    keys = {
+        kernel_speed._key(name, shape, kernel_speed.TIMING) for name in ("cuda", "cuda:0", "cuda:1")
+    }
+    assert len(keys) == 2
+    with provider_options({"cuda": {"use_tf32": "0"}}):
+        assert kernel_speed._key("cuda", shape, kernel_speed.TIMING) not in keys
