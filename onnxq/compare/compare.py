@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.compare.alike import check_alike, distinct_providers
+from onnxq.compare.alike import check_alike, check_survives, distinct_providers
 from onnxq.data import Labels, check_all, load_labels, open_data
 from onnxq.errors import ModelError, UsageError
 from onnxq.graph.io import file_bytes, load
@@ -169,6 +169,8 @@ def compare(
     check_all(source)
     found = load_labels(data, labels)
     aligned = None if found is None else Labels.align(found, source)
+    on_cpu = any(execution_providers.require(name) == execution_providers.CPU for name in names)
+    check_survives(list(zip(paths, loaded, strict=True))[: None if on_cpu else 1])
     pairs = [(path, provider) for provider in names for path in paths]
     # Numbers before times: a bad sample or model is then told at once.
     numbers = _compare_numbers(pairs, source, aligned, report)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from onnxq.compare.alike import check_alike, distinct_providers
+from onnxq.compare.alike import check_alike, check_survives, distinct_providers
 from onnxq.compare.node_difference import differences
 from onnxq.compare.origin import Search
 from onnxq.compare.side import Side, SideGraph
@@ -199,6 +199,10 @@ def diverge(
     check_alike([(path, summary(model)) for path, model in zip(paths, loaded, strict=True)])
     source = with_past(open_data(data, signature(loaded[0])), paths[0], "cpu")
     check_all(source)
+    if levels != ["none"]:
+        on_cpu = {side.model for side in sides if not _not_cpu(side.settings.provider)}
+        pairs = zip(paths, loaded, strict=True)
+        check_survives((path, model) for path, model in pairs if path in on_cpu)
     reference, *others = sides
     checked = tuple(_check(reference, side, source, tolerance, report) for side in others)
     return Agreement(reference, checked, tolerance, source.notes)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from onnxq.compare import alike
 from onnxq.compare.alike import distinct_providers
 from onnxq.compare.compare import compare
+from onnxq.compare.divergence import diverge
 from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
+from onnxq.runtime.apart import Loaded
 from onnxq.runtime.timing import TimingSettings
 from tests.small_models import write
 
@@ -197,3 +200,17 @@ def test_a_library_that_does_not_load_is_told_before_any_work(
     )
     with pytest.raises(ProviderError, match="did not start: libcublas"):
         compare([models[0], "not-read.onnx"], [], providers=["cpu", "cuda"])
+
+
+def test_a_model_that_ends_the_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "g (float16[2, 4] x) => (float16[2, 4] y) { y = Relu(x) }"
+    path = write(tmp_path / "half.onnx", text)
+    data = [{"x": np.ones((2, 4), np.float16)}]
+    assert len(compare([path], data, timing=None).runs) == 1
+    died = Loaded(refusal="ONNX Runtime ends the process that loads it", died=True)
+    monkeypatch.setattr(alike, "load_apart", lambda model: died)
+    for measured in (compare, diverge):
+        with pytest.raises(ModelError, match="ends the process"):
+            measured([path, path], data)
