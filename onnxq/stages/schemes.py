@@ -160,6 +160,9 @@ def auto(task: Task) -> Decided:
         preferred = task.prepared.target.preferred
         if preferred:
             reason = f"{task.prepared.target.name} runs it best, and nothing was timed"
+            why_not = task.prepared.target.discouraged.get("int8")
+            if why_not:
+                reason = f"{reason}; not int8: {why_not}"
             return replace(half(_as(task, preferred)), reason=reason)
         if task.data is None:
             return replace(dynamic(task), reason="there is no data, and nothing was timed")

@@ -237,3 +237,12 @@ def test_int4_and_the_rest_float16(tmp_path: Path) -> None:
 pytestmark = pytest.mark.skipif(
     "CUDAExecutionProvider" in available(), reason="here models are tried on the GPU itself"
 )
+
+
+@pytest.mark.parametrize(("target", "told"), [("cuda", True), ("tensorrt", False)])
+def test_auto_says_why_not_int8(target: str, told: bool, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", "g (float[2, 8] x) => (float[2, 8] y) { y = MatMul(x, w) }",
+                 w=normal(0, 8, 8))  # fmt: skip
+    found = quantize(path, None, tmp_path / "o.onnx", target=target, options=UNTIMED)
+    assert found.scheme == "float16"
+    assert ("not int8: ONNX Runtime's CUDA provider has no integer" in found.scheme_reason) == told
