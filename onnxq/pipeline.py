@@ -240,7 +240,7 @@ def _quantize(
     # What was learned from data stays out: `apply` has none and gives the same bytes.
     found = replace(found, plan=with_origin(found.plan, recipe))
     quantized = execute(found.plan, written)
-    evidence = samples.evidence(task.macs, prepared.provider, task.timing)
+    evidence = samples.evidence(task.macs, prepared.source, prepared.provider, task.timing)
     verification, plan, missed = _publish_verified(
         quantized, opened_model, output, found.plan, evidence, options
     )

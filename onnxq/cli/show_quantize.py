@@ -122,7 +122,10 @@ def _measured(found: Verification) -> Table:
     if latency is not None:
         float_run, run, ratio = latency.floating, latency.quantized, latency.ratio
         times = times_text(ratio.median, ratio.low, ratio.high)
-        shown.add_row("median latency", ms_text(float_run.median_ms), ms_text(run.median_ms), times)
+        what = f", one token behind {found.timed_past}" if found.timed_past else ""
+        shown.add_row(
+            f"median latency{what}", ms_text(float_run.median_ms), ms_text(run.median_ms), times
+        )
         memory = (float_run.peak_rss_bytes, run.peak_rss_bytes)
         shown.add_row(
             "peak memory of the process", *map(bytes_text, memory), f"{memory[0] / memory[1]:.2f}"

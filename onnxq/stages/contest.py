@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from onnxq.algorithms.scheme_choice import Trial
@@ -14,8 +13,8 @@ from onnxq.passes.execute import execute
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, measure
 from onnxq.scratch import Scratch
+from onnxq.stages.with_past import timed_feeds
 from onnxq.verify.fidelity import compare_outputs
-from onnxq.verify.verification import TIMED_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +86,7 @@ def _ratios(task: Task, paths: Mapping[str, Path], data: DataSource) -> dict[str
     provider = task.prepared.provider
     contenders = [Contender(_FLOAT, task.prepared.source, provider)]
     contenders += [Contender(name, path, provider) for name, path in paths.items()]
-    feeds = [sample.feeds for sample in islice(data, TIMED_SAMPLES)]
+    feeds, _ = timed_feeds(data, task.prepared.source, provider)
     found = measure(
         contenders, feeds, brief, lambda done, total: task.report("time schemes", done, total)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxq.data import (
     DataLike,
@@ -20,12 +20,14 @@ from onnxq.data.made_up import made_up
 from onnxq.errors import DataError, ModelError
 from onnxq.graph.structure import signature
 from onnxq.runtime.session import SessionSettings, open_session
-from onnxq.stages.with_past import with_past
+from onnxq.stages.with_past import timed_feeds, with_past
 from onnxq.verify.verification import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from onnxq.runtime.timing import TimingSettings
     from onnxq.stages.prepare import Prepared
@@ -70,10 +72,20 @@ class Samples:
         return self.calibration if self.calibration is not None else self.evaluation
 
     def evidence(
-        self, macs: Mapping[str, int], provider: str, timing: TimingSettings | None
+        self,
+        macs: Mapping[str, int],
+        source: Path,
+        provider: str,
+        timing: TimingSettings | None,
     ) -> Evidence:
-        """What a result is judged on."""
+        """What a result is judged on; ``source`` is the float model."""
+        timed: list[Mapping[str, NDArray[Any]]] = []
+        past = 0
+        if timing is not None and self.evaluation is not None:
+            timed, past = timed_feeds(self.evaluation, source, provider)
         return Evidence(
+            timed=tuple(timed),
+            timed_past=past,
             data=self.evaluation,
             independent=self.independent,
             made_up=self.made_up,

@@ -9,6 +9,7 @@ the model's and one sample's.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,10 @@ import numpy as np
 from onnxq.data.roles import present_of, role_of_name
 from onnxq.errors import DataError
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.verify.verification import TIMED_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from onnxq.runtime.session import Session
 
     Feeds = dict[str, NDArray[Any]]
+
+_LEAST_TOKENS = 2
+_DECODED_SAMPLES = 4
+"""Each holds a cache of its own."""
 
 _OF_EACH_TOKEN = frozenset({"ids", "types", "positions"})
 
@@ -41,6 +47,38 @@ def with_past(source: DataSource, model: Path, provider: str) -> DataSource:
     """
     first = next(iter(source))
     return _WithPast(source, model, provider, first.past) if first.past else source
+
+
+def timed_feeds(
+    source: DataSource, model: Path, provider: str
+) -> tuple[list[Mapping[str, NDArray[Any]]], int]:
+    """What a model is timed on, and how many tokens the past of each holds.
+
+    A decoder that is fed whole windows and an empty cache is timed on the last token of each behind
+    all others: generating text takes that for every token, and the window once.
+
+    Args:
+        source: Samples that fit the model, not empty.
+        model: The float model, which makes the past.
+        provider: Where it runs.
+    """
+    first = next(iter(source))
+    tokens = _tokens(first)
+    empty = [a.size == 0 for n, a in first.feeds.items() if role_of_name(n) == "past"]
+    if tokens < _LEAST_TOKENS or not empty or not all(empty):
+        return [sample.feeds for sample in islice(source, TIMED_SAMPLES)], 0
+    session = open_session(model, SessionSettings(provider=provider, spinning=False))
+    caches = _caches(session, model)
+    few = [replace(s, past=_tokens(s) - 1) for s in islice(source, _DECODED_SAMPLES)]
+    return [_seen(s, session, caches).feeds for s in few if s.past > 0], tokens - 1
+
+
+def _tokens(sample: Sample) -> int:
+    """How many tokens it has; 0 where it has no ids."""
+    lengths = (
+        a.shape[1] for n, a in sample.feeds.items() if role_of_name(n) == "ids" and a.ndim > 1
+    )
+    return int(next(lengths, 0))
 
 
 class _WithPast:

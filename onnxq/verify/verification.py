@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxq.graph.io import file_bytes
 from onnxq.runtime.session import SessionSettings, open_session
@@ -17,6 +17,8 @@ from onnxq.verify.structure import check_structure
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from onnxq.data import DataSource, Labels
     from onnxq.plan import Plan
@@ -51,6 +53,8 @@ class Verification:
         float_bytes: Size of the float model on disk.
         quantized_bytes: Size of the quantized model on disk.
         made_up: Whether all this was measured on made-up inputs.
+        timed_past: How many tokens are the past of the one that was timed; 0 where whole samples
+            were.
     """
 
     fidelity: Fidelity
@@ -59,6 +63,7 @@ class Verification:
     float_bytes: int
     quantized_bytes: int
     made_up: bool = False
+    timed_past: int = 0
 
     @property
     def size_ratio(self) -> float:
@@ -79,6 +84,8 @@ class Evidence:
         macs: Multiply-accumulates of each site, by name.
         provider: Where both models run.
         timing: How to time; None to leave timing out.
+        timed: What is fed while they are timed, in place of ``data``; empty for ``data`` itself.
+        timed_past: How many tokens are the past of what is fed then.
     """
 
     data: DataSource | None
@@ -89,6 +96,8 @@ class Evidence:
     macs: Mapping[str, int]
     provider: str
     timing: TimingSettings | None
+    timed: tuple[Mapping[str, NDArray[Any]], ...] = ()
+    timed_past: int = 0
 
 
 def verify(
@@ -116,6 +125,7 @@ def verify(
         float_bytes=file_bytes(reference),
         quantized_bytes=file_bytes(result),
         made_up=evidence.made_up,
+        timed_past=evidence.timed_past,
     )
 
 
@@ -136,7 +146,8 @@ def _compare(reference: Path, result: Session, evidence: Evidence, report: Repor
 def _time(reference: Path, result: Path, evidence: Evidence, report: Report) -> Latency | None:
     if evidence.timing is None or evidence.data is None:
         return None
-    feeds = [sample.feeds for sample in islice(evidence.data, TIMED_SAMPLES)]
+    feeds: list[Mapping[str, NDArray[Any]]] = list(evidence.timed)
+    feeds = feeds or [sample.feeds for sample in islice(evidence.data, TIMED_SAMPLES)]
     contenders = [
         Contender("float", reference, evidence.provider),
         Contender("quantized", result, evidence.provider),
