@@ -65,10 +65,15 @@ def timed_feeds(
     first = next(iter(source))
     tokens = _tokens(first)
     empty = [a.size == 0 for n, a in first.feeds.items() if role_of_name(n) == "past"]
+    whole = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
     if tokens < _LEAST_TOKENS or not empty or not all(empty):
-        return [sample.feeds for sample in islice(source, TIMED_SAMPLES)], 0
+        return whole, 0
     session = open_session(model, SessionSettings(provider=provider, spinning=False))
-    caches = _caches(session, model)
+    try:
+        caches = _caches(session, model)
+    except DataError:
+        # It gives no present values to be the past of anything.
+        return whole, 0
     few = [replace(s, past=_tokens(s) - 1) for s in islice(source, _DECODED_SAMPLES)]
     return [_seen(s, session, caches).feeds for s in few if s.past > 0], tokens - 1
 

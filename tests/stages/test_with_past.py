@@ -17,7 +17,8 @@ from onnxq.graph.structure import signature
 from onnxq.pipeline import RunOptions, calibrate, inspect, quantize
 from onnxq.recipe import Recipe
 from onnxq.runtime.session import open_session
-from onnxq.stages.with_past import with_past
+from onnxq.runtime.timing import TimingSettings
+from onnxq.stages.with_past import timed_feeds, with_past
 from tests.small_decoder import GROUPS, HEAD, save_decoder
 from tests.word_tokenizer import save_tokenizer, some_text
 
@@ -94,6 +95,52 @@ def test_a_branch_without_cache_is_taken_first(tmp_path: Path, model: Path) -> N
     assert {bool(sample.feeds["use_cache_branch"][0]) for sample in source} == {False}
     behind = with_past(source, model, "cpu")
     assert {bool(sample.feeds["use_cache_branch"][0]) for sample in behind} == {True}
+
+
+def test_a_decoder_is_timed_on_the_last_token_of_its_windows(model: Path) -> None:
+    source = windows(model, 0)
+    feeds, past = timed_feeds(source, model, "cpu")
+    assert past == 19
+    assert 0 < len(feeds) < len(source)
+    session = open_session(model)
+    for sample, feed in zip(source, feeds, strict=False):
+        assert feed["input_ids"].shape == (1, 1)
+        assert feed["past_key_values.0.key"].shape == (1, GROUPS, 19, HEAD)
+        expected = session.run(sample.feeds)[0][:, -1:]
+        np.testing.assert_allclose(session.run(feed)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_others_are_timed_on_whole_samples(tmp_path: Path, model: Path) -> None:
+    behind = windows(model, 7)
+    feeds, past = timed_feeds(behind, model, "cpu")
+    assert past == 0
+    assert feeds[0]["input_ids"].shape == (1, 13)
+    plain = save_decoder(tmp_path / "plain.onnx", cache=False)
+    source = open_data(reading(tmp_path, 0), signature(load(plain)))
+    feeds, past = timed_feeds(source, plain, "cpu")
+    assert past == 0
+    assert feeds[0]["input_ids"].shape == (1, 20)
+    proto = onnx.load(model)
+    del proto.graph.output[1:]
+    onnx.save(proto, model)
+    feeds, past = timed_feeds(windows(model, 0), model, "cpu")
+    assert past == 0
+    assert feeds[0]["input_ids"].shape == (1, 20)
+
+
+def test_quantize_times_one_token_behind_a_window(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"scheme": "int8-weights"})
+    timing = TimingSettings(rounds=1, runs=2, warmup=1, seconds=0.0, threads=1)
+    found = quantize(
+        model,
+        reading(tmp_path, 0),
+        tmp_path / "o.onnx",
+        recipe=recipe,
+        options=RunOptions(timing=timing),
+    )
+    assert found.verification is not None
+    assert found.verification.latency is not None
+    assert found.verification.timed_past == 19
 
 
 def test_a_model_that_gives_no_present(tmp_path: Path, model: Path) -> None:
