@@ -197,6 +197,7 @@ def test_a_recipes_options_hold_while_it_is_carried_out(
     text = """
         version = 1
         scheme = "int8-weights"
+        target = "tensorrt"
         [provider_options.tensorrt]
         trt_timing_cache_enable = "1"
     """
