@@ -7,7 +7,6 @@ executes, or with the reason why it does not load the model.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from onnxq.errors import ModelError
 from onnxq.runtime import providers
 from onnxq.runtime.kernels import ExecutedNode, executed
 from onnxq.runtime.session import SessionSettings, open_session
-from onnxq.runtime.worker import environment, raise_error, serve, worker_context
+from onnxq.runtime.worker import ask, raise_error, serve
 from onnxq.scratch import Scratch
 
 _LIMIT_SECONDS: Final = 600
@@ -52,28 +51,15 @@ def load_apart(model: Path, provider: str = "cpu") -> Loaded:
     Raises:
         ProviderError: The provider is not there or does not start; nothing is known of the model.
     """
-    spec = {"model": str(model.resolve()), "provider": provider, **worker_context()}
+    spec = {"model": str(model.resolve()), "provider": provider}
     with Scratch() as folder:
-        path = folder / "load.json"
-        path.write_text(json.dumps(spec), encoding="utf-8")
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", __name__, str(path)],
-                cwd=folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LIMIT_SECONDS,
-                check=False,
-            )
+            found = ask(__name__, spec, folder, _LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             return Loaded(refusal=f"it does not load within {_LIMIT_SECONDS} seconds", died=True)
-    lines = done.stdout.splitlines()
-    if not lines or done.returncode not in (0, 1):
-        return Loaded(refusal=_cause_of_death(done.returncode, done.stderr), died=True)
-    answer: dict[str, Any] = json.loads(lines[-1])
+    answer = found.answer
+    if answer is None:
+        return Loaded(refusal=_cause_of_death(found.status, found.log), died=True)
     try:
         raise_error(answer, str(model))
     except ModelError as error:

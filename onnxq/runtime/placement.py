@@ -7,19 +7,17 @@ compiles (TensorRT) takes whole parts of the graph: each counts with all its nod
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from onnxq.errors import ModelError
 from onnxq.runtime import providers
 from onnxq.runtime.session import RECORD_ASSIGNMENTS, SessionSettings, open_session
-from onnxq.runtime.worker import environment, raise_error, worker_context
+from onnxq.runtime.worker import ask, raise_error
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -102,34 +100,20 @@ def placement(model: Path, provider: str = "cpu") -> Placement:
     if asked == providers.CPU:
         settings = SessionSettings(threads=1, spinning=False, config=(RECORD_ASSIGNMENTS,))
         return _read(asked, open_session(model, settings).assignments(), "")
-    spec = {"model": str(model.resolve()), "provider": provider, **worker_context()}
+    spec = {"model": str(model.resolve()), "provider": provider}
     with Scratch() as folder:
-        path = folder / "placement.json"
-        path.write_text(json.dumps(spec), encoding="utf-8")
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "onnxq.runtime.placement_worker", str(path)],
-                cwd=folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LIMIT_SECONDS,
-                check=False,
-            )
+            found = ask("onnxq.runtime.placement_worker", spec, folder, _LIMIT_SECONDS)
         except subprocess.TimeoutExpired as error:
             code, text = "runtime.placement", f"it does not load within {_LIMIT_SECONDS:g} seconds"
             remedy = "a provider that compiles can keep what it made: trt_engine_cache_enable"
             raise ModelError(code, text, where=str(model), remedy=remedy) from error
-    lines = done.stdout.splitlines()
-    if not lines or done.returncode not in (0, 1):
+    if found.answer is None:
         code, text = "runtime.placement", "the process that looked where its nodes run died"
         remedy = "it most likely ran out of memory; free some"
         raise ModelError(code, text, where=str(model), remedy=remedy)
-    answer: dict[str, Any] = json.loads(lines[-1])
-    raise_error(answer, str(model))
-    return _read(asked, answer["assignments"], done.stderr)
+    raise_error(found.answer, str(model))
+    return _read(asked, found.answer["assignments"], found.log)
 
 
 def _read(asked: str, assignments: Mapping[str, Sequence[Sequence[str]]], log: str) -> Placement:

@@ -7,11 +7,9 @@ taken round by round, so that what slows the machine for a while slows both.
 
 from __future__ import annotations
 
-import json
 import signal
 import statistics
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -21,7 +19,7 @@ import numpy as np
 
 from onnxq import errors
 from onnxq.runtime.tuning import Tuning
-from onnxq.runtime.worker import environment, raise_error, worker_context
+from onnxq.runtime.worker import ask, raise_error
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from onnxq.runtime.worker import Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,6 @@ def measure(
                 "warmup": settings.warmup,
                 "seconds": settings.seconds,
                 "feeds": paths,
-                **worker_context(),
             }
             answers[contender.name].append(_run_worker(spec, folder, settings.limit_seconds))
             if progress is not None:
@@ -214,42 +213,28 @@ def _write_feeds(
 
 def _run_worker(spec: dict[str, Any], folder: Path, limit_seconds: float) -> dict[str, Any]:
     """Time one model in a fresh process and return its answer."""
-    spec_path = folder / "spec.json"
-    spec_path.write_text(json.dumps(spec), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "onnxq.runtime.timing_worker", str(spec_path)]
     where = spec["model"]
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit_seconds,
-            check=False,
-        )
+        found = ask("onnxq.runtime.timing_worker", spec, folder, limit_seconds)
     except subprocess.TimeoutExpired as error:
         code, msg = "runtime.timing_limit", f"timing took longer than {limit_seconds:g} seconds"
         remedy = "time fewer runs, or a smaller sample"
         raise errors.ModelError(code, msg, where=where, remedy=remedy) from error
-    lines = done.stdout.splitlines()
-    if not lines or done.returncode not in (0, 1):
-        raise _died(done, where)
-    answer: dict[str, Any] = json.loads(lines[-1])
-    raise_error(answer, where)
-    return answer
+    if found.answer is None:
+        raise _died(found, where)
+    raise_error(found.answer, where)
+    return found.answer
 
 
-def _died(done: subprocess.CompletedProcess[str], where: str) -> errors.OnnxqError:
+def _died(found: Asked, where: str) -> errors.OnnxqError:
     """The error for a worker that ended without an answer."""
-    if done.returncode < 0:
-        reason = signal.strsignal(-done.returncode) or f"signal {-done.returncode}"
+    if found.status < 0:
+        reason = signal.strsignal(-found.status) or f"signal {-found.status}"
         msg = f"the process that timed the model was ended: {reason}"
         remedy = "it most likely ran out of memory; free some, or time smaller samples"
         return errors.ModelError("runtime.timing_died", msg, where=where, remedy=remedy)
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    msg = f"the process that timed the model failed with status {done.returncode}: {last}"
+    last = (found.log.strip().splitlines() or ["it said nothing"])[-1]
+    msg = f"the process that timed the model failed with status {found.status}: {last}"
     return errors.InternalError("runtime.timing_died", msg, where=where)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +47,51 @@ def environment() -> dict[str, str]:
     # Packages may have been put in front of the installed ones for this process.
     given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     return {**kept, "PYTHONPATH": os.pathsep.join([own, *given])}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of a worker.
+
+    Attributes:
+        answer: What it answered, an error perhaps; None if it ended without a word.
+        status: Its exit status; negative if a signal ended it.
+        log: What it wrote to standard error.
+    """
+
+    answer: dict[str, Any] | None
+    status: int
+    log: str
+
+
+def ask(module: str, spec: Mapping[str, Any], folder: Path, limit_seconds: float) -> Asked:
+    """Let a worker do its work, in the present context.
+
+    Args:
+        module: The worker's module, which calls :func:`serve`.
+        spec: What it is asked, in JSON's own types.
+        folder: A private folder, for the specification and to run in.
+        limit_seconds: The longest that it may take.
+
+    Raises:
+        subprocess.TimeoutExpired: It took longer.
+    """
+    path = folder / "spec.json"
+    path.write_text(json.dumps({**spec, **worker_context()}), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, str(path)],
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=limit_seconds,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    ended = not lines or done.returncode not in (0, 1)
+    return Asked(None if ended else json.loads(lines[-1]), done.returncode, done.stderr)
 
 
 def worker_context() -> dict[str, Any]:
