@@ -8,6 +8,7 @@ the model's and one sample's.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -65,15 +66,14 @@ def timed_feeds(
     first = next(iter(source))
     tokens = _tokens(first)
     empty = [a.size == 0 for n, a in first.feeds.items() if role_of_name(n) == "past"]
-    whole = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
-    if tokens < _LEAST_TOKENS or not empty or not all(empty):
-        return whole, 0
-    session = open_session(model, SessionSettings(provider=provider, spinning=False))
-    try:
-        caches = _caches(session, model)
-    except DataError:
-        # It gives no present values to be the past of anything.
-        return whole, 0
+    caches: dict[str, str] = {}
+    if tokens >= _LEAST_TOKENS and empty and all(empty):
+        session = open_session(model, SessionSettings(provider=provider, spinning=False))
+        # A model that gives no present values has nothing to be the past of anything.
+        with suppress(DataError):
+            caches = _caches(session, model)
+    if not caches:
+        return [sample.feeds for sample in islice(source, TIMED_SAMPLES)], 0
     few = [replace(s, past=_tokens(s) - 1) for s in islice(source, _DECODED_SAMPLES)]
     return [_seen(s, session, caches).feeds for s in few if s.past > 0], tokens - 1
 
