@@ -112,15 +112,8 @@ def boxes(
     Raises:
         DataError: The output has another rank, or there are more or fewer labels than classes.
     """
-    _check_rank(found, 3, where)
     first = 5 if steps.objectness else 4
-    numbers = _length(found, 1 if steps.channels == "first" else 2)
-    if numbers is not None:
-        if numbers <= first:
-            code, text = "bundle.boxes", f"{found.name!r} has {numbers} numbers of each box"
-            remedy = "Say where they stand: channels = first or last; objectness = true or false."
-            raise DataError(code, text, where=where, remedy=remedy)
-        check_labels(labels, numbers - first, where)
+    _check_boxes(found, first, steps, labels, where)
     value = draft("Cast", draft.read(found), to=ir.DataType.FLOAT)
     if steps.channels == "last":
         value = draft("Transpose", value, perm=[0, 2, 1])
@@ -154,6 +147,21 @@ def boxes(
         names = draft("Gather", strings(*labels), number)
         draft.new_output(names, "labels", ir.DataType.STRING, ["boxes"])
     draft.new_output(number, "classes", ir.DataType.INT64, ["boxes"])
+
+
+def _check_boxes(
+    found: ir.Value, first: int, steps: BoxSteps, labels: Sequence[str] | None, where: str
+) -> None:
+    """Refuse an output that holds no scores of classes from ``first`` on, or other labels."""
+    _check_rank(found, 3, where)
+    numbers = _length(found, 1 if steps.channels == "first" else 2)
+    if numbers is None:
+        return
+    if numbers <= first:
+        code, text = "bundle.boxes", f"{found.name!r} has {numbers} numbers of each box"
+        remedy = "Say where they stand: channels = first or last; objectness = true or false."
+        raise DataError(code, text, where=where, remedy=remedy)
+    check_labels(labels, numbers - first, where)
 
 
 def check_labels(labels: Sequence[str] | None, count: int, where: str) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from onnxq.data import DataLike
+    from onnxq.runtime.timing import Timing
     from onnxq.verify.verification import Report
 
 TIMING: Final = TimingSettings(rounds=3, runs=20, seconds=0.2)
@@ -123,10 +124,7 @@ def search_session(
             Contender(str(index), path, provider, tuning) for index, tuning in enumerate(tunings)
         ]
         found = measure(contenders, feeds, timing, lambda done, total: report(name, done, total))
-        return [
-            Tried(tuning, found.results[str(i)].median_ms, found.ratio("0", str(i)), taken=False)
-            for i, tuning in enumerate(tunings)
-        ]
+        return _tried(tunings, found)
 
     for name in _NAMES:
         if time.monotonic() > end:
@@ -149,6 +147,14 @@ def search_session(
         left_out=tuple(left_out),
         timing=timing,
     )
+
+
+def _tried(tunings: Sequence[Tuning], found: Timing) -> list[Tried]:
+    """What was measured of each, beside the first of them."""
+    return [
+        Tried(tuning, found.results[str(i)].median_ms, found.ratio("0", str(i)), taken=False)
+        for i, tuning in enumerate(tunings)
+    ]
 
 
 def _candidates(name: str, best: Tuning) -> Iterator[Tuning]:
