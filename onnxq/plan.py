@@ -475,10 +475,13 @@ class AbsorbedEntry(_Entry):
 
 
 class KeptApartEntry(_Entry):
-    """A node that is written as ``op``, which computes the same and is not fused."""
+    """A node that is written as ``op``, which computes the same and is not fused.
+
+    ``Copy`` leaves the node as it is and puts a Sum of its one output behind it.
+    """
 
     node: str
-    op: Literal["Sum", "Max"]
+    op: Literal["Sum", "Max", "Copy"]
 
 
 class Provenance(_Entry):

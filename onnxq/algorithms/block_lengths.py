@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxq.graph.edit import constant_tensor, value_by_name
-from onnxq.plan import LEAST_BLOCK
 from onnxq.recipe import WeightOverride
 
 if TYPE_CHECKING:
@@ -24,9 +23,12 @@ def override_of(outcomes: Mapping[str, RuleOutcome], name: str) -> WeightOverrid
     return WeightOverride() if outcome is None or outcome.weight is None else outcome.weight
 
 
-def filled(size: int, channels: int) -> int:
-    """The largest of a block size, its half, its quarter ... that so many input channels fill."""
-    while size > LEAST_BLOCK and size > channels:
+def filled(size: int, channels: int, least: int) -> int:
+    """The largest of a block size, its half, its quarter ... that so many input channels fill.
+
+    Where they do not fill the least there is, it is that.
+    """
+    while size > least and size > channels:
         size //= 2
     return size
 

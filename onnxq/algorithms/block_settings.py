@@ -11,6 +11,7 @@ from onnxq.algorithms.block_plan import BlockSpec
 from onnxq.algorithms.weights_int8 import why_no_kernel
 from onnxq.errors import UsageError
 from onnxq.graph.edit import all_nodes_by_name
+from onnxq.plan import LEAST_BLOCK
 from onnxq.recipe import BITS
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class BlockSettings:
         block_sizes: The sizes to measure, or the one that is wanted.
         open_size: Whether the size is measured; a site with fewer input channels then takes the
             largest that it fills.
+        least: The smallest that there is a kernel for.
         accuracy_levels: The levels to measure, or the one that is wanted.
         kernels: Whether only what the target has kernels for is stored in the form.
     """
@@ -61,6 +63,7 @@ class BlockSettings:
     folds_rest: bool
     block_sizes: tuple[int, ...]
     open_size: bool
+    least: int
     accuracy_levels: tuple[int, ...]
     kernels: bool
 
@@ -119,6 +122,7 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
         folds_rest=folds_rest(recipe, target),
         block_sizes=(wanted.block_size,) if wanted.block_size else sizes,
         open_size=wanted.block_size is None,
+        least=LEAST_BLOCK if width is None else width.least,
         accuracy_levels=(wanted.accuracy_level,) if wanted.accuracy_level else levels,
         kernels=kernels,
     )
@@ -223,7 +227,11 @@ def block_sizes(
     def own(site: Site, channels: int) -> int:
         if not settings.open_size:
             return size
-        return min(size, _FOLDED_SIZE) if site.weight in folded else filled(size, channels)
+        return (
+            min(size, _FOLDED_SIZE)
+            if site.weight in folded
+            else filled(size, channels, settings.least)
+        )
 
     return {
         site.name: override_of(outcomes, site.name).block_size or own(site, lengths[site.name])

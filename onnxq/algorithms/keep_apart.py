@@ -9,6 +9,10 @@ not fused.
 and leaves the product in float. A ``Max`` with 0 computes what ``Relu`` does, and is not looked
 behind. ``Q/DQ -> MatMul -> Add`` of two activations becomes a Gemm with a float bias, before
 anything looks for quantizers, and stays float; ``Sum`` again is not fused.
+
+``Q/DQ -> MatMul -> Clip -> float`` is as with Relu. A product that is read by a quantizer and by
+float nodes, or is an output too, fits neither the kernel that writes integers nor the one that
+writes float. Behind a *copy*, a ``Sum`` of one operand, both are out of sight.
 """
 
 from __future__ import annotations
@@ -29,12 +33,17 @@ if TYPE_CHECKING:
 
 SKIP_NORM = "SkipLayerNormalization"
 _GEMM_INPUTS = 3
-_UNCOVERED: Final[Mapping[tuple[str, str], Literal["Sum", "Max"]]] = {
+_UNCOVERED: Final[Mapping[tuple[str, str], Literal["Sum", "Max", "Copy"]]] = {
     ("MatMul", "Add"): "Sum",
+    ("MatMul", "Clip"): "Copy",
     ("MatMul", "Relu"): "Max",
+    ("Gemm", "Clip"): "Copy",
     ("Gemm", "Relu"): "Max",
 }
-"""What to write for a node behind a product. A Sum behind a Gemm would be merged into it."""
+"""What to write for a node behind a product, or the copy between the two.
+
+A Sum of two behind a Gemm would be merged into it.
+"""
 
 
 def find_kept_apart(
@@ -59,30 +68,59 @@ def find_kept_apart(
 def find_uncovered(
     model: ir.Model, plan: Plan, selection: Selection, target: Target
 ) -> tuple[KeptApartEntry, ...]:
-    """The float nodes behind products of static INT8 because of which those would stay float.
+    """What would keep products of static INT8 in float: nodes behind them, and other readers.
 
     Args:
         model: The normalized model.
-        plan: What is absorbed, and which Adds hold a product's bias.
+        plan: What passes through Q/DQ, what is absorbed, and which Adds hold a product's bias.
         selection: What is quantized.
         target: What keeps products float.
     """
     nodes = node_by_name(model.graph)
     biased = {entry.node for entry in plan.biases}
     taken = {entry.node for entry in plan.absorbed}
+    pairs = {entry.tensor: len(entry.readers) for entry in plan.activations}
     found: dict[str, KeptApartEntry] = {}
     for site in selection.chosen:
-        product, node = site.op, _only_reader(nodes[site.name])
-        if node is not None and node.op_type == "Add" and node.name in biased:
-            product, node = "Gemm", _only_reader(node)
-        if node is None or node.name in taken or _runs_in_integers(node, selection):
+        if target.rule(site.op).output_q == "required" or site.activation is None:
             continue
-        op = _UNCOVERED.get((product, node.op_type))
-        # Behind a Relu that nobody reads there is nothing to look at.
-        last = node.op_type == "Relu" and not consumers(node.outputs[0])
-        if op is not None and node.op_type in target.covers and not last and _may_be_sum(node):
-            found[node.name or ""] = KeptApartEntry(node=node.name or "", op=op)
+        product, maker = site.op, nodes[site.name]
+        node = _only_reader(maker)
+        if node is not None and node.op_type == "Add" and node.name in biased:
+            product, maker, node = "Gemm", node, _only_reader(node)
+        if target.lone_quantizer and _has_other_readers(maker.outputs[0], pairs):
+            entry = KeptApartEntry(node=maker.name or "", op="Copy")
+        elif node is None or node.name in taken or not _covers(node, selection, target):
+            continue
+        else:
+            op = _UNCOVERED.get((product, node.op_type))
+            if op is None:
+                continue
+            entry = KeptApartEntry(node=(maker if op == "Copy" else node).name or "", op=op)
+        found[entry.node] = entry
     return tuple(found.values())
+
+
+def _has_other_readers(output: ir.Value, pairs: Mapping[str, int]) -> bool:
+    """Whether a tensor with a quantizer is read by others too, or is an output.
+
+    Args:
+        output: The tensor.
+        pairs: How many read each tensor's Q/DQ pair, by its name.
+    """
+    quantized = pairs.get(output.name or "", 0)
+    shared = output.is_graph_output() or len(consumers(output)) > quantized
+    return quantized > 0 and shared
+
+
+def _covers(node: ir.Node, selection: Selection, target: Target) -> bool:
+    """Whether a float node behind a product keeps it in float."""
+    if node.op_type not in target.covers or _runs_in_integers(node, selection):
+        return False
+    if node.op_type == "Add":
+        return _may_be_sum(node)
+    # Behind one that nobody reads there is nothing to look at.
+    return bool(consumers(node.outputs[0]))
 
 
 def _runs_in_integers(node: ir.Node, selection: Selection) -> bool:
@@ -103,7 +141,7 @@ def _may_be_sum(node: ir.Node) -> bool:
         for maker in makers
         if maker is not None and maker.op_type == "Gemm" and len(maker.inputs) < _GEMM_INPUTS
     ]
-    if node.op_type == "Add" and open_gemms:
+    if open_gemms:
         return False
     return all(constant_array(value) is None for value in node.inputs if value is not None)
 

@@ -214,6 +214,32 @@ def replace_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
     node.replace_input_with(index, value)
 
 
+def copy_output(node: ir.Node, fresh: NameScope) -> ir.Node:
+    """Put a Sum of one operand behind a node: the same numbers, and a value of its own.
+
+    Whoever read the node's first output reads the Sum's, which has its name where that is an output
+    of the graph.
+
+    Args:
+        node: A node in a graph.
+        fresh: The names there are.
+
+    Returns:
+        The Sum.
+    """
+    value, base = node.outputs[0], node.outputs[0].name or "value"
+    copy = ir.val(fresh(f"{base}_copy"), shape=value.shape, type=value.type)
+    made = ir.node("Sum", [value], outputs=[copy], name=fresh(f"{base}_copy/Sum"))
+    given = value.is_graph_output()
+    value.replace_all_uses_with(copy, replace_graph_outputs=True)
+    made.replace_input_with(0, value)
+    if given:
+        value.name, copy.name = copy.name, value.name
+    if node.graph is not None:
+        node.graph.insert_after(node, made)
+    return made
+
+
 def remove_if_unread(value: ir.Value) -> bool:
     """Drop an initializer that nobody reads any more; True if it was dropped."""
     if not value.is_initializer() or value.uses():

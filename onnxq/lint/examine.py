@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 _STEPS = 3
 _LOADS = ("does-not-load",)
-_MEASURED = ("covered-product", "not-in-integers", "weight-dequantized-each-run")
+_MEASURED = (
+    "covered-product",
+    "quantizer-not-alone",
+    "not-in-integers",
+    "weight-dequantized-each-run",
+)
 _COMPARED = ("optimizing-changes-results",)
 
 

@@ -101,6 +101,7 @@ class BlockWidth:
             only where nothing else is accurate enough.
         block_sizes: The sizes to measure, the fastest first; the first level has a kernel for each.
             A size without one is computed in float, however slow.
+        least: The smallest that it has a kernel for, which short weights take.
         note: What else there is to know.
     """
 
@@ -108,6 +109,7 @@ class BlockWidth:
 
     accuracy_levels: tuple[int, ...]
     block_sizes: tuple[int, ...]
+    least: int = 16
     slow_levels: tuple[int, ...] = ()
     note: str = ""
 
@@ -183,6 +185,8 @@ class Target:
         keep_apart: Fused operators that are slower than what they replace; the graph is written
             so that they are not made.
         covers: Operators that keep a product float where they stand between it and float readers.
+        lone_quantizer: Whether a quantizer behind a product must be all that reads it; else the
+            product stays float.
         ops: The rule of each operator.
         dynamic: What runs in integers when activations are quantized at run time.
         blocks: The kernel for weights in blocks; None if there is none.
@@ -219,6 +223,7 @@ class Target:
     bias: Literal["int32", "float"] = "int32"
     activation_products: bool = False
     lookups: bool = True
+    lone_quantizer: bool = False
     discouraged: Mapping[str, str] = field(default_factory=dict)
     preferred: Literal["", "float16"] = ""
     notes: tuple[str, ...] = field(default=())

@@ -67,10 +67,24 @@ def test_where_the_size_is_open_only_folded_weights_are_too_short() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "found"), [(128, 128, 128), (128, 127, 64), (64, 17, 16), (64, 3, 16)]
+    ("size", "channels", "least", "found"),
+    [(128, 128, 16, 128), (128, 127, 16, 64), (64, 17, 16, 16), (64, 3, 16, 16), (64, 17, 32, 32)],
 )
-def test_the_largest_size_that_is_filled(size: int, channels: int, found: int) -> None:
-    assert filled(size, channels) == found
+def test_the_largest_size_that_is_filled(size: int, channels: int, least: int, found: int) -> None:
+    assert filled(size, channels, least) == found
+
+
+def test_two_bits_have_no_kernel_for_blocks_of_16() -> None:
+    """What 16 channels fill stays float, and says so."""
+    lengths = {**LENGTHS, named("Gemm").name: 16}
+    found = {}
+    for scheme in ("int2", "int4"):
+        settings = block_settings(recipe(scheme), CPU, data=True)
+        folded = folded_weights(MODEL, SITES, settings)
+        found[scheme] = too_short(lengths, block_sizes(SITES, lengths, folded, settings, {}, 128))
+    reason = "its 16 input channels are fewer than a block of 32"
+    assert found["int2"][named("Gemm").name] == reason
+    assert named("Gemm").name not in found["int4"]
 
 
 def test_block_sizes_that_a_weight_fills() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -20,17 +20,21 @@ from tests.small_models import Feeds, normal, normalized, run, write
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 RESIDUAL = """
     h = MatMul(x, w)
     s = Add(h, x)
     n = LayerNormalization(s, scale, bias)
     y = MatMul(n, v)
 """
-WEIGHTS = {
+WEIGHTS: dict[str, NDArray[Any]] = {
     "w": normal(0, 8, 8),
     "v": normal(1, 8, 8),
     "scale": normal(2, 8),
     "bias": normal(3, 8),
+    "low": np.array(-0.5, np.float32),
+    "high": np.array(1.5, np.float32),
 }
 
 
@@ -126,6 +130,16 @@ PRODUCTS = {
     "residual": "h = {op} t = Tanh(x) y = Add(t, h)",
     "biased": "h = {op} a = Add(h, bias) r = Relu(a) y = Tanh(r)",
     "residual behind": "h = {op} t = Tanh(x) s = Add(h, t) y = Neg(s)",
+    "clip": "h = {op} r = Clip(h, low, high) y = Tanh(r)",
+    "clip without an upper bound": "h = {op} r = Clip(h, low) y = Tanh(r)",
+    "clip last": "h = {op} y = Clip(h, low, high)",
+    "clip absorbed": "h = {op} r = Clip(h, low, high) y = MatMul(r, v)",
+    "clip, two readers": "h = {op} r = Clip(h, low, high) t = Tanh(r) m = MatMul(r, v)"
+    " y = Add(t, m)",
+    "biased, clip": "h = {op} a = Add(h, bias) r = Clip(a, low, high) y = Tanh(r)",
+    "two readers": "h = {op} t = Tanh(h) m = MatMul(h, v) y = Add(t, m)",
+    "biased, two readers": "h = {op} a = Add(h, bias) t = Tanh(a) m = MatMul(a, v) y = Add(t, m)",
+    "relu, two readers": "h = {op} r = Relu(h) t = Tanh(r) m = MatMul(r, v) y = Add(t, m)",
 }
 
 
@@ -147,6 +161,34 @@ def test_products_run_in_integers_whatever_stands_behind_them(
     for feeds in samples:
         expected, found = run(model, feeds)[0], run(tmp_path / "o.onnx", feeds)[0]
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", ["qdq", "qoperator"])
+@pytest.mark.parametrize("op", ["MatMul(x, w)", "Gemm(x, w, bias)"])
+def test_a_product_that_is_an_output_too(
+    tmp_path: Path, op: str, kind: Literal["qdq", "qoperator"]
+) -> None:
+    """The output keeps its name; a body that reads it reads the same."""
+    text = f"""g (float[N, 8] x, bool c) => (float[N, 8] h, float[N, 8] y) {{
+        h = {op} m = MatMul(h, v) k = If (c) <
+            then_branch = a () => (float[N, 8] p) {{ p = Tanh(h) }},
+            else_branch = b () => (float[N, 8] q) {{ q = Neg(h) }}
+        > y = Add(m, k)
+    }}"""
+    used = {name: WEIGHTS[name] for name in ("w", "v", "bias") if name in text}
+    model = write(tmp_path / "m.onnx", text, **used)
+    samples: list[Feeds] = [
+        {"x": normal(20 + seed, 16, 8), "c": np.array(seed % 2 == 0)} for seed in range(8)
+    ]
+    recipe = Recipe(scheme="int8", format=kind, channel_scaling="off")
+    output, options = tmp_path / "o.onnx", RunOptions(timing=None)
+    result = quantize(model, samples, output, recipe=recipe, options=options)
+    assert [entry.op for entry in result.plan.kept_apart] == ["Copy", "Sum"]
+    assert result.verification is not None
+    assert (result.verification.kernels.integer, result.verification.kernels.missed) == (2, ())
+    for feeds in samples:
+        for expected, found in zip(run(model, feeds), run(output, feeds), strict=True):
+            assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_a_gemm_that_would_take_a_sum_for_its_bias_is_left_alone() -> None:

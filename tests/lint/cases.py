@@ -62,6 +62,7 @@ FULL: Constants = {**MATRIX, "w": np.full((16, 32), 127, np.int8)}
 BIAS = RNG.normal(size=32).astype(F32)
 GEMM = matmul("bd = DequantizeLinear<axis = 0>(b, bs) t = Gemm(xd, wd, bd)")
 INT32: Constants = {"b": np.arange(32).astype(np.int32), "bs": (CHANNELS * F32(0.03)).astype(F32)}
+SHARED = "t = MatMul(xd, wd) tq = QuantizeLinear(t, s2, z2) td = DequantizeLinear(tq, s2, z2)"
 TINY: Constants = {**MATRIX, "ws": np.full(32, 1e-9, F32)}
 TABLE: Constants = {"w": np.tile(W8, (4, 1)), "ws": F32(0.1), "wz": np.int8(0)}
 LOOKUP = "g (int64[4] x) => (float[4, 32] y) {{ {} }}"
@@ -169,6 +170,11 @@ CASES: Final[dict[str, Case]] = {
     "covered-product": Case(
         proto(matmul("t = MatMul(xd, wd) y = Add(t, b)", ""), **PARAMETERS, **MATRIX, b=BIAS),
         proto(matmul("t = MatMul(xd, wd) y = Sum(t, b)", ""), **PARAMETERS, **MATRIX, b=BIAS),
+        loads=True,
+    ),
+    "quantizer-not-alone": Case(
+        proto(matmul(f"{SHARED} e = Exp(t) y = Mul(e, td)", ""), **PARAMETERS, **MATRIX),
+        proto(matmul(f"{SHARED} e = Exp(td) y = Mul(e, td)", ""), **PARAMETERS, **MATRIX),
         loads=True,
     ),
     "wide-activations": Case(proto(matmul(), **{**PARAMETERS, **WIDE16}, **MATRIX, opset=21), BASE),

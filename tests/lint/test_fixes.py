@@ -11,7 +11,7 @@ import pytest
 from onnxq.errors import BoundMissedError, InternalError, UsageError
 from onnxq.lint import fixes, lint, run
 from onnxq.runtime.kernels import count_kernels, executed
-from tests.lint.cases import BASE, CASES, LOOKUP
+from tests.lint.cases import BASE, CASES, INT32, LOOKUP
 from tests.lint.models import (
     F32,
     MATRIX,
@@ -46,6 +46,17 @@ RESIDUAL = (
     f"{PAIR} wd = DequantizeLinear<axis = 1>(w, ws, wz) t = MatMul(xd, wd) y = Add(r, t) }}"
 )
 
+CLIP = matmul("t = MatMul(xd, wd) r = Clip(t, low) y = Neg(r)", "")
+GIVEN = matmul(
+    "y = MatMul(xd, wd) yq = QuantizeLinear(y, s2, z2) yd = DequantizeLinear(yq, s2, z2)"
+    "z3 = Sigmoid(yd)",
+    "",
+).replace("(float[4, 32] y)", "(float[4, 32] y, float[4, 32] z3)")
+BIASED = matmul(
+    "bd = DequantizeLinear<axis = 0>(b, bs) m = MatMul(xd, wd) t = Add(m, bd)"
+    "tq = QuantizeLinear(t, s2, z2) td = DequantizeLinear(tq, s2, z2) e = Exp(t) y = Mul(e, td)",
+    "",
+)
 _INT8 = {"z": np.int8(-7), "z2": np.int8(5)}
 
 EXACT: Final[dict[str, tuple[str, onnx.ModelProto, dict[str, Any]]]] = {
@@ -66,6 +77,10 @@ EXACT: Final[dict[str, tuple[str, onnx.ModelProto, dict[str, Any]]]] = {
         proto(RESIDUAL, **PARAMETERS, **MATRIX),
         {**X, "r": RNG.normal(size=(4, 32)).astype(F32)},
     ),
+    "covered-product, Clip": ("cpu", proto(CLIP, **PARAMETERS, **MATRIX, low=F32(-0.5)), X),
+    "quantizer-not-alone": ("cpu", CASES["quantizer-not-alone"].broken, X),
+    "quantizer-not-alone, an output": ("cpu", proto(GIVEN, **PARAMETERS, **MATRIX), X),
+    "quantizer-not-alone, biased": ("cpu", proto(BIASED, **PARAMETERS, **MATRIX, **INT32), X),
     "tensorrt-bias": ("tensorrt", CASES["tensorrt-bias"].broken, X),
     "cuda-int32-bias": ("cuda", CASES["cuda-int32-bias"].broken, X),
 }
@@ -86,7 +101,9 @@ def test_the_outputs_stay_what_they_were(case: str, tmp_path: Path) -> None:
     assert result.sqnr_db == float("inf")
 
 
-@pytest.mark.parametrize("case", ["covered-product", "covered-product, Relu"])
+@pytest.mark.parametrize(
+    "case", [name for name in EXACT if name.startswith(("covered-product", "quantizer-not-alone"))]
+)
 def test_an_uncovered_product_runs_in_integers(case: str, tmp_path: Path) -> None:
     _, model, _ = EXACT[case]
     path, output = write(model, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"

@@ -44,7 +44,7 @@ INTEGER = {"QLinearMatMul", "QGemm", "QLinearConv", "MatMulIntegerToFloat"}
 @pytest.mark.parametrize(
     "rule",
     ["missing-output-pair", "activation-not-absorbed", "covered-product", "axis-not-fused",
-     "wide-activations", "not-in-integers"],
+     "quantizer-not-alone", "wide-activations", "not-in-integers"],
 )  # fmt: skip
 def test_the_broken_model_runs_in_float_and_the_other_in_integers(rule: str) -> None:
     assert not INTEGER & set(ops(CASES[rule].broken))
@@ -59,6 +59,15 @@ def test_an_int8_activation_that_is_read_twice_keeps_what_reads_it_in_float() ->
     once = "b = Abs(x) bq = QuantizeLinear(b, s, z) bd = DequantizeLinear(bq, s, z) t = Add(xd, bd)"
     int8: Constants = {"s": F32(0.03), "z": np.int8(0), "s2": F32(0.1), "z2": np.int8(0)}
     assert "QLinearAdd" in ops(proto(plain(f"{PAIR} {once} {OUT}"), **int8))
+
+
+@pytest.mark.parametrize("covering", ["Add(t, c)", "Clip(t, low)", "Relu(t)"])
+def test_what_stands_behind_a_product_covers_it_and_behind_a_copy_does_not(covering: str) -> None:
+    used: Constants = {**MATRIX, "c": BIAS, "low": F32(-1)}
+    covered = matmul(f"t = MatMul(xd, wd) r = {covering} y = Neg(r)", "")
+    copied = matmul(f"p = MatMul(xd, wd) t = Sum(p) r = {covering} y = Neg(r)", "")
+    assert not INTEGER & set(ops(proto(covered, **PARAMETERS, **used)))
+    assert "MatMulIntegerToFloat" in ops(proto(copied, **PARAMETERS, **used))
 
 
 def test_a_wide_activation_becomes_a_product_that_rounds_it_in_blocks() -> None:

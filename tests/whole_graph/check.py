@@ -1,7 +1,7 @@
 """The property that every model is held to: quantized and right, or left with a reason.
 
 :func:`check` quantizes one model in one scheme through the public API and looks at the result with
-nothing but onnx, ONNX Runtime and numpy. A failure is
+onnx, ONNX Runtime and numpy; and with onnxq's own lint. A failure is
 
 - any exception but an :class:`~onnxq.errors.InputError` with a message;
 - a result that the checker of ONNX refuses, or that does not load at some optimization level;
@@ -11,7 +11,9 @@ nothing but onnx, ONNX Runtime and numpy. A failure is
   model's do and than quantizing costs: a kernel that computes something else;
 - a *silent error*: a float output whose SQNR on the evaluation samples lies below
   :data:`FLOOR_DB` while no warning names low accuracy or that output;
-- a site that is neither quantized nor has a reason.
+- a site that is neither quantized nor has a reason;
+- an error or a warning of :mod:`onnxq.lint` for the target that the float model does not have,
+  unless the target discourages the scheme, which the user is then told.
 
 A random network may honestly lose a lot, by sums that cancel, by a Sign or a Floor behind a rounded
 number; no bound on its SQNR alone would be sound. What must hold is that the user is told.
@@ -34,6 +36,8 @@ from onnxq.errors import InputError, ModelError, OnnxqError
 from onnxq.pipeline import QuantizeResult, RunOptions, quantize
 from onnxq.recipe import Recipe
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.targets import load_target
+from tests.lint.here import failing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,8 +120,10 @@ class Subject:
     evaluation: Sequence[Feeds]
 
 
-def check(subject: Subject, scheme: str, method: CalibrationMethod = "minmax") -> Outcome:
-    """Quantize a model in a scheme and hold the result to the property."""
+def check(
+    subject: Subject, scheme: str, method: CalibrationMethod = "minmax", target: str = "cpu"
+) -> Outcome:
+    """Quantize a model in a scheme for a target and hold the result to the property."""
     with (
         tempfile.TemporaryDirectory(prefix="onnxq-whole-graph-") as folder,
         warnings.catch_warnings(),
@@ -126,16 +132,24 @@ def check(subject: Subject, scheme: str, method: CalibrationMethod = "minmax") -
         source, output = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
         onnx.save(subject.proto, source)
         try:
-            return _check(subject, scheme, method, (source, output))
+            return _check(subject, scheme, method, target, (source, output))
         except Exception as error:  # whatever it is, it is the finding
             return Outcome(subject.name, scheme, "failed", _told(error))
 
 
 def _check(
-    subject: Subject, scheme: str, method: CalibrationMethod, paths: tuple[Path, Path]
+    subject: Subject,
+    scheme: str,
+    method: CalibrationMethod,
+    target: str,
+    paths: tuple[Path, Path],
 ) -> Outcome:
     source, output = paths
-    settings: dict[str, Any] = {"scheme": scheme, "calibration": {"method": method}}
+    settings: dict[str, Any] = {
+        "scheme": scheme,
+        "target": target,
+        "calibration": {"method": method},
+    }
     if scheme == COMPUTING:
         settings |= {"scheme": "float16", "half": {"form": "compute"}}
     recipe = Recipe.model_validate(settings)
@@ -151,6 +165,8 @@ def _check(
     quantized, skipped = _sites(result)
     _valid(output, source)
     worst, warned = _compare(source, output, subject.evaluation, result.warnings)
+    if not _against_advice(scheme, target):
+        _lints(output, source, target)
     return Outcome(
         name=subject.name,
         scheme=scheme,
@@ -187,6 +203,26 @@ def _valid(output: Path, source: Path) -> None:
     found = _why_invalid(output)
     if found and not _why_invalid(source):
         msg = f"invalid: {found}"
+        raise WrongError(msg)
+
+
+def _against_advice(scheme: str, target: str) -> bool:
+    """Whether the target advises against a scheme, which the user is told."""
+    found = load_target(target)
+    if scheme == COMPUTING:
+        return found.half["float16"].form != "compute"
+    return scheme in found.discouraged
+
+
+def _lints(output: Path, source: Path, target: str) -> None:
+    """The result breaks no rule that the float model keeps."""
+    found = failing(output, target)
+    if not found:
+        return
+    before = {finding.rule for finding in failing(source, target)}
+    told = [f"{f.rule} at {f.node!r}: {f.message}" for f in found if f.rule not in before]
+    if told:
+        msg = f"lint: {told[0]}" + (f" and {len(told) - 1} more" if len(told) > 1 else "")
         raise WrongError(msg)
 
 

@@ -42,12 +42,14 @@ class Job:
         key: The seed, or the group of backend tests.
         schemes: The schemes to quantize in.
         method: How ranges are chosen.
+        target: What the results are to run on.
     """
 
     kind: str
     key: str
     schemes: tuple[str, ...] = SCHEMES
     method: CalibrationMethod = "minmax"
+    target: str = "cpu"
 
 
 def subjects(job: Job) -> Iterator[Subject]:
@@ -157,7 +159,7 @@ def _work(pipe: Connection, cache: str) -> None:
                 for subject in subjects(job):
                     for scheme in job.schemes:
                         pipe.send((subject.name, scheme))
-                        pipe.send(check(subject, scheme, job.method))
+                        pipe.send(check(subject, scheme, job.method, job.target))
             except NoModelError as error:
                 pipe.send(Outcome(f"{job.kind} {job.key}", "", "failed", str(error)))
             pipe.send(None)

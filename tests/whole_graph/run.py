@@ -3,7 +3,7 @@
 Run from the repository root::
 
     python -m tests.whole_graph.run [--graphs N] [--seed S] [--schemes NAME...] [--no-backend]
-        [--large] [--method METHOD] [--workers N] [--json FILE]
+        [--large] [--method METHOD] [--target NAME] [--workers N] [--json FILE]
 
 Each model is held to the property that :mod:`tests.whole_graph.check` defines. Printed are, for
 each scheme, how many models were quantized, left unchanged (nothing in them can be quantized) or
@@ -78,16 +78,22 @@ class Tally:
 
 
 def random_jobs(
-    seed: int, count: int, schemes: Sequence[str], method: CalibrationMethod
+    seed: int,
+    count: int,
+    schemes: Sequence[str],
+    method: CalibrationMethod,
+    target: str = "cpu",
 ) -> list[Job]:
     """Jobs for the random graphs of ``count`` seeds."""
-    return [Job("random", str(seed + n), tuple(schemes), method) for n in range(count)]
+    return [Job("random", str(seed + n), tuple(schemes), method, target) for n in range(count)]
 
 
-def backend_jobs(schemes: Sequence[str], method: CalibrationMethod, *, large: bool) -> list[Job]:
+def backend_jobs(
+    schemes: Sequence[str], method: CalibrationMethod, target: str = "cpu", *, large: bool
+) -> list[Job]:
     """Jobs for the backend tests of the onnx package."""
     groups = backend_groups(large=large)
-    return [Job("backend", group, tuple(schemes), method) for group in groups]
+    return [Job("backend", group, tuple(schemes), method, target) for group in groups]
 
 
 def count(outcomes: Iterable[Outcome]) -> tuple[dict[str, Tally], list[Outcome]]:
@@ -137,13 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--no-backend", action="store_true", help="random graphs alone")
     made.add_argument("--large", action="store_true", help="the whole networks of onnx too")
     made.add_argument("--method", default="minmax", choices=get_args(CalibrationMethod))
+    made.add_argument("--target", default="cpu", choices=["cpu", "cuda", "tensorrt"])
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
     wanted = made.parse_args(arguments)
-    jobs = (
-        [] if wanted.no_backend else backend_jobs(wanted.schemes, wanted.method, large=wanted.large)
-    )
-    jobs += random_jobs(wanted.seed, wanted.graphs, wanted.schemes, wanted.method)
+    how = (wanted.schemes, wanted.method, wanted.target)
+    jobs = [] if wanted.no_backend else backend_jobs(*how, large=wanted.large)
+    jobs += random_jobs(wanted.seed, wanted.graphs, *how)
     start = time.perf_counter()
     tallies, failures = count(run_all(jobs, wanted.workers))
     seconds = time.perf_counter() - start
@@ -155,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "graphs": wanted.graphs,
             "seed": wanted.seed,
             "backend": not wanted.no_backend,
+            "target": wanted.target,
             "versions": dict(versions()),
             "schemes": {scheme: tally.as_json() for scheme, tally in tallies.items()},
             "failures": [[o.name, o.scheme, o.reason] for o in failures],

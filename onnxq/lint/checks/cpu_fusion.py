@@ -211,8 +211,37 @@ def covered_product(view: View) -> Iterator[Seen]:
     for name in (name for name in found if name in in_float):
         # A Sum behind a Gemm would be merged into it.
         gemm = is_op(maker(found[name], 0), "Gemm") or is_op(maker(found[name], 1), "Gemm")
-        fixable = is_op(found[name], "Relu") or (is_op(found[name], "Add") and not gemm)
+        fixable = not is_op(found[name], "Add") or not gemm
         yield at(found[name], f"it keeps {name!r} in float", fixable=fixable)
+
+
+@check("quantizer-not-alone")
+def quantizer_not_alone(view: View) -> Iterator[Seen]:
+    """Products that a quantizer and something else read, where ONNX Runtime left them in float."""
+    if not load_target(view.target).lone_quantizer:
+        return
+    found: dict[str, ir.Node] = {}
+    weights: dict[str, str | None] = {}
+    for product, _, weight in integer_products(view.model):
+        last = _behind_bias(product)
+        quantizers = [node for node in readers(last) if is_q(node)]
+        shared = gives_output(last) or len(consumers(last.outputs[0])) > len(quantizers)
+        if product.op_type != "Conv" and quantizers and shared:
+            found[product.name or ""] = last
+            weights[product.name or ""] = _name_of(weight)
+    in_float = view.in_float(weights)
+    for name in (name for name in found if name in in_float):
+        text = f"{name!r} runs in float: a quantizer and others read its output"
+        yield at(found[name], text, fixable=True)
+
+
+def _behind_bias(product: ir.Node) -> ir.Node:
+    """The Add of a quantized bias behind a MatMul, which runs with it; else the product."""
+    behind = readers(product)
+    if product.op_type == "MatMul" and len(behind) == 1 and is_op(behind[0], "Add"):
+        biased = any(weight_dq(behind[0], index) is not None for index in (0, 1))
+        return behind[0] if biased else product
+    return product
 
 
 @check("wide-activations")

@@ -5,7 +5,9 @@ Cases:
     - initializers leave the inputs;
     - a QuantizeLinear loses ``output_dtype``, which its zero point's type says as well;
     - ``Add(a, b)`` becomes ``Sum(a, b)`` and ``Relu(a)`` becomes ``Max(a, 0)``, which compute the
-      same and are not merged with the product in front of them.
+      same and are not merged with the product in front of them;
+    - ``Clip(a, ...)`` becomes ``Clip(Sum(a), ...)``, and so does whatever reads a product that a
+      quantizer reads too.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx_ir.passes import common
 
-from onnxq.graph.edit import NameScope, all_nodes, initializer, replace_input
+from onnxq.graph.edit import NameScope, all_nodes, copy_output, initializer, replace_input
 from onnxq.graph.names import UniqueNamesPass
 from onnxq.lint.fixes.registry import fix
+from onnxq.lint.qdq import maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -50,10 +53,21 @@ def uncover(model: ir.Model, names: frozenset[str]) -> None:
     """Write what stands behind the product so that it is not merged with it."""
     fresh = NameScope(model)
     zero: ir.Value | None = None
-    for node in all_nodes(model):
+    for node in tuple(all_nodes(model)):
         if node.name in names and node.op_type == "Add":
             node.op_type = "Sum"
         elif node.name in names and node.op_type == "Relu":
             node.op_type = "Max"
             zero = zero or initializer(model, fresh("zero"), np.zeros((), np.float32))
             replace_input(node, 1, zero)
+        elif node.name in names and (product := maker(node, 0)) is not None:
+            copy_output(product, fresh)
+
+
+@fix("quantizer-not-alone")
+def copy_shared(model: ir.Model, names: frozenset[str]) -> None:
+    """Put a Sum of one operand behind products that a quantizer and others read."""
+    fresh = NameScope(model)
+    for node in tuple(all_nodes(model)):
+        if node.name in names:
+            copy_output(node, fresh)
