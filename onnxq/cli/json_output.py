@@ -341,6 +341,7 @@ def linted(result: LintResult, missed: OnnxqError | None) -> dict[str, object]:
         "findings": result.findings,
         "skipped": result.skipped,
         "fixed": result.fixed,
+        "why_not_written": result.why_not_written,
         "verified_on": {
             "made_up": result.output is not None,
             "sqnr_db": result.sqnr_db,

@@ -32,8 +32,9 @@ def lint(arguments: Arguments) -> Outcome:
     """Find what keeps MODEL from loading, fusing, being fast or being right on a target.
 
     Each finding names the rule, what backs it and what to do. With --fix what is safe is repaired,
-    compared with MODEL on made-up inputs, and written to OUT. The exit status is 1 where errors or
-    warnings are left; notes do not count.
+    compared with MODEL on made-up inputs, and written to OUT: the model as it was where nothing is
+    wrong, nothing where nothing of what is wrong can be repaired. The exit status is 1 where errors
+    or warnings are left; notes do not count.
     """
     if arguments.fix != (arguments.output is not None):
         code, text = "usage.arguments", "--fix and -o OUT are given together, or neither is"
@@ -58,7 +59,8 @@ def _missed(result: LintResult) -> BoundMissedError | None:
     if not texts:
         return None
     code, text = "lint.findings", f"{' and '.join(texts)} for target {result.target}"
-    fixable = not result.output and any(found.fixable for found in result.counting)
+    tried = result.output is not None or result.why_not_written
+    fixable = not tried and any(found.fixable for found in result.counting)
     remedy = "--fix -o OUT repairs some of it" if fixable else "each finding names its remedy"
     return BoundMissedError(code, text, where=str(result.output or result.model), remedy=remedy)
 

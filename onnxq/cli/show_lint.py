@@ -31,6 +31,8 @@ def views(result: LintResult) -> Iterator[RenderableType]:
         yield ""
     for skipped in result.skipped:
         yield line(f"not checked: {', '.join(skipped.rules)}: {skipped.reason}", style="yellow")
+    if result.why_not_written:
+        yield line(f"Nothing is written: {result.why_not_written}.", style="bold")
     if result.output is not None:
         yield from _repaired(result)
 
@@ -63,7 +65,7 @@ def _repaired(result: LintResult) -> Iterator[RenderableType]:
             f"fixed: {fixed.rule}: {nodes or 'the model'}{f', and {more} more' * (more > 0)}"
         )
     if not result.fixed:
-        yield line("Nothing could be repaired; the model is written as it was.")
+        yield line("Nothing needed repair; the model is written as it was.")
     yield line(f"Written to {result.output}.", style="bold")
     if result.sqnr_db is None:
         yield line(f"Not compared: {result.why_not_compared}.", style="yellow")

@@ -2,6 +2,7 @@
 
 from onnxq.lint.catalogue import Rule, load_rules
 from onnxq.lint.finding import Finding
-from onnxq.lint.run import Fixed, LintResult, Skipped, lint
+from onnxq.lint.repair import Fixed
+from onnxq.lint.run import LintResult, Skipped, lint
 
 __all__ = ["Finding", "Fixed", "LintResult", "Rule", "Skipped", "lint", "load_rules"]

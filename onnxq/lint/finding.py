@@ -56,6 +56,11 @@ class Finding:
     remedy: str
     fixable: bool
 
+    @property
+    def counts(self) -> bool:
+        """Whether the exit status tells of it: errors and warnings, not notes."""
+        return self.severity != "note"
+
 
 def at(node: ir.Node, message: str, *, fixable: bool = True) -> Seen:
     """A broken rule at a node."""

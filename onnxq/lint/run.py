@@ -6,47 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import BoundMissedError, InternalError, UsageError
-from onnxq.graph.edit import clone
+from onnxq.errors import UsageError
 from onnxq.graph.external import external_files
-from onnxq.graph.io import check_output, load, publish, save, staging
-from onnxq.graph.native import NativeError, check_file
-from onnxq.graph.structure import signature
-from onnxq.lint import fixes
-from onnxq.lint.agreement import AS_WRITTEN, Form, agreement
+from onnxq.graph.io import check_output, load
 from onnxq.lint.examine import Skipped, examine
+from onnxq.lint.repair import Fixed, repair
 from onnxq.runtime.providers import SHORT
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from onnxq.lint.finding import Finding
     from onnxq.verify.verification import Report
 
 __all__ = ["Fixed", "LintResult", "Skipped", "lint"]
 
-_LEAST_SQNR_DB = 20
-"""What a repaired model must keep to: removing a pair removes its rounding, no more."""
-
-_SAMPLES = 4
-
-_LOADS = "does-not-load"
-
-_FIRST = "unnamed-node"
-"""Names come first: other fixes find nodes by them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """What was repaired.
-
-    Attributes:
-        rule: The rule.
-        nodes: The nodes; empty where it is a matter of the whole model.
-    """
-
-    rule: str
-    nodes: tuple[str, ...]
+_NOTHING_HELPS = "nothing of what is wrong can be repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +32,12 @@ class LintResult:
         findings: The broken rules, the worst first; after a repair those that are left.
         skipped: What was not checked, and why.
         fixed: What was repaired.
-        output: The file that was written; None without a repair.
+        output: The file that was written; None where no repair was asked for, or where none could
+            be made and errors or warnings are left.
         sqnr_db: Of the repaired model's outputs on made-up inputs, against those of the model as it
             was; infinite where they are equal, None where they were not compared.
-        why_not_compared: Why they were not; empty if they were, or nothing was repaired.
+        why_not_compared: Why they were not; empty if they were, or nothing was written.
+        why_not_written: Why a repair that was asked for wrote nothing; empty otherwise.
     """
 
     model: Path
@@ -73,11 +48,12 @@ class LintResult:
     output: Path | None = None
     sqnr_db: float | None = None
     why_not_compared: str = ""
+    why_not_written: str = ""
 
     @property
     def counting(self) -> tuple[Finding, ...]:
         """The errors and warnings; notes do not count."""
-        return tuple(finding for finding in self.findings if finding.severity != "note")
+        return tuple(finding for finding in self.findings if finding.counts)
 
 
 def _quiet(step: str, done: int, total: int) -> None:
@@ -96,8 +72,9 @@ def lint(
     Args:
         model: Any ONNX model, float or quantized.
         target: ``cpu``, ``cuda`` or ``tensorrt``.
-        fix_to: Repair what is safe, and write the result to this file. It is replaced only by a
-            model that was loaded and compared with the one it was made from.
+        fix_to: Repair what is safe, and write the result to this file: a model that was loaded and
+            compared with the one it was made from. Where nothing is wrong it is that model as it
+            was; where something is and nothing can be repaired, nothing is written.
         report: Told of progress.
 
     Raises:
@@ -115,61 +92,17 @@ def lint(
     check_output(output, model=source)
     loaded = load(source)
     check_output(output, model=source, files=external_files(loaded))
-    found, _ = examine(source, loaded, target, report)
-    return _repair(source, loaded, target, found, output, report)
-
-
-def _repair(
-    source: Path,
-    loaded: ir.Model,
-    target: str,
-    found: tuple[Finding, ...],
-    output: Path,
-    report: Report,
-) -> LintResult:
-    repaired = clone(loaded)
-    fixed = tuple(_apply(repaired, found))
-    with staging(output) as staged:
-        save(repaired, staged)
-        _check_valid(staged, source)
-        before, after = Form(source, AS_WRITTEN), Form(staged, AS_WRITTEN)
-        agreed = agreement(before, after, signature(loaded), _SAMPLES)
-        if agreed.sqnr_db is not None and agreed.sqnr_db < _LEAST_SQNR_DB:
-            text = f"repaired, its outputs agree to {agreed.sqnr_db:.1f} dB alone"
-            code, remedy = "lint.fix_changes", "repair by hand; nothing was written"
-            raise BoundMissedError(code, text, where=str(source), remedy=remedy)
-        left, skipped = examine(staged, load(staged), target, report)
-        if _LOADS in _rules(left) - _rules(found):
-            code, text = "lint.fix_breaks", "repaired, the model no longer loads"
-            raise InternalError(code, text, where=str(source))
-        publish(staged, output)
-    return LintResult(source, target, left, skipped, fixed, output, agreed.sqnr_db, agreed.why_none)
-
-
-def _check_valid(staged: Path, source: Path) -> None:
-    """Refuse a result that breaks the specification, unless the model did so before."""
-    try:
-        check_file(staged)
-    except NativeError as error:
-        try:
-            check_file(source)
-        except NativeError:
-            return
-        code, text = "lint.fix_invalid", f"repaired, it is no valid ONNX model: {str(error)[:200]}"
-        raise InternalError(code, text, where=str(source)) from error
-
-
-def _rules(found: tuple[Finding, ...]) -> set[str]:
-    return {finding.rule for finding in found}
-
-
-def _apply(model: ir.Model, found: tuple[Finding, ...]) -> list[Fixed]:
-    """Repair in place, rule by rule."""
-    by_rule: dict[str, list[str]] = {}
-    for finding in found:
-        if finding.fixable:
-            by_rule.setdefault(finding.rule, []).append(finding.node)
-    fixes.registered()[_FIRST](model, frozenset())
-    for rule, nodes in by_rule.items():
-        fixes.registered()[rule](model, frozenset(nodes))
-    return [Fixed(rule, tuple(filter(None, nodes))) for rule, nodes in by_rule.items()]
+    found = examine(source, loaded, target, report)
+    done = repair(source, loaded, target, found, output, report)
+    if done.agreed is None:
+        return LintResult(source, target, done.left, done.skipped, why_not_written=_NOTHING_HELPS)
+    return LintResult(
+        model=source,
+        target=target,
+        findings=done.left,
+        skipped=done.skipped,
+        fixed=done.fixed,
+        output=output,
+        sqnr_db=done.agreed.sqnr_db,
+        why_not_compared=done.agreed.why_none,
+    )

@@ -83,9 +83,23 @@ def test_fix_writes_what_it_repaired(tmp_path: Path) -> None:
 
 def test_what_cannot_be_repaired_is_left_and_counts(tmp_path: Path) -> None:
     path, output = write(BASE, tmp_path / "model.onnx"), tmp_path / "out.onnx"
-    run = onnxq("lint", path, "--target", "tensorrt", "--fix", "-o", output)
+    asked = ("lint", path, "--target", "tensorrt", "--fix", "-o", output)
+    run = onnxq(*asked)
     assert run.status == 1
-    assert "Nothing could be repaired" in run.out
+    assert "Nothing is written: nothing of what is wrong can be repaired." in run.out
+    assert "each finding names its remedy" in run.err
+    assert not output.exists()
+    found = onnxq(*asked, "--json").document
+    assert (found["output"], found["fixed"]) == (None, [])
+    assert found["why_not_written"] == "nothing of what is wrong can be repaired"
+
+
+def test_what_is_fine_is_written_as_it_was(tmp_path: Path) -> None:
+    """So that what comes next in a pipeline finds its file whenever the status is 0."""
+    path, output = write(BASE, tmp_path / "model.onnx"), tmp_path / "out.onnx"
+    run = onnxq("lint", path, "--fix", "-o", output)
+    assert (run.status, run.err) == (0, "")
+    assert "Nothing needed repair; the model is written as it was." in run.out
     assert output.exists()
 
 

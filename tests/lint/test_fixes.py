@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxq.errors import BoundMissedError, InternalError, UsageError
-from onnxq.lint import fixes, lint, run
+from onnxq.lint import fixes, lint, repair
 from onnxq.runtime.kernels import count_kernels, executed
 from tests.lint.cases import BASE, CASES, INT32, LOOKUP
 from tests.lint.models import (
@@ -87,7 +87,9 @@ EXACT: Final[dict[str, tuple[str, onnx.ModelProto, dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("case", EXACT)
-def test_the_outputs_stay_what_they_were(case: str, tmp_path: Path) -> None:
+def test_the_outputs_stay_what_they_were_and_a_second_repair_has_nothing_to_do(
+    case: str, tmp_path: Path
+) -> None:
     target, model, feeds = EXACT[case]
     rule = case.partition(",")[0]
     path, output = write(model, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"
@@ -99,6 +101,13 @@ def test_the_outputs_stay_what_they_were(case: str, tmp_path: Path) -> None:
     expected = outputs(model, feeds, "none")
     assert np.array_equal(outputs(fixed, feeds, "none"), expected)
     assert result.sqnr_db == float("inf")
+    assert not any(finding.fixable for finding in result.findings)
+    again = tmp_path / "again.onnx"
+    second = lint(output, target, fix_to=again)
+    assert (second.fixed, second.findings) == ((), result.findings)
+    # What is fine is handed on, bit for bit; what is not is not written again.
+    assert again.exists() == (not result.counting)
+    assert not again.exists() or again.read_bytes() == output.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -186,12 +195,45 @@ def test_nothing_to_repair_writes_the_model_as_it_was(tmp_path: Path) -> None:
     assert before == after
 
 
+def test_what_a_repair_brings_to_light_is_repaired_too(tmp_path: Path) -> None:
+    """Of two pairs in a row neither is idle before one of them is gone."""
+    again = "x2 = QuantizeLinear(xd, s, z) d2 = DequantizeLinear(x2, s, z)"
+    model = proto(plain(f"{PAIR} {again} y = Tanh(d2)"), s=F32(0.03), z=np.uint8(128))
+    path, output = write(model, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"
+    assert [finding.rule for finding in lint(path).findings] == ["pair-twice"]
+    result = lint(path, fix_to=output)
+    assert result.findings == ()
+    assert [node.op_type for node in onnx.load(output).graph.node] == ["Tanh"]
+
+
+def test_where_nothing_of_what_is_wrong_can_be_repaired_nothing_is_written(tmp_path: Path) -> None:
+    path, output = write(BASE, tmp_path / "model.onnx"), tmp_path / "fixed.onnx"
+    output.write_bytes(b"before")
+    result = lint(path, "tensorrt", fix_to=output)
+    assert (result.output, result.fixed, result.sqnr_db) == (None, (), None)
+    assert result.why_not_written
+    assert result.counting
+    assert output.read_bytes() == b"before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fixed.onnx", "model.onnx"]
+
+
+def test_a_fix_that_does_nothing_is_not_said_to_have_fixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = {**fixes.registered(), "pair-twice": lambda model, names: None}
+    monkeypatch.setattr(fixes, "registered", lambda: idle)
+    path, output = write(CASES["pair-twice"].broken, tmp_path / "model.onnx"), tmp_path / "fixed"
+    result = lint(path, fix_to=output)
+    assert (result.fixed, result.output) == ((), None)
+    assert [finding.rule for finding in result.counting] == ["pair-twice"]
+
+
 def test_a_repair_that_changes_the_outputs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, output = write(CASES["idle-pair"].broken, tmp_path / "model.onnx"), tmp_path / "fixed"
     output.write_bytes(b"before")
-    monkeypatch.setattr(run, "_LEAST_SQNR_DB", 1000)
+    monkeypatch.setattr(repair, "_LEAST_SQNR_DB", 1000)
     with pytest.raises(BoundMissedError, match="agree to"):
         lint(path, fix_to=output)
     assert output.read_bytes() == b"before"
