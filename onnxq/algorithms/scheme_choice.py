@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 AS_FAST = 0.97
 """From this ratio on, a model counts as at least as fast."""
 
+AS_LARGE = 0.02
+"""Sizes that differ by this part count as equal."""
+
 LOW_SQNR = 10.0
 """Below this many decibels a result counts as inaccurate: noise above a tenth of the signal."""
 

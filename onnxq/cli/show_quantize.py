@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxq.algorithms.scheme_choice import AS_FAST, AS_LARGE
 from onnxq.cli.console import (
     DASH,
     bytes_text,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from onnxq.algorithms.scheme_choice import Trial
     from onnxq.pipeline import QuantizeResult
+    from onnxq.runtime.timing import Ratio
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.next_tokens import NextTokens
@@ -93,14 +95,28 @@ def _verdict(result: QuantizeResult) -> str:
     found = result.verification
     if found is None:
         return f"{result.output}: written unchanged, {result.scheme_reason}."
-    parts = [f"{found.size_ratio:.2f} times smaller"]
+    parts = [size_text(found.size_ratio)]
     if found.latency is not None:
-        ratio = found.latency.ratio.median
-        parts.append(f"{ratio:.2f} times as fast as float" + (", SLOWER" if ratio < 1 else ""))
+        parts.append(speed_text(found.latency.ratio))
     parts.append(_closeness(found.fidelity))
     name = result.output or "NOT WRITTEN"
     end = f"; {result.missed}" if result.missed else ""
     return f"{name}: {', '.join(parts)}{end}."
+
+
+def size_text(ratio: float) -> str:
+    """How much smaller or larger than float."""
+    if abs(ratio - 1) <= AS_LARGE:
+        return "as large as float"
+    return f"{ratio:.2f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times LARGER"
+
+
+def speed_text(ratio: Ratio) -> str:
+    """Slower is said only where all rounds agree, and not of what counts as fast."""
+    text = f"{ratio.median:.2f} times as fast as float"
+    if not ratio.clear:
+        return f"{text} ({ratio.low:.2f} to {ratio.high:.2f}, no clear difference)"
+    return f"{text}, SLOWER" if ratio.median < AS_FAST else text
 
 
 def _closeness(found: Fidelity) -> str:

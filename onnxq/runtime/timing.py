@@ -108,6 +108,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def clear(self) -> bool:
+        """Whether all rounds agree on which is faster."""
+        return self.low > 1 or self.high < 1
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

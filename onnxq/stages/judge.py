@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxq.algorithms.scheme_choice import AS_FAST, LOW_SQNR
+from onnxq.algorithms.scheme_choice import AS_FAST, AS_LARGE, LOW_SQNR
 from onnxq.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from onnxq.runtime.timing import Ratio
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
 
@@ -76,14 +77,36 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         named = ", ".join(kernels.missed[:5])
         planned = kernels.planned + kernels.planned_blocks + kernels.planned_folded
         texts.append(f"{len(kernels.missed)} of {planned} planned sites run in float: {named}")
-    if verification.size_ratio < 1:
+    if verification.size_ratio < 1 - AS_LARGE:
         texts.append(
             f"larger than float: {1 / verification.size_ratio:.2f} times its size; what is stored "
             "beside its integers outweighs what they save"
         )
     if latency is not None and latency.ratio.median < AS_FAST:
-        texts.append(_why_slow(kernels, latency.ratio.median))
+        slow = latency.ratio
+        texts.append(_why_slow(kernels, slow.median) if slow.clear else _perhaps_slow(slow))
+    elif abs(verification.size_ratio - 1) <= AS_LARGE:
+        texts.extend(_nothing_gained(verification))
     return tuple(texts)
+
+
+def _nothing_gained(verification: Verification) -> Iterator[str]:
+    """Where it is as large as the float model and not clearly faster."""
+    latency = verification.latency
+    if latency is not None and latency.ratio.low > 1:
+        return
+    speed = "nothing was timed" if latency is None else "not clearly faster"
+    yield (
+        f"nothing was gained: it is as large as the float model, and {speed}; too little of it is "
+        "quantized, every site that stays float says why"
+    )
+
+
+def _perhaps_slow(ratio: Ratio) -> str:
+    return (
+        f"perhaps slower than float: {ratio.median:.2f} times its speed, from {ratio.low:.2f} to "
+        f"{ratio.high:.2f} in single rounds, which do not agree; measure again on a quiet machine"
+    )
 
 
 def _why_wrong(sqnr: float, worst: Sequence[str]) -> str:

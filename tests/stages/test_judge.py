@@ -61,6 +61,31 @@ def test_a_good_result_needs_no_words() -> None:
     assert told(ratio=0.97) == ()
 
 
+def timed(median: float, low: float, high: float, *, smaller: float = 2.0) -> tuple[str, ...]:
+    """What is told of a result that is so many times faster, and smaller, than float."""
+    found = replace(latency(median), ratio=Ratio(median, low, high))
+    return warnings(Verification(FIDELITY, KERNELS, found, round(1000 * smaller), 1000), ())
+
+
+def test_rounds_that_do_not_agree_are_no_proof_of_slowness() -> None:
+    (text,) = timed(0.9, 0.8, 1.05)
+    assert text.startswith("perhaps slower than float: 0.90 times its speed, from 0.80 to 1.05")
+    (text,) = timed(0.9, 0.8, 0.95)
+    assert text.startswith("slower than float: 0.90 times its speed")
+    assert timed(0.98, 0.9, 1.2) == ()
+
+
+def test_as_large_and_not_faster_is_nothing_gained() -> None:
+    for found in (timed(1.0, 0.99, 1.02, smaller=1.01), timed(0.99, 0.98, 0.995, smaller=0.99)):
+        (text,) = found
+        assert text.startswith("nothing was gained: it is as large as the float model, and not")
+    assert timed(1.5, 1.2, 1.9, smaller=1.0) == ()
+    (text,) = warnings(Verification(FIDELITY, KERNELS, None, 1000, 1000), ())
+    assert "nothing was timed" in text
+    (text,) = warnings(Verification(FIDELITY, KERNELS, None, 1000, 1250), ())
+    assert text.startswith("larger than float: 1.25 times its size")
+
+
 def test_slower_because_of_what_stays_float_between() -> None:
     """The operators are named with the conversions made for them, the most frequent first."""
     behind = {"HardSwish": 12, "Softmax": 4, "Elu": 3, "Erf": 2, "Selu": 1}
