@@ -19,6 +19,7 @@ from onnxq.errors import InternalError, UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, file_bytes, load, save, staging
+from onnxq.graph.parts import KEY as BUNDLE_KEY
 from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.structure import Summary, summary
 from onnxq.numerics.half import HALF_TYPES
@@ -31,7 +32,7 @@ from onnxq.runtime.provider_options import provider_options
 from onnxq.runtime.providers import stand_in
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
-from onnxq.stages.bundled import Opened, opened
+from onnxq.stages.bundled import BundlePart, Opened, opened
 from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from onnxq.targets import Target
 
 __all__ = [
+    "BundlePart",
     "CalibrationRun",
     "InspectedSite",
     "Inspection",
@@ -174,6 +176,7 @@ class Inspection:
         notes: What normalizing could not do or had to change.
         sites: Every site, in the order of the graph.
         obstacles: What would stop the model, or a part of it, from being quantized.
+        bundle: The parts of a bundle, in order; empty for a plain model.
     """
 
     summary: Summary
@@ -182,6 +185,7 @@ class Inspection:
     notes: tuple[str, ...]
     sites: tuple[InspectedSite, ...]
     obstacles: tuple[str, ...] = ()
+    bundle: tuple[BundlePart, ...] = ()
 
 
 def quantize(
@@ -369,10 +373,11 @@ def inspect(
     return Inspection(
         summary=summary(loaded_whole),
         quantized_form=form,
-        provenance={key: text for key, text in props if key.startswith(PREFIX)},
+        provenance={k: text for k, text in props if k.startswith(PREFIX) and k != BUNDLE_KEY},
         notes=notes,
         sites=tuple(sites),
         obstacles=stops,
+        bundle=part.described,
     )
 
 

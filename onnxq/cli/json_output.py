@@ -242,6 +242,7 @@ def inspected(found: Inspection) -> dict[str, object]:
         "quantized_form": found.quantized_form,
         "obstacles": found.obstacles,
         "provenance": found.provenance,
+        "bundle": found.bundle,
         "sites": found.sites,
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from onnxq.cli.console import DASH, bytes_text, count_text, db_text, line, table
 from onnxq.cli.show_blocks import held_out
-from onnxq.cli.show_quantize import left_float
+from onnxq.cli.show_quantize import counted, left_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +26,11 @@ def views(found: Inspection) -> Iterator[RenderableType]:
     yield from _structure(found.summary)
     for text in found.obstacles:
         yield line(f"obstacle: {text}", style="yellow")
+    for part in found.bundle:
+        reads, makes = ", ".join(part.inputs), ", ".join(part.outputs)
+        yield line(f"{part.name}: {reads} -> {makes} ({counted(part.nodes, 'node')})")
     for key, text in found.provenance.items():
-        yield line(f"{key}: {text}")
+        yield line(f"{key}: {_readable(text)}")
     yield ""
     sites = list(found.sites)
     measured = any(site.sqnr_db is not None for site in sites)
@@ -61,6 +65,23 @@ def _structure(summary: Summary) -> Iterator[RenderableType]:
     ]
     for name, text in rows:
         yield line(f"{name}: {text}")
+
+
+def _readable(text: str) -> str:
+    """An object of JSON as a list of its entries; any other text as it is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(found, dict):
+        return text
+    return ", ".join(f"{key} {_entry(value)}" for key, value in found.items()) or DASH
+
+
+def _entry(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _values(values: Sequence[ValueSummary]) -> str:

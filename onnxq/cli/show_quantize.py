@@ -46,7 +46,8 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
         yield ""
         yield _measured(found)
         yield ""
-        yield line(_kernels(found.kernels))
+        quantized = sum(site.decision != "float" for site in result.plan.sites)
+        yield line(_kernels(found.kernels, quantized))
         yield line(_verified_on(found))
     if result.trials:
         yield ""
@@ -175,14 +176,13 @@ def _add_next_tokens(shown: Table, found: NextTokens) -> None:
         shown.add_row("perplexity", *(number_text(value, ".2f") for value in perplexity), "")
 
 
-def _kernels(found: KernelReport) -> str:
+def _kernels(found: KernelReport, quantized: int) -> str:
     share = (
         "" if found.mac_share is None else f", {percent_text(found.mac_share)} of the sites' MACs"
     )
     ops = ", ".join(f"{count} {op}" for op, count in found.by_op.items())
     if not found.counted:
-        planned = found.planned + found.planned_blocks + found.planned_half
-        return f"{planned} nodes are planned to run quantized; what really runs was not counted."
+        return f"{counted(quantized, 'site')} quantized; what really runs was not counted."
     parts = []
     if found.planned or not (found.planned_blocks or found.planned_folded or found.planned_half):
         parts.append(

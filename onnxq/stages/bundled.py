@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.data import DataSource, Reading
 from onnxq.errors import OnnxqError, UsageError
+from onnxq.graph.edit import all_nodes
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, load, publish, save, staging
 from onnxq.graph.parts import Parts, is_bundle, join, split
@@ -27,10 +28,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import onnx_ir as ir
+
     from onnxq.data import DataLike
     from onnxq.graph.sites import Site
 
 _FRONT = "preprocessing.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePart:
+    """What a bundle is made of, in its order.
+
+    Attributes:
+        name: ``preprocessing``, ``model`` or ``postprocessing``.
+        inputs: The names of what it reads.
+        outputs: The names of what it makes.
+        nodes: How many nodes it has.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,18 @@ class Opened:
             for name, part in self.parts.others
             for site in find_sites(part)
         )
+
+    @property
+    def described(self) -> tuple[BundlePart, ...]:
+        """The parts of a bundle in their order; empty for a plain model."""
+        if self.parts is None:
+            return ()
+        named = (
+            ("preprocessing", self.parts.front),
+            ("model", self.parts.core),
+            ("postprocessing", self.parts.back),
+        )
+        return tuple(_described(name, part) for name, part in named if part is not None)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,6 +146,15 @@ class Opened:
             session = check_structure(place, self.source)
             run_made_up(session, signature(whole), str(self.source))
             publish(place, output)
+
+
+def _described(name: str, part: ir.Model) -> BundlePart:
+    return BundlePart(
+        name=name,
+        inputs=tuple(v.name or "" for v in part.graph.inputs if not v.is_initializer()),
+        outputs=tuple(v.name or "" for v in part.graph.outputs),
+        nodes=sum(1 for _ in all_nodes(part)),
+    )
 
 
 @contextmanager

@@ -183,6 +183,29 @@ def test_sites_outside_of_the_model_are_left_alone(images: Path) -> None:
         assert site["reason"] == "part of the preprocessing"
 
 
+def test_inspect_tells_the_parts_in_words(images: Path) -> None:
+    bundle, small = bundled(images, "pre.toml"), images / "small.onnx"
+    run = onnxq("inspect", bundle)
+    lines = run.out.splitlines()
+    assert any(line.startswith("preprocessing: image_bytes -> image (") for line in lines)
+    assert "model: image -> logits (5 nodes)" in lines
+    assert any(line.startswith("postprocessing: logits -> ") for line in lines)
+    assert "onnxq.bundle" not in run.out
+    found = onnxq("inspect", bundle, "--json").document
+    names = ["preprocessing", "model", "postprocessing"]
+    assert [part["name"] for part in found["bundle"]] == names
+    core = {"name": "model", "inputs": ["image"], "outputs": ["logits"], "nodes": 5}
+    assert found["bundle"][1] == core
+    assert "onnxq.bundle" not in found["provenance"]
+    assert onnxq("inspect", images / "m.onnx", "--json").document["bundle"] == []
+    asked = ("--scheme", "int8-weights", "-o", small, *EXTENSIONS)
+    assert onnxq("quantize", bundle, *asked).status == 0
+    run = onnxq("inspect", small)
+    assert "{" not in run.out
+    assert "onnxq.made_with: onnx " in run.out
+    assert "onnxq.recipe: scheme int8-weights" in run.out
+
+
 def test_native_code_is_loaded_where_it_is_named(images: Path) -> None:
     bundle = bundled(images, "pre.toml")
     output = images / "q.onnx"
