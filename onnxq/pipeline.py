@@ -37,7 +37,14 @@ from onnxq.stages.calibrate import CalibrationRun, observed_macs
 from onnxq.stages.calibrate import calibrate as run_calibration
 from onnxq.stages.learn import learn_types
 from onnxq.stages.obstacles import obstacles
-from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare, untriable
+from onnxq.stages.prepare import (
+    Prepared,
+    check_survives_here,
+    make_ready,
+    normalized_for,
+    prepare,
+    untriable,
+)
 from onnxq.stages.provenance import with_measured, with_origin
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
@@ -359,6 +366,7 @@ def inspect(
         measured = Measured(*selection_for(prepared), {}, {})
         counts: Mapping[str, int] = {site.name: site.macs for site in prepared.sites if site.macs}
         if data is not None:
+            check_survives_here(prepared, loaded)
             source = open_calibration(prepared, part.reading(data))
             prepared = replace(prepared, notes=(*prepared.notes, *source.notes))
             prepared = learn_types(prepared, source)

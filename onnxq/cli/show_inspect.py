@@ -73,12 +73,16 @@ def _readable(text: str) -> str:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if not isinstance(found, dict):
-        return text
-    return ", ".join(f"{key} {_entry(value)}" for key, value in found.items()) or DASH
+    return (_words(found) or DASH) if isinstance(found, dict) else text
 
 
-def _entry(value: object) -> str:
+def _words(value: object) -> str:
+    """``key value, key value``; what is nested in brackets."""
+    if isinstance(value, dict):
+        inner = ((key, _words(entry), isinstance(entry, dict)) for key, entry in value.items())
+        return ", ".join(f"{k} ({text})" if deep else f"{k} {text}" for k, text, deep in inner)
+    if isinstance(value, list):
+        return f"[{'; '.join(map(_words, value))}]"
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)

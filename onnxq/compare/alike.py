@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, Final
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError
-from onnxq.graph.edit import all_nodes
 from onnxq.runtime import providers as execution_providers
-from onnxq.runtime.apart import load_apart
 from onnxq.runtime.provider_options import device_in_use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from onnxq.graph.structure import Summary, ValueSummary
-
-
-_HALVES: Final = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def distinct_providers(names: Sequence[str]) -> list[str]:
@@ -53,33 +45,6 @@ def check_alike(models: Sequence[tuple[Path, Summary]]) -> None:
             code, text = "compare.models_differ", f"{difference} (the first model is {first})"
             remedy = "compare models that take the same inputs and give the same outputs"
             raise ModelError(code, text, where=str(path), remedy=remedy)
-
-
-def check_survives(models: Iterable[tuple[Path, ir.Model]]) -> None:
-    """Refuse models that end the process which loads them on the CPU.
-
-    Only models with floats of 16 bits are tried out: no other has been seen to.
-
-    Raises:
-        ModelError: One does.
-    """
-    for path, model in models:
-        if not _has_halves(model):
-            continue
-        found = load_apart(path)
-        if found.died:
-            code, remedy = "compare.dies", f"`onnxq lint {path}` says what is behind it"
-            raise ModelError(code, found.refusal, where=str(path), remedy=remedy)
-
-
-def _has_halves(model: ir.Model) -> bool:
-    graph = model.graph
-    values = chain(
-        graph.inputs,
-        graph.initializers.values(),
-        (output for node in all_nodes(model) for output in node.outputs),
-    )
-    return any(value.dtype in _HALVES for value in values)
 
 
 def _by_name(values: Sequence[ValueSummary]) -> list[ValueSummary]:

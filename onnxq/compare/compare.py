@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.compare.alike import check_alike, check_survives, distinct_providers
+from onnxq.compare.alike import check_alike, distinct_providers
 from onnxq.data import Labels, check_all, load_labels, open_data
 from onnxq.errors import ModelError, UsageError
 from onnxq.graph.io import file_bytes, load
@@ -26,6 +26,7 @@ from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.stages.with_past import with_past
 from onnxq.verify.fidelity import Fidelity, compare_outputs
+from onnxq.verify.survival import check_survives
 from onnxq.verify.verification import TIMED_SAMPLES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from onnxq.compare.alike import check_alike, check_survives, distinct_providers
+from onnxq.compare.alike import check_alike, distinct_providers
 from onnxq.compare.node_difference import differences
 from onnxq.compare.origin import Search
 from onnxq.compare.side import Side, SideGraph
@@ -27,6 +27,7 @@ from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.scratch import Scratch
 from onnxq.stages.with_past import with_past
+from onnxq.verify.survival import check_survives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -195,4 +195,5 @@ def opened(model: Path, output: Path | None = None) -> Iterator[Opened]:
                 if path is not None:
                     error.where = error.where.replace(str(path), str(model))
                     error.message = error.message.replace(str(path), str(model))
+                    error.remedy = error.remedy.replace(str(path), str(model))
             raise

@@ -28,6 +28,7 @@ from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.provider_options import check_heeded
 from onnxq.runtime.providers import available, resolve, runtime_version, stand_in
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
+from onnxq.verify.survival import check_survives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -179,8 +180,8 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     """Load a float model and make it ready.
 
     Raises:
-        ModelError: The file is no valid model, the model is quantized already, or its opset is
-            newer than the target's integer operators.
+        ModelError: The file is no valid model, the model is quantized already, its opset is
+            newer than the target's integer operators, or it would end this process.
         RecipeError: A pattern matches no site.
         UsageError: The recipe says what its scheme has not.
     """
@@ -194,7 +195,23 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     target = load_target(recipe.target)
     _check_opset(loaded, target, source)
     _check_triable(recipe, target)
-    return make_ready(source, loaded, recipe)
+    prepared = make_ready(source, loaded, recipe)
+    check_survives_here(prepared, loaded)
+    return prepared
+
+
+def check_survives_here(prepared: Prepared, loaded: ir.Model) -> None:
+    """Refuse a model that would end this process, which runs it as it is.
+
+    Args:
+        prepared: The model.
+        loaded: The same as it was loaded.
+
+    Raises:
+        ModelError: It would.
+    """
+    if prepared.provider == "cpu":
+        check_survives([(prepared.source, loaded)])
 
 
 def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:

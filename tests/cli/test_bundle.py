@@ -184,7 +184,7 @@ def test_sites_outside_of_the_model_are_left_alone(images: Path) -> None:
 
 
 def test_inspect_tells_the_parts_in_words(images: Path) -> None:
-    bundle, small = bundled(images, "pre.toml"), images / "small.onnx"
+    bundle = bundled(images, "pre.toml")
     run = onnxq("inspect", bundle)
     lines = run.out.splitlines()
     assert any(line.startswith("preprocessing: image_bytes -> image (") for line in lines)
@@ -198,12 +198,6 @@ def test_inspect_tells_the_parts_in_words(images: Path) -> None:
     assert found["bundle"][1] == core
     assert "onnxq.bundle" not in found["provenance"]
     assert onnxq("inspect", images / "m.onnx", "--json").document["bundle"] == []
-    asked = ("--scheme", "int8-weights", "-o", small, *EXTENSIONS)
-    assert onnxq("quantize", bundle, *asked).status == 0
-    run = onnxq("inspect", small)
-    assert "{" not in run.out
-    assert "onnxq.made_with: onnx " in run.out
-    assert "onnxq.recipe: scheme int8-weights" in run.out
 
 
 def test_native_code_is_loaded_where_it_is_named(images: Path) -> None:

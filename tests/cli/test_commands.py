@@ -188,6 +188,10 @@ def test_inspect(quantized: Quantized) -> None:
     assert "10 sites" in run.out
     found = onnxq("inspect", quantized.model, "--json").document
     assert found["quantized_form"].startswith("QDQ")
+    # What onnxq wrote into the metadata is told in words.
+    told = onnxq("inspect", quantized.model).out
+    assert "onnxq.made_with: onnx " in told
+    assert "{" not in told
 
 
 def test_inspect_with_data_shows_the_worst_site_first() -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from onnxq.compare import alike
 from onnxq.compare.alike import distinct_providers
 from onnxq.compare.compare import compare
 from onnxq.compare.divergence import diverge
@@ -15,6 +14,7 @@ from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
 from onnxq.runtime.apart import Loaded
 from onnxq.runtime.timing import TimingSettings
+from onnxq.verify import survival
 from tests.small_models import write
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def test_a_model_that_ends_the_process_is_refused(
     data = [{"x": np.ones((2, 4), np.float16)}]
     assert len(compare([path], data, timing=None).runs) == 1
     died = Loaded(refusal="ONNX Runtime ends the process that loads it", died=True)
-    monkeypatch.setattr(alike, "load_apart", lambda model: died)
+    monkeypatch.setattr(survival, "load_apart", lambda model: died)
     for measured in (compare, diverge):
         with pytest.raises(ModelError, match="ends the process"):
             measured([path, path], data)

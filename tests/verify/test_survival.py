@@ -1,0 +1,70 @@
+"""Models that end the process which loads them: refused, and nobody else waits to learn it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from onnxq.errors import ModelError
+from onnxq.graph.io import load
+from onnxq.pipeline import RunOptions, calibrate, inspect, quantize
+from onnxq.runtime.apart import Loaded, load_apart
+from onnxq.verify import survival
+from onnxq.verify.survival import check_survives
+from tests.lint.cases import CASES
+from tests.lint.models import write
+from tests.small_models import normal
+from tests.small_models import write as write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HALF = [{"x": np.ones((5, 2, 8), np.float16)}]
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Path:
+    """A model that ends the process which loads it."""
+    path = write(CASES["float16-transpose"].broken, tmp_path / "model.onnx")
+    if not load_apart(path).died:
+        pytest.skip("this ONNX Runtime no longer dies of it")
+    return path
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_what_ends_the_process_is_refused_and_nothing_is_written(dying: Path, target: str) -> None:
+    output, options = dying.parent / "out", RunOptions(timing=None)
+    for run in (
+        lambda: quantize(dying, None, output, target=target, options=options),
+        lambda: quantize(dying, HALF, output, target=target, options=options),
+        lambda: calibrate(dying, HALF, output, target=target),
+        lambda: inspect(dying, HALF, target=target),
+    ):
+        with pytest.raises(ModelError, match="ends the process") as caught:
+            run()
+        assert (caught.value.code, caught.value.where) == ("model.dies", str(dying))
+        assert caught.value.remedy == f"`onnxq lint {dying}` says what is behind it"
+        assert [path.name for path in dying.parent.iterdir()] == ["model.onnx"]
+    # What only looks at the graph says what it sees.
+    assert inspect(dying, target=target).sites
+
+
+def test_only_floats_of_16_bits_are_tried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+
+    def note(path: Path) -> Loaded:
+        tried.append(path)
+        return Loaded()
+
+    monkeypatch.setattr(survival, "load_apart", note)
+    texts = {
+        "plain": "g (float[2, 8] x) => (float[2, 8] y) { y = MatMul(x, w) }",
+        "half": "g (float16[2, 8] x) => (float[2, 8] y) { h = Cast<to = 1>(x) y = MatMul(h, w) }",
+    }
+    paths = [write_text(tmp_path / name, text, w=normal(0, 8, 8)) for name, text in texts.items()]
+    check_survives([(path, load(path)) for path in paths])
+    assert tried == [tmp_path / "half"]
