@@ -50,7 +50,7 @@ from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
-from onnxq.verify.structure import check_structure
+from onnxq.verify.structure import check_structure, level_for
 from onnxq.verify.verification import Evidence, Report, Verification, verify
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def apply(model: str | Path, plan: str | Path, output: str | Path) -> Plan:
         with staging(Path(output)) as staged:
             save(execute(decided, normalized), staged)
             _check_applied(staged, part.core, decided, target)
-            part.publish(staged, Path(output))
+            part.publish(staged, Path(output), level_for(decided.target, "cpu"))
     return decided
 
 
@@ -396,7 +396,7 @@ def _check_applied(staged: Path, source: Path, plan: Plan, target: Target) -> No
     """Check what a plan made: on the CPU, or where it computes in what the CPU does not."""
     provider = stand_in(target.provider) if plan.scheme == "bfloat16" else "cpu"
     try:
-        check_structure(staged, source, provider)
+        check_structure(staged, source, provider, level_for(plan.target, provider))
     except InternalError as error:
         if plan.scheme == "bfloat16" and provider != target.provider:
             raise untriable(target) from error
@@ -448,7 +448,8 @@ def _publish_verified(
             verification = replace(verification, quantized_bytes=file_bytes(staged))
             if options.plan_out is not None:
                 save_plan(plan, options.plan_out)
-            opened_model.publish(staged, output)
+            level = level_for(plan.target, evidence.provider)
+            opened_model.publish(staged, output, level)
     return verification, plan, missed
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from onnxq.data import DataLike
     from onnxq.graph.sites import Site
+    from onnxq.runtime.session import Optimization
 
 _FRONT = "preprocessing.onnx"
 
@@ -126,12 +127,13 @@ class Opened:
             parts = [domains(part) for _, part in self.parts.others]
             require_extensions(frozenset().union(*parts), str(self.source))
 
-    def publish(self, staged: Path, output: Path) -> None:
+    def publish(self, staged: Path, output: Path, optimization: Optimization) -> None:
         """Put a result in place; of a bundle with all its parts, loaded and run before.
 
         Args:
             staged: What the core became.
             output: Where the whole belongs.
+            optimization: How far the whole is optimized when it is run.
 
         Raises:
             InternalError: The whole is invalid or does not load.
@@ -143,7 +145,7 @@ class Opened:
         whole = join(replace(self.parts, core=load(staged)))
         with staging(output) as place:
             save(whole, place)
-            session = check_structure(place, self.source)
+            session = check_structure(place, self.source, optimization=optimization)
             run_made_up(session, signature(whole), str(self.source))
             publish(place, output)
 

@@ -35,6 +35,7 @@ from onnxq.passes.scale_channels import ScaleChannels
 from onnxq.plan import plan_digest
 from onnxq.runtime.machine import peak_rss_bytes
 from onnxq.stages.trial import trials
+from onnxq.verify.structure import level_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,7 +196,9 @@ class Observer:
         missing = {keys[name]: plan for name, plan in plans.items() if keys[name] not in known}
         if missing:
             self.observed += len(missing)
-            with trials(stage.prepared.model, self.few) as error:
+            # They are tried on the CPU, whatever they are for.
+            level = level_for(stage.prepared.target.name, "cpu")
+            with trials(stage.prepared.model, self.few, level) as error:
                 for done, (key, plan) in enumerate(missing.items(), start=1):
                     known[key] = error(plan)
                     self.report("compare choices", done, len(missing))

@@ -15,6 +15,7 @@ from onnxq.runtime.timing import Contender, measure
 from onnxq.scratch import Scratch
 from onnxq.stages.with_past import timed_feeds
 from onnxq.verify.fidelity import compare_outputs
+from onnxq.verify.structure import level_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,8 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
             paths[name] = folder / f"{len(paths)}.onnx"
             save(execute(plan, prepared.model), paths[name])
             try:
-                result = open_session(paths[name], settings)
+                level = level_for(prepared.target.name, prepared.provider)
+                result = open_session(paths[name], replace(settings, optimization=level))
                 found[name] = compare_outputs(reference, result, few, independent=False)
             except ModelError as error:
                 failed[name] = error.message

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     from onnxq.data import DataSource
     from onnxq.plan import Plan
+    from onnxq.runtime.session import Optimization
     from onnxq.verify.fidelity import Fidelity
 
 
 @contextmanager
-def trials(model: ir.Model, data: DataSource) -> Iterator[Callable[[Plan], float]]:
+def trials(
+    model: ir.Model, data: DataSource, optimization: Optimization = "all"
+) -> Iterator[Callable[[Plan], float]]:
     """Open the float model once, and try plans against it.
 
     What is given tells a plan's error: noise over signal of the first float output, pooled over
@@ -32,11 +35,12 @@ def trials(model: ir.Model, data: DataSource) -> Iterator[Callable[[Plan], float
     Args:
         model: The normalized float model.
         data: Calibration samples.
+        optimization: How far results are optimized.
     """
     with open_model(model) as reference:
 
         def error(plan: Plan) -> float:
-            with open_model(execute(plan, model)) as result:
+            with open_model(execute(plan, model), optimization) as result:
                 return _error(compare_outputs(reference, result, data, independent=False))
 
         yield error

@@ -12,7 +12,7 @@ from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.verify.fidelity import Fidelity, compare_outputs, not_compared
 from onnxq.verify.kernels import KernelReport, report_kernels
-from onnxq.verify.structure import check_structure
+from onnxq.verify.structure import check_structure, level_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,7 +115,8 @@ def verify(
     Raises:
         InternalError: The result is invalid or does not load.
     """
-    opened = check_structure(result, reference, evidence.provider)
+    level = level_for(plan.target, evidence.provider)
+    opened = check_structure(result, reference, evidence.provider, level)
     fidelity = _compare(reference, opened, evidence, report)
     del opened  # its memory, before the result is loaded again elsewhere
     return Verification(

@@ -7,7 +7,9 @@ import onnx
 import pytest
 
 from onnxq.errors import InternalError, ModelError
-from onnxq.verify.structure import check_structure
+from onnxq.pipeline import RunOptions, quantize
+from onnxq.recipe import Recipe
+from onnxq.verify.structure import check_structure, level_for
 from tests.small_models import normal, proto, write
 
 if TYPE_CHECKING:
@@ -73,3 +75,21 @@ def test_a_zero_point_of_another_type_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(InternalError):
         check(write(tmp_path / "m.onnx", text, **constants))
+
+
+def test_what_the_cpu_alone_makes_of_a_model_for_another_is_left_out(tmp_path: Path) -> None:
+    """On x86 ONNX Runtime makes int8 uint8, and of this graph what does not load."""
+    text = "g (float[2, 5, 16] x) => (float[2, 5, 8] y) { h = MatMul(x, w) y = Add(h, b) }"
+    model = proto(text, w=normal(0, 16, 8), b=normal(1, 8))
+    model.opset_import[0].version, model.ir_version = 21, 10
+    source, output = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    onnx.save(model, source)
+    data = [{"x": normal(seed, 2, 5, 16)} for seed in range(5)]
+    recipe, options = Recipe(scheme="int8", target="tensorrt"), RunOptions(timing=None)
+    result = quantize(source, data, output, recipe=recipe, options=options)
+    assert [site.decision for site in result.plan.sites] == ["int8"]
+    assert result.verification is not None
+    assert result.verification.fidelity.sqnr_db is not None
+    assert result.verification.fidelity.sqnr_db > 25
+    assert level_for("tensorrt", "cpu") == "basic"
+    assert level_for("tensorrt", "tensorrt") == level_for("cpu", "cpu") == "all"
