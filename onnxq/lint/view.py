@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxq.runtime.kernels import float_sites
+from onnxq.runtime.kernels import executed_as, float_sites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,17 @@ class View:
         """
         executed = () if self.loaded is None else self.loaded.nodes
         return float_sites(executed, weights)
+
+    def operators(self, product: str, weight: str | None) -> frozenset[str]:
+        """The operators as which ONNX Runtime executes a product; none if it does not.
+
+        Args:
+            product: The node's name.
+            weight: That of its weight's integers.
+        """
+        executed = () if self.loaded is None else self.loaded.nodes
+        ran = executed_as(executed, {product: weight}).get(product, ())
+        return frozenset(node.op for node in ran)
 
     def executes(self, op: str) -> frozenset[str]:
         """Names of the first inputs of all nodes of an operator that ONNX Runtime executes."""

@@ -178,7 +178,7 @@ def integer_sites(
     Returns:
         The names of the sites in integer kernels.
     """
-    found = _executed_as(nodes, weight_names)
+    found = executed_as(nodes, weight_names)
     return frozenset(name for name, ran in found.items() if all(node.integer for node in ran))
 
 
@@ -189,14 +189,14 @@ def float_sites(
 
     A site that is folded away, or that ONNX Runtime gave another name, is in neither.
     """
-    found = _executed_as(nodes, weight_names)
+    found = executed_as(nodes, weight_names)
     return frozenset(name for name, ran in found.items() if not all(node.integer for node in ran))
 
 
-def _executed_as(
+def executed_as(
     nodes: Sequence[ExecutedNode], weight_names: Mapping[str, str | None]
 ) -> dict[str, list[ExecutedNode]]:
-    """What is executed for each site that is found."""
+    """What is executed for each site that is found; arguments as of :func:`integer_sites`."""
     whole: dict[str, list[ExecutedNode]] = {}
     cut: dict[str, list[ExecutedNode]] = {}
     readers: dict[str, list[ExecutedNode]] = {}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import ModelError
+from onnxq.lint import lint
 from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
 from tests.lint.cases import BIAS, CASES, GEMM, INT32, TINY
@@ -31,9 +32,12 @@ from tests.lint.models import (
     plain,
     proto,
     without_names,
+    write,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
 
 X = RNG.normal(size=(4, 16)).astype(F32)
@@ -124,6 +128,19 @@ def test_a_bias_beyond_int32_gives_wrong_numbers_without_a_word(bias: str) -> No
     assert differs(right, {"x": X}) < 0.05
     assert differs(wrong, {"x": X}) > 0.5
     assert INTEGER & set(ops(wrong))
+
+
+def test_a_bias_that_stays_float_may_be_as_large_as_it_likes(tmp_path: Path) -> None:
+    """With a float output and three axes the Add is not merged: no kernel rounds the bias."""
+    text = matmul("m = MatMul(xd, wd) y = Add(m, b)", "")
+    text = text.replace("float[4, 16]", "float[N, 4, 16]").replace(
+        "float[4, 32]", "float[N, 4, 32]"
+    )
+    model = proto(text, **PARAMETERS, **TINY, b=BIAS)
+    assert ops(model) == ["QuantizeLinear", "MatMulIntegerToFloat", "Add"]
+    assert differs(model, {"x": X[None]}) < 1e-6
+    found = {finding.rule for finding in lint(write(model, tmp_path / "model.onnx")).findings}
+    assert "bias-overflow" not in found
 
 
 def test_a_conv_bias_beyond_int32_gives_wrong_numbers_too() -> None:
