@@ -220,12 +220,12 @@ def test_where_nothing_of_what_is_wrong_can_be_repaired_nothing_is_written(tmp_p
 def test_a_fix_that_does_nothing_is_not_said_to_have_fixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    idle = {**fixes.registered(), "pair-twice": lambda model, names: None}
+    idle = {**fixes.registered(), "idle-pair": lambda model, names: None}
     monkeypatch.setattr(fixes, "registered", lambda: idle)
-    path, output = write(CASES["pair-twice"].broken, tmp_path / "model.onnx"), tmp_path / "fixed"
+    path, output = write(CASES["idle-pair"].broken, tmp_path / "model.onnx"), tmp_path / "fixed"
     result = lint(path, fix_to=output)
     assert (result.fixed, result.output) == ((), None)
-    assert [finding.rule for finding in result.counting] == ["pair-twice"]
+    assert [finding.rule for finding in result.counting] == ["idle-pair"]
 
 
 def test_a_repair_that_changes_the_outputs_is_not_written(

@@ -99,6 +99,15 @@ def test_a_scale_that_is_no_positive_number_ruins_the_output(scale: float) -> No
     assert not np.isfinite(found).all() or np.ptp(found) == 0
 
 
+def test_a_second_pair_changes_nothing_and_is_taken_out() -> None:
+    pair = "{0}q = QuantizeLinear({0}, s, z) {1} = DequantizeLinear({0}q, s, z)"
+    text = plain(f"{pair.format('x', 'd')} {pair.format('d', 'e')} y = Exp(e)")
+    twice = proto(text, s=F32(0.05), z=np.uint8(128))
+    once = proto(text.replace("Exp(e)", "Exp(d)"), s=F32(0.05), z=np.uint8(128))
+    assert np.array_equal(outputs(twice, {"x": X}, "none"), outputs(once, {"x": X}, "none"))
+    assert sorted(ops(twice)) == ["DequantizeLinear", "Exp", "QuantizeLinear"]
+
+
 def test_a_pair_of_different_scales_multiplies() -> None:
     text = plain("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s2, z)")
     model = proto(text, s=F32(0.05), s2=F32(0.1), z=np.uint8(128))

@@ -13,6 +13,8 @@ from onnxq.lint import checks, fixes, lint, load_rules
 from onnxq.lint.catalogue import rules_for
 from onnxq.lint.checks.registry import check
 from onnxq.lint.examine import findings
+from tests.benchmarks import lint_rules
+from tests.lint import test_measured
 from tests.lint.cases import CASES
 from tests.lint.models import view_of, write
 from tests.whole_graph.subjects import random_subject
@@ -24,20 +26,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RULES = load_rules()
-THREADS = (
-    "microsoft/onnxruntime/issues/6004",
-    "microsoft/onnxruntime/issues/14642",
-    "microsoft/onnxruntime/issues/12229",
-    "microsoft/onnxruntime/issues/24807",
-    "microsoft/onnxruntime/issues/15888",
-    "microsoft/onnxruntime/issues/12558",
-    "microsoft/onnxruntime/issues/19694",
-    "microsoft/onnxruntime/pull/25278",
-    "NVIDIA/TensorRT/issues/2774",
-    "NVIDIA/TensorRT/issues/4698",
-    "NVIDIA/TensorRT/issues/2380",
-)
-"""What users complain of that a rule must be about."""
+THREADS = {
+    "microsoft/onnxruntime/issues/6004": "saturating-weights",
+    "microsoft/onnxruntime/issues/14642": "saturating-weights",
+    "microsoft/onnxruntime/pull/25278": "bias-overflow",
+    "microsoft/onnxruntime/issues/15888": "dynamic-conv",
+    "microsoft/onnxruntime/issues/12558": "dynamic-conv",
+    "microsoft/onnxruntime/issues/12229": "cuda-int8-pairs",
+    "microsoft/onnxruntime/issues/24807": "cuda-integer-operators",
+    "NVIDIA/TensorRT/issues/2774": "tensorrt-zero-point",
+    "NVIDIA/TensorRT/issues/4698": "tensorrt-zero-point",
+    "NVIDIA/TensorRT/issues/2380": "tensorrt-convtranspose-axis",
+    "microsoft/onnxruntime/issues/19694": "tensorrt-convtranspose-axis",
+}
+"""What users complain of, and the rule that is about it."""
 
 
 def test_each_rule_has_a_check_and_each_check_a_rule() -> None:
@@ -79,8 +81,34 @@ def test_what_backs_a_rule_is_there(rule: str) -> None:
             assert text == "onnxq doctor --probe"
             continue
         module = re.fullmatch(r"python -m ([\w.]+)", text)
-        path = f"{module[1].replace('.', '/')}.py" if module else text
-        assert (ROOT / path).is_file(), text
+        if module:
+            assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file(), text
+            continue
+        path, _, test = text.partition("::")
+        assert f"\ndef {test}(" in (ROOT / path).read_text("utf-8"), text
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_is_called_measured_names_the_measurement(rule: str) -> None:
+    """A test or a command of this repository; threads alone back what is unverified."""
+    measured = any(not text.startswith("https://") for text in RULES[rule].evidence)
+    assert measured == (RULES[rule].verified == "cpu measurement")
+
+
+def test_what_a_benchmark_measures_of_a_rule_is_among_its_cases() -> None:
+    named = {r.id for r in RULES.values() if "python -m tests.benchmarks.lint_rules" in r.evidence}
+    assert named == set(lint_rules.DUELS)
+
+
+def test_what_is_parametrized_by_rules_is_named_by_those_rules() -> None:
+    """Of the tests that run both models of several rules."""
+    for name in (
+        "test_the_broken_model_runs_in_float_and_the_other_in_integers",
+        "test_all_of_a_constant_is_dequantized_in_each_run",
+    ):
+        (mark,) = getattr(test_measured, name).pytestmark
+        named = {r.id for r in RULES.values() if any(t.endswith(f"::{name}") for t in r.evidence)}
+        assert named == set(mark.args[1])
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -90,8 +118,8 @@ def test_what_no_gpu_has_confirmed_is_unverified(rule: str) -> None:
 
 
 @pytest.mark.parametrize("thread", THREADS)
-def test_the_threads_that_users_wrote_are_among_them(thread: str) -> None:
-    assert any(thread in text for rule in RULES.values() for text in rule.evidence)
+def test_each_thread_that_users_wrote_backs_its_rule(thread: str) -> None:
+    assert any(text.endswith(thread) for text in RULES[THREADS[thread]].evidence)
 
 
 @pytest.mark.parametrize("rule", RULES)
