@@ -51,6 +51,7 @@ class BlockSettings:
             largest that it fills.
         least: The smallest that there is a kernel for.
         accuracy_levels: The levels to measure, or the one that is wanted.
+        slow_levels: Those of them that the target knows to be slow.
         kernels: Whether only what the target has kernels for is stored in the form.
     """
 
@@ -65,6 +66,7 @@ class BlockSettings:
     open_size: bool
     least: int
     accuracy_levels: tuple[int, ...]
+    slow_levels: tuple[int, ...]
     kernels: bool
 
 
@@ -124,6 +126,7 @@ def block_settings(recipe: Recipe, target: Target, *, data: bool) -> BlockSettin
         open_size=wanted.block_size is None,
         least=LEAST_BLOCK if width is None else width.least,
         accuracy_levels=(wanted.accuracy_level,) if wanted.accuracy_level else levels,
+        slow_levels=() if width is None else width.slow_levels,
         kernels=kernels,
     )
 

@@ -95,7 +95,8 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
     """Block size and accuracy level: those asked for, else what is fast and then accurate.
 
     Speed does not depend on the integers, and more accurate ones move all sizes alike, so that
-    weights rounded to the nearest stand for those of the algorithm.
+    weights rounded to the nearest stand for those of the algorithm. Where nothing is timed, levels
+    that the target knows to be slow are for bounds that no other reaches.
     """
     prepared, levels = task.prepared, settings.accuracy_levels
     sized = _distinct(prepared, settings, [(size, levels[0]) for size in settings.block_sizes])
@@ -106,8 +107,17 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
     plain = replace(settings, algorithm="rtn", symmetric=bool(settings.symmetric))
     trials: tuple[Trial, ...] = ()
     pairs: dict[str, tuple[int, int]] = {}
+    best: Trial | None = None
+    slow = () if task.timing is not None else settings.slow_levels
+    others = [(0, other) for _, other in leveled[1:]]
     # The levels are compared at the size that won, not at every one.
-    for stage in (sized, [(0, other) for _, other in leveled[1:]]):
+    for stage in (
+        sized,
+        [pair for pair in others if pair[1] not in slow],
+        [pair for pair in others if pair[1] in slow],
+    ):
+        if stage and stage[0][1] in slow and not _misses(best, task.min_sqnr):
+            continue
         options = {}
         for each, other in stage:
             pair = (each or size, other)
@@ -117,8 +127,14 @@ def _measured(task: Task, settings: BlockSettings) -> tuple[int, int, tuple[Tria
                 options[name], pairs[name] = option.plan, pair
         if options:
             trials += compete(task, options, task.samples)
-            size, level = pairs[choose_blocks(trials, task.min_sqnr).name]
+            best = choose_blocks(trials, task.min_sqnr)
+            size, level = pairs[best.name]
     return size, level, trials
+
+
+def _misses(best: Trial | None, bound: float | None) -> bool:
+    """Whether there is a bound that the best so far does not reach."""
+    return bound is not None and best is not None and not best.accurate(bound)
 
 
 def _distinct(

@@ -334,6 +334,20 @@ def test_what_is_stored_alike_is_measured_once_and_under_its_own_size(tmp_path: 
     ]
 
 
+@pytest.mark.parametrize(("bound", "levels"), [(None, {4}), (20.0, {4}), (60.0, {1})])
+def test_untimed_a_slow_level_is_for_what_no_other_reaches(
+    tmp_path: Path, bound: float | None, levels: set[int]
+) -> None:
+    """8 bits at level 1 take ten times as long as float."""
+    text = "g (float[N, 64] x) => (float[N, 32] y) { y = MatMul(x, w) }"
+    model = write(tmp_path / "float.onnx", text, w=normal(1, 64, 32))
+    wanted = Recipe.model_validate({"scheme": "int8-weights", "weights": {"algorithm": "rtn"}})
+    options = RunOptions(timing=None, min_sqnr=bound, allow_miss=True)
+    data: list[Feeds] = [{"x": normal(seed, 8, 64)} for seed in range(12)]
+    result = quantize(model, data, tmp_path / "small.onnx", recipe=wanted, options=options)
+    assert {entry.accuracy_level for entry in result.plan.blocks} == levels
+
+
 def test_a_result_larger_than_float_is_warned_of(tmp_path: Path) -> None:
     """A table that is too small to be stored as integers stays beside the product's copy."""
     text = """g (int64[N] i) => (float[N, 40] y) {
