@@ -130,7 +130,7 @@ CASES: Final[dict[str, Case]] = {
         BASE,
     ),
     # CPU: does it load?
-    "float16-transpose": Case(_transposed("float16"), _transposed("float")),
+    "transpose-and-cast": Case(_transposed("float16"), _transposed("float")),
     "bfloat16-kernels": Case(
         proto(plain("y = Relu(x)", "bfloat16[4]")), proto(plain("y = Identity(x)", "bfloat16[4]"))
     ),

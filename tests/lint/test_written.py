@@ -136,7 +136,7 @@ def test_small_models(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_small_models_in_more_forms(name: str, tmp_path: Path) -> None:
-    assert breaks(name, tmp_path, 7) == []
+    assert breaks(name, tmp_path, 5) == []
 
 
 def test_all_forms_are_among_them() -> None:

@@ -27,7 +27,7 @@ HALF = [{"x": np.ones((5, 2, 8), np.float16)}]
 @pytest.fixture
 def dying(tmp_path: Path) -> Path:
     """A model that ends the process which loads it."""
-    path = write(CASES["float16-transpose"].broken, tmp_path / "model.onnx")
+    path = write(CASES["transpose-and-cast"].broken, tmp_path / "model.onnx")
     if not load_apart(path).died:
         pytest.skip("this ONNX Runtime no longer dies of it")
     return path
@@ -51,7 +51,7 @@ def test_what_ends_the_process_is_refused_and_nothing_is_written(dying: Path, ta
     assert inspect(dying, target=target).sites
 
 
-def test_only_floats_of_16_bits_are_tried_out(
+def test_only_what_has_been_seen_to_is_tried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[Path] = []
@@ -64,7 +64,18 @@ def test_only_floats_of_16_bits_are_tried_out(
     texts = {
         "plain": "g (float[2, 8] x) => (float[2, 8] y) { y = MatMul(x, w) }",
         "half": "g (float16[2, 8] x) => (float[2, 8] y) { h = Cast<to = 1>(x) y = MatMul(h, w) }",
+        # No type is declared of what is between.
+        "cast": "g (float[2, 8] x) => (float[2, 8] y) "
+        "{ h = Cast<to = 10>(x) v = Cast<to = 10>(w) m = MatMul(h, v) y = Cast<to = 1>(m) }",
+        "constant": "g (float[2, 8] x) => (float[2, 8] y) "
+        "{ c = Constant<value = float16[1] {1}>() d = Cast<to = 1>(c) y = MatMul(d, w) }",
+        "transposed": "g (double[2, 5, 8] x) => (float[5, 2, 8] y) "
+        "{ t = Transpose<perm = [1, 0, 2]>(x) c = Cast<to = 1>(t) y = MatMul(c, w) }",
+        "other axes": "g (double[5, 2, 8] x) => (float[5, 8, 8] y) "
+        "{ t = Transpose<perm = [0, 2, 1]>(x) c = Cast<to = 1>(t) y = MatMul(c, w) }",
+        "integers": "g (float[2, 8] x) => (float[2, 8] y) "
+        "{ h = Cast<to = 7>(x) g = Cast<to = 1>(h) y = MatMul(g, w) }",
     }
     paths = [write_text(tmp_path / name, text, w=normal(0, 8, 8)) for name, text in texts.items()]
     check_survives([(path, load(path)) for path in paths])
-    assert tried == [tmp_path / "half"]
+    assert [path.name for path in tried] == ["half", "cast", "constant", "transposed"]

@@ -8,10 +8,11 @@ import onnx_ir as ir
 
 from onnxq.graph.edit import all_nodes, constant_tensor
 from onnxq.graph.opset import opset_version
+from onnxq.graph.transposed import transposed_products
 from onnxq.lint.catalogue import load_rules
 from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at
-from onnxq.lint.qdq import input_of, is_op, is_q, readers
+from onnxq.lint.qdq import input_of, is_op, is_q
 from onnxq.targets import load_target
 
 if TYPE_CHECKING:
@@ -20,32 +21,20 @@ if TYPE_CHECKING:
     from onnxq.lint.finding import Seen
     from onnxq.lint.view import View
 
-_HANDS_ON: Final = ("Concat", "Reshape", "Split", "Squeeze", "Unsqueeze")
 _OUTPUT_DTYPE: Final = "output_dtype"
 
 
-@check("float16-transpose")
-def float16_transpose(view: View) -> Iterator[Seen]:
-    """A float16 Transpose whose values reach a MatMul with a weight, rearranged at most."""
-    declined = load_target(view.target).half["float16"].declined
-    for node in all_nodes(view.model):
-        half = node.outputs[0].dtype == ir.DataType.FLOAT16 if node.outputs else False
-        if half and node.op_type in declined and is_op(node, "Transpose"):
-            product = _product_behind(node)
-            if product is not None:
-                yield at(node, f"it stands in front of {product.name!r}, a MatMul with a weight")
-
-
-def _product_behind(node: ir.Node) -> ir.Node | None:
-    todo, seen = [node], {id(node)}
-    while todo:
-        for reader in readers(todo.pop()):
-            if is_op(reader, "MatMul") and _constant(reader, 1):
-                return reader
-            if is_op(reader, *_HANDS_ON) and id(reader) not in seen:
-                seen.add(id(reader))
-                todo.append(reader)
-    return None
+@check("transpose-and-cast")
+def transpose_and_cast(view: View) -> Iterator[Seen]:
+    """A Transpose, and a Cast or float16, in front of a product; not where the model loads."""
+    if view.runs:
+        return
+    for found in transposed_products(view.model):
+        node = found.transpose
+        half = node.outputs[0].dtype == ir.DataType.FLOAT16
+        if half or found.cast:
+            what = "float16 and stands" if half else "with a Cast behind it"
+            yield at(node, f"it is {what} in front of {found.product.name!r}, a MatMul")
 
 
 def _constant(node: ir.Node, index: int) -> bool:
