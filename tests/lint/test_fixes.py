@@ -57,6 +57,10 @@ BIASED = matmul(
     "tq = QuantizeLinear(t, s2, z2) td = DequantizeLinear(tq, s2, z2) e = Exp(t) y = Mul(e, td)",
     "",
 )
+STACKED = RNG.normal(size=(3, 4, 16))
+TRANSPOSED = """g (double[3, 4, 16] x) => (float[4, 3, 32] y) {
+    t = Transpose<perm = [1, 0, 2]>(x) c = Cast<to = 1>(t) y = MatMul(c, w)
+}"""
 _INT8 = {"z": np.int8(-7), "z2": np.int8(5)}
 
 EXACT: Final[dict[str, tuple[str, onnx.ModelProto, dict[str, Any]]]] = {
@@ -81,6 +85,7 @@ EXACT: Final[dict[str, tuple[str, onnx.ModelProto, dict[str, Any]]]] = {
     "quantizer-not-alone": ("cpu", CASES["quantizer-not-alone"].broken, X),
     "quantizer-not-alone, an output": ("cpu", proto(GIVEN, **PARAMETERS, **MATRIX), X),
     "quantizer-not-alone, biased": ("cpu", proto(BIASED, **PARAMETERS, **MATRIX, **INT32), X),
+    "transpose-and-cast": ("cpu", proto(TRANSPOSED, w=W8.astype(F32)), {"x": STACKED}),
     "tensorrt-bias": ("tensorrt", CASES["tensorrt-bias"].broken, X),
     "cuda-int32-bias": ("cuda", CASES["cuda-int32-bias"].broken, X),
 }

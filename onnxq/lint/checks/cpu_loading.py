@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from onnxq.graph.edit import all_nodes, constant_tensor
+from onnxq.graph.edit import all_nodes, constant_tensor, consumers
 from onnxq.graph.opset import opset_version
 from onnxq.graph.transposed import transposed_products
 from onnxq.lint.catalogue import load_rules
 from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at
-from onnxq.lint.qdq import input_of, is_op, is_q
+from onnxq.lint.qdq import gives_output, input_of, is_op, is_q, readers
 from onnxq.targets import load_target
 
 if TYPE_CHECKING:
@@ -34,7 +34,16 @@ def transpose_and_cast(view: View) -> Iterator[Seen]:
         half = node.outputs[0].dtype == ir.DataType.FLOAT16
         if half or found.cast:
             what = "float16 and stands" if half else "with a Cast behind it"
-            yield at(node, f"it is {what} in front of {found.product.name!r}, a MatMul")
+            text = f"it is {what} in front of {found.product.name!r}, a MatMul"
+            yield at(node, text, fixable=cast_alone_behind(node) is not None)
+
+
+def cast_alone_behind(transpose: ir.Node) -> ir.Node | None:
+    """The Cast that alone reads a Transpose, and could stand in front of it."""
+    if gives_output(transpose) or len(consumers(transpose.outputs[0])) != 1:
+        return None
+    (reader,) = readers(transpose)
+    return reader if is_op(reader, "Cast") and reader.graph is transpose.graph else None
 
 
 def _constant(node: ir.Node, index: int) -> bool:
