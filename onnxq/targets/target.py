@@ -121,6 +121,7 @@ class BlockRules:
             product which the provider compiles together with it.
         ops: The operators that can be written with it.
         lookup: The name of the one that looks rows up; empty if there is none.
+        lookup_symmetric: Whether it computes only rows whose zero points are all alike.
         widths: What the first does, by the width of the integers.
         form: What is written by default: ``kernel`` for the kernel's own operator, ``dq`` for a
             DequantizeLinear in blocks.
@@ -135,6 +136,7 @@ class BlockRules:
     widths: Mapping[int, BlockWidth]
     form: Literal["kernel", "dq"] = "kernel"
     symmetric: bool = False
+    lookup_symmetric: bool = False
 
 
 @dataclass(frozen=True)
