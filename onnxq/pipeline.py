@@ -27,8 +27,8 @@ from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
-from onnxq.runtime.provider_options import provider_options
-from onnxq.runtime.providers import stand_in
+from onnxq.runtime.provider_options import default_options
+from onnxq.runtime.start import stand_in
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.bundled import Opened, opened
@@ -215,7 +215,7 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    with provider_options(recipe.provider_options), opened(source, output) as found:
+    with default_options(recipe.provider_options), opened(source, output) as found:
         options = replace(options, eval_data=found.reading(options.eval_data))
         return _quantize(found, found.reading(data), output, recipe, options)
 
@@ -292,7 +292,7 @@ def calibrate(
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)
-    with opened(Path(model), Path(output)) as part:
+    with default_options(recipe.provider_options), opened(Path(model), Path(output)) as part:
         prepared = prepare(part.core, recipe)
         check_output(output, model=model, files=prepared.files)
         source = open_calibration(prepared, part.reading(data))
@@ -348,7 +348,7 @@ def inspect(
         OnnxqError: As :func:`quantize`.
     """
     recipe = _with_target(recipe, target)
-    with opened(Path(model)) as part:
+    with default_options(recipe.provider_options), opened(Path(model)) as part:
         loaded = load(part.core)
         form = find_already_quantized(loaded)
         prepared = make_ready(part.core, loaded, recipe)

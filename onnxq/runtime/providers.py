@@ -204,18 +204,6 @@ def why_not_loaded(full: str) -> str:
     return ""
 
 
-def stand_in(name: str) -> str:
-    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
-
-    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
-
-    Raises:
-        ProviderError: Nothing is called that.
-    """
-    full = resolve(name)
-    return name if full in available() and not why_not_loaded(full) else "cpu"
-
-
 def chain(name: str) -> tuple[str, ...]:
     """The providers of a session in order: the one asked for, then those that take what it leaves.
 

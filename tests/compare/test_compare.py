@@ -184,8 +184,7 @@ def test_nan_is_a_warning(models: list[Path], tmp_path: Path) -> None:
 
 def test_two_devices_are_two_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = providers.SHORT["cuda"]
-    monkeypatch.setattr(providers, "available", lambda: (cuda, providers.CPU))
-    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
+    monkeypatch.setattr(alike, "require_started", providers.resolve)
     names = ["cuda:0", "cuda", "cpu", "CUDA:1", cuda]
     assert distinct_providers(names) == ["cuda:0", "cpu", "CUDA:1"]
 
