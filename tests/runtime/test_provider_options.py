@@ -180,6 +180,30 @@ def test_the_gpu_is_the_one_that_cuda_counts(
     assert Sensors("cuda:1")._device == handle
 
 
+def test_a_gpu_is_named_with_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Names(Nvml):
+        def nvmlDeviceGetMemoryInfo(self, device: object) -> Any:  # noqa: N802
+            return SimpleNamespace(used=0)
+
+        def nvmlDeviceGetName(self, device: int) -> bytes:  # noqa: N802
+            return f"GPU {device}".encode()
+
+        def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+            return "580.1"
+
+    monkeypatch.setattr(sensors, "_DRIVER", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", Names(1))
+    assert [sensors.device_name(name) for name in ("cuda:1", "cpu")] == ["GPU 1, 580.1", ""]
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert sensors.device_name("cuda") == ""
+    (tmp_path / "version").write_text("NVRM version: 570.2\nGCC version: 12\n")
+    for place, model in (("b", "NVIDIA B"), ("a", "NVIDIA A")):
+        (tmp_path / "gpus" / place).mkdir(parents=True)
+        (tmp_path / "gpus" / place / "information").write_text(f"Model: \t\t {model}\nIRQ: 1\n")
+    assert sensors.device_name("tensorrt") == "NVIDIA A, NVIDIA B, NVRM version: 570.2"
+
+
 def test_a_counter_that_began_anew_tells_nothing() -> None:
     assert timing_worker._energy(5.0, 2.0, 4) is None
     assert timing_worker._energy(2.0, 5.0, 4) == 0.75
