@@ -40,6 +40,7 @@ from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare, 
 from onnxq.stages.provenance import with_measured, with_origin
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure
@@ -113,6 +114,7 @@ class QuantizeResult:
         trials: What was measured to choose among schemes or forms; empty without a choice.
         missed: The bound that was missed; empty if none was.
         left_alone: Sites of a bundle's pre- and postprocessing.
+        shape_profile: Of TensorRT as the target: the shapes of the samples, which it is told of.
     """
 
     output: Path | None
@@ -126,6 +128,7 @@ class QuantizeResult:
     trials: tuple[Trial, ...] = ()
     missed: str = ""
     left_alone: tuple[InspectedSite, ...] = ()
+    shape_profile: ShapeProfile = NO_PROFILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +236,31 @@ def _quantize(
     samples = open_samples(prepared, data, options.eval_data, options.labels)
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
+    profile = samples.shape_profile(prepared)
+    with default_options(profile.provider_options):
+        result = _decide_and_verify(opened_model, written, prepared, samples, output, options)
+    return replace(
+        result,
+        shape_profile=profile,
+        warnings=(*result.warnings, *filter(None, [profile.note])),
+    )
+
+
+def _decide_and_verify(
+    opened_model: Opened,
+    written: ir.Model,
+    prepared: Prepared,
+    samples: Samples,
+    output: Path,
+    options: RunOptions,
+) -> QuantizeResult:
+    """Decide what becomes of a model, carry it out, and prove it."""
     task = _task(prepared, samples, options)
     found = decide_plan(task)
     if not found.selection.chosen:
         return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
-    found = replace(found, plan=with_origin(found.plan, recipe))
+    found = replace(found, plan=with_origin(found.plan, prepared.recipe))
     quantized = execute(found.plan, written)
     evidence = samples.evidence(task.macs, prepared.source, prepared.provider, task.timing)
     verification, plan, missed = _publish_verified(
@@ -250,7 +272,7 @@ def _quantize(
         output=None if missed and not options.allow_miss else output,
         scheme=plan.scheme,
         scheme_reason=found.reason,
-        target=recipe.target,
+        target=prepared.recipe.target,
         plan=plan,
         verification=verification,
         calibration=found.run,

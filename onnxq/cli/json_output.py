@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.doctor import Diagnosis
     from onnxq.runtime.placement import Placement
     from onnxq.runtime.timing import LatencyResult
+    from onnxq.stages.shape_profile import ShapeProfile
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
     from onnxq.verify.verification import Latency, Verification
@@ -136,6 +137,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "verified_on": None,
         "calibration": result.calibration,
         "tried": result.trials,
+        "shape_profile": _profiled(result.shape_profile),
         **({} if verification is None else _verified(verification)),
     }
 
@@ -257,7 +259,15 @@ def compared(found: Comparison, report: Path | None = None) -> dict[str, object]
         "metric": found.metric,
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
         "timing": found.timing,
+        "shape_profile": _profiled(found.profile),
     }
+
+
+def _profiled(found: ShapeProfile) -> dict[str, object] | None:
+    """The shapes that TensorRT was told of; null where that was not derived from the data."""
+    if not found.inputs:
+        return None
+    return {"inputs": found.inputs, "samples": found.samples, "options": found.options}
 
 
 def searched_session(made: Searched) -> dict[str, object]:
@@ -266,7 +276,9 @@ def searched_session(made: Searched) -> dict[str, object]:
     if made.throughput:
         found["throughput"] = made.throughput
     if made.session is not None:
-        found["session"] = {**_fields(made.session), "files": made.files}
+        session = {**_fields(made.session), "shape_profile": _profiled(made.session.profile)}
+        del session["profile"]
+        found["session"] = {**session, "files": made.files}
     return found
 
 

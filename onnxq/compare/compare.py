@@ -22,8 +22,10 @@ from onnxq.graph.structure import signature, summary
 from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.kernels import KernelCount, count_kernels
 from onnxq.runtime.placement import Placement, placement
+from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import with_past
 from onnxq.verify.fidelity import Fidelity, compare_outputs
 from onnxq.verify.verification import TIMED_SAMPLES
@@ -81,6 +83,7 @@ class Comparison:
         tokens: How many tokens' predictions were compared; None where there are none.
         metric: What was asked for.
         notes: What was filled, cut or left out of the data, in sentences.
+        profile: The shapes that TensorRT was told of.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -89,6 +92,7 @@ class Comparison:
     tokens: int | None = None
     metric: str = "auto"
     notes: tuple[str, ...] = ()
+    profile: ShapeProfile = NO_PROFILE
 
     @property
     def reference(self) -> ComparedRun | None:
@@ -105,7 +109,7 @@ class Comparison:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be told with the numbers; runs are counted from 1."""
-        texts: list[str] = list(self.notes)
+        texts: list[str] = [*self.notes, *filter(None, [self.profile.note])]
         for number, run in enumerate(self.runs, start=1):
             if run.fidelity is None:
                 continue
@@ -172,16 +176,20 @@ def compare(
     on_cpu = any(execution_providers.require(name) == execution_providers.CPU for name in names)
     check_survives(list(zip(paths, loaded, strict=True))[: None if on_cpu else 1])
     pairs = [(path, provider) for provider in names for path in paths]
-    # Numbers before times: a bad sample or model is then told at once.
-    numbers = _compare_numbers(pairs, source, aligned, report)
-    timed = _time(pairs, source, timing, report)
+    profile = shape_profile(loaded, (sample.feeds for sample in source), names)
+    with default_options(profile.provider_options):
+        # Numbers before times: a bad sample or model is then told at once.
+        numbers = _compare_numbers(pairs, source, aligned, report)
+        timed = _time(pairs, source, timing, report)
+        runs = _runs(pairs, len(paths), numbers, timed)
     language = numbers[0].language
     return Comparison(
-        runs=_runs(pairs, len(paths), numbers, timed),
+        runs=runs,
         samples=len(source),
         timing=timing,
         tokens=None if language is None else language.tokens,
         notes=source.notes,
+        profile=profile,
     )
 
 

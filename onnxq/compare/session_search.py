@@ -13,6 +13,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,10 +24,12 @@ from onnxq.errors import UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
 from onnxq.runtime.machine import inspect_machine
+from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.providers import runtime_version
 from onnxq.runtime.timing import Contender, Ratio, TimingSettings, measure
 from onnxq.runtime.tuning import SNIPPET, Tuning, deployed, physical_cores
 from onnxq.scratch import Scratch
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import with_past
 from onnxq.verify.verification import TIMED_SAMPLES
 
@@ -76,6 +79,7 @@ class SessionSearch:
         tried: Everything that was timed on the way, in order.
         left_out: The steps that the time limit left no room for.
         timing: How it was timed.
+        profile: The shapes that TensorRT was told of.
     """
 
     model: Path
@@ -87,6 +91,7 @@ class SessionSearch:
     tried: tuple[Tried, ...]
     left_out: tuple[str, ...]
     timing: TimingSettings
+    profile: ShapeProfile = NO_PROFILE
 
 
 def search_session(
@@ -114,7 +119,9 @@ def search_session(
         DataError: A sample does not fit the model.
     """
     path = Path(model)
-    source = with_past(open_data(data, signature(load(path))), path, "cpu")
+    loaded = load(path)
+    source = with_past(open_data(data, signature(loaded)), path, "cpu")
+    profile = shape_profile([loaded], (sample.feeds for sample in source), [provider])
     feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
     best, tried, left_out = Tuning(), [], []
     end = time.monotonic() + limit_seconds
@@ -123,7 +130,8 @@ def search_session(
         contenders = [
             Contender(str(index), path, provider, tuning) for index, tuning in enumerate(tunings)
         ]
-        found = measure(contenders, feeds, timing, lambda done, total: report(name, done, total))
+        with default_options(profile.provider_options):
+            found = measure(contenders, feeds, timing, partial(report, name))
         return _tried(tunings, found)
 
     for name in _NAMES:
@@ -146,6 +154,7 @@ def search_session(
         tried=tuple(tried),
         left_out=tuple(left_out),
         timing=timing,
+        profile=profile,
     )
 
 
@@ -226,10 +235,12 @@ def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
 def document(found: SessionSearch) -> dict[str, Any]:
     """What ``session.json`` holds: the options by ONNX Runtime's names, and how they were found."""
     machine = inspect_machine()
+    with default_options(found.profile.provider_options):
+        settings = deployed(found.best, found.provider)
     return {
         "version": 1,
         "model": found.model.name,
-        **deployed(found.best, found.provider),
+        **settings,
         "measured": {
             "on": datetime.now(UTC).date().isoformat(),
             "machine": f"{machine.cpu}, {machine.cores} cores",

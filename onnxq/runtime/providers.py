@@ -157,6 +157,11 @@ def start_error(full: str, why: str, where: str = "") -> ProviderError:
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
     if "ordinal" in why or "device ID" in why:
         remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "shape profiles" in why:
+        remedy = (
+            "the graph is divided: give those inputs' shapes too (trt_profile_min_shapes and so "
+            "on), or no profile: --provider-option tensorrt.trt_profile_min_shapes="
+        )
     elif "option" in why.lower():
         remedy = "check --provider-option: each provider has its own keys"
     return ProviderError(code, msg, where=where, remedy=remedy)

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from onnxq.compare import alike
+from onnxq.compare import compare as comparing
 from onnxq.compare.alike import distinct_providers
 from onnxq.compare.compare import compare
 from onnxq.compare.divergence import diverge
 from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
 from onnxq.runtime.apart import Loaded
+from onnxq.runtime.placement import placement
 from onnxq.runtime.timing import TimingSettings
-from tests.small_models import write
+from onnxq.stages.shape_profile import NO_PROFILE
+from tests.pretended import pretend
+from tests.small_models import normal, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,3 +217,20 @@ def test_a_model_that_ends_the_process_is_refused(
     for measured in (compare, diverge):
         with pytest.raises(ModelError, match="ends the process"):
             measured([path, path], data)
+
+
+def test_tensorrt_is_told_of_the_samples_shapes(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = pretend(monkeypatch, "tensorrt")
+    monkeypatch.setattr(comparing, "placement", lambda path, provider: placement(path))
+    samples = [{"x": normal(n, n, 4)} for n in (3, 1, 2, 2)]
+    found = compare(models[:1], samples, providers=["cpu", "tensorrt"], timing=None)
+    told = {"trt_profile_min_shapes": "x:1x4", "trt_profile_opt_shapes": "x:2x4",
+            "trt_profile_max_shapes": "x:3x4"}  # fmt: skip
+    # The first session, on the smallest model, only shows that the provider starts.
+    assert noted[0] == {}
+    assert noted[1:]
+    assert all(options == told for options in noted[1:])
+    assert found.profile.options == told
+    assert compare(models[:1], samples, timing=None).profile == NO_PROFILE

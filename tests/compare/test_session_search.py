@@ -18,6 +18,7 @@ from onnxq.runtime.provider_options import provider_options
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import LatencyResult, Timing, TimingSettings
 from onnxq.runtime.tuning import Tuning, deployed
+from tests.pretended import pretend
 from tests.small_models import normal, write
 
 if TYPE_CHECKING:
@@ -215,6 +216,24 @@ def test_what_is_deployed_is_what_was_timed(tuning: Tuning, model: Path) -> None
         assert getattr(options, name) == value
     for key, value in found["config_entries"].items():
         assert options.get_session_config_entry(key) == value
+
+
+def test_tensorrts_profile_goes_along(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "tensorrt")
+    known(monkeypatch, lambda tuning: (1.0, 1.0, 1.0))
+    with provider_options({"tensorrt": {"trt_fp16_enable": "1"}}):
+        found = search_session(model, [{"x": normal(0, n, 4)} for n in (1, 5)], provider="tensorrt")
+        path, _ = save_session(found, tmp_path / "session")
+    (name, options), (last, _) = json.loads(path.read_text(encoding="utf-8"))["providers"]
+    assert (name, last) == ("TensorrtExecutionProvider", "CPUExecutionProvider")
+    assert options == {
+        "trt_fp16_enable": "1",
+        "trt_profile_min_shapes": "x:1x4",
+        "trt_profile_opt_shapes": "x:1x4",
+        "trt_profile_max_shapes": "x:5x4",
+    }
 
 
 def test_options_of_the_provider_go_along() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
 import pytest
 
 from onnxq.compare.compare import compare
@@ -12,10 +11,11 @@ from onnxq.compare.divergence import diverge
 from onnxq.errors import ProviderError
 from onnxq.runtime import providers, session, start
 from onnxq.runtime.provider_options import provider_options
+from tests.pretended import pretend
 from tests.small_models import normal, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 CUDA = providers.SHORT["cuda"]
@@ -23,24 +23,15 @@ CUDA = providers.SHORT["cuda"]
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CUDA provider that has one device, knows one option, and runs on the CPU."""
-    real = ort.InferenceSession
+    """A CUDA provider that has one device and knows one option."""
 
-    def opened(source: Any, options: Any, *, providers: Any, **rest: Any) -> Any:
-        for name, given in providers:
-            if name == CUDA and given.get("device_id", "0") != "0":
-                msg = "CUDA failure 101: invalid device ordinal ; GPU=0 ; expr=cudaSetDevice"
-                raise RuntimeError(msg)
-            if name == CUDA and given.keys() - {"device_id", "use_tf32"}:
-                msg = "Unknown provider option"
-                raise RuntimeError(msg)
-        inner = real(source, options, providers=["CPUExecutionProvider"], **rest)
-        monkeypatch.setattr(inner, "get_providers", lambda: [name for name, _ in providers])
-        return inner
+    def refusal(options: Mapping[str, str]) -> str:
+        if options.get("device_id", "0") != "0":
+            return "CUDA failure 101: invalid device ordinal ; GPU=0 ; expr=cudaSetDevice"
+        unknown = options.keys() - {"device_id", "use_tf32"}
+        return "Unknown provider option" if unknown else ""
 
-    monkeypatch.setattr(providers, "available", lambda: (CUDA, providers.CPU))
-    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
-    monkeypatch.setattr(ort, "InferenceSession", opened)
+    pretend(monkeypatch, "cuda", refusal)
 
 
 @pytest.mark.usefixtures("one_gpu")
