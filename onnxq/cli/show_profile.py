@@ -21,7 +21,7 @@ def profile_views(found: ShapeProfile) -> Iterator[RenderableType]:
     title = f"TensorRT's profile, from {found.samples} samples"
     shown = table(title, ["input"], ["least", "built for", "greatest"])
     for entry in found.inputs:
-        shapes = (entry.least, entry.commonest, entry.greatest)
+        shapes = (entry.least, entry.typical, entry.greatest)
         shown.add_row(line(entry.name), *("x".join(map(str, shape)) for shape in shapes))
     yield shown
     yield ""

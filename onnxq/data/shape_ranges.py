@@ -24,13 +24,13 @@ class ShapeRange:
     Attributes:
         name: The input.
         least: The least length of each axis.
-        commonest: The shape that most samples have; the same samples' for every input.
+        typical: Its shape in the median sample by size; one sample's for every input.
         greatest: The greatest length of each axis.
     """
 
     name: str
     least: Shape
-    commonest: Shape
+    typical: Shape
     greatest: Shape
 
 
@@ -48,8 +48,6 @@ def shape_ranges(
 ) -> tuple[tuple[ShapeRange, ...], int]:
     """The range of each input's shapes, and of how many samples.
 
-    Where several shapes are equally common, the one in the middle by size is taken.
-
     Args:
         names: The inputs.
         feeds: The samples; every one has all of these inputs, each of one rank throughout.
@@ -64,8 +62,7 @@ def shape_ranges(
             msg = f"a sample lacks {missing[0]!r}"
             raise ValueError(msg)
         counts[tuple(feed[name].shape for name in names)] += 1
-    most = max(counts.values(), default=0)
-    common = _middle([together for together, count in counts.items() if count == most])
+    typical = _median(list(counts.elements()))
     ranges = []
     for index, name in enumerate(names):
         shapes = [together[index] for together in counts]
@@ -74,10 +71,10 @@ def shape_ranges(
             raise ValueError(msg)
         axes = list(zip(*shapes, strict=True))
         least, greatest = tuple(map(min, axes)), tuple(map(max, axes))
-        ranges.append(ShapeRange(name, least, common[index], greatest))
+        ranges.append(ShapeRange(name, least, typical[index], greatest))
     return tuple(ranges), counts.total()
 
 
-def _middle(shapes: Sequence[tuple[Shape, ...]]) -> tuple[Shape, ...]:
+def _median(shapes: Sequence[tuple[Shape, ...]]) -> tuple[Shape, ...]:
     ordered = sorted(shapes, key=lambda together: (sum(map(prod, together)), together))
     return ordered[(len(ordered) - 1) // 2]

@@ -54,7 +54,7 @@ class ShapeProfile:
         """TensorRT's options; empty where none could be derived."""
         shapes = (
             {entry.name: entry.least for entry in self.inputs},
-            {entry.name: entry.commonest for entry in self.inputs},
+            {entry.name: entry.typical for entry in self.inputs},
             {entry.name: entry.greatest for entry in self.inputs},
         )
         return dict(zip(KEYS, map(_text, shapes), strict=True)) if self.inputs else {}

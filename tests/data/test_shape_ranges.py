@@ -15,17 +15,17 @@ def feeds(*shapes: tuple[int, ...]) -> Feeds:
     return [{"ids": np.zeros(shape), "mask": np.zeros((*shape, 1))} for shape in shapes]
 
 
-def test_least_and_greatest_by_axis_and_the_commonest_sample() -> None:
-    samples = feeds((1, 9), (2, 16), (3, 4), (2, 16), (1, 9), (2, 16))
+def test_least_and_greatest_by_axis_and_the_median_sample() -> None:
+    samples = feeds((1, 9), (2, 16), (3, 4), (2, 16), (2, 16))
     found, count = shape_ranges(["ids", "mask"], samples)
-    assert count == 6
+    assert count == 5
     assert found == (
         ShapeRange("ids", (1, 4), (2, 16), (3, 16)),
         ShapeRange("mask", (1, 4, 1), (2, 16, 1), (3, 16, 1)),
     )
 
 
-def test_of_equally_common_shapes_the_middle_one_is_taken() -> None:
+def test_of_an_even_number_the_lower_middle_is_taken() -> None:
     (found,), _ = shape_ranges(["ids"], feeds((1, 40), (1, 8), (1, 16), (1, 33)))
     assert found == ShapeRange("ids", (1, 8), (1, 16), (1, 40))
 
