@@ -27,6 +27,7 @@ from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
+from onnxq.runtime.engine_cache import of_models
 from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.start import stand_in
 from onnxq.runtime.timing import TimingSettings
@@ -38,6 +39,7 @@ from onnxq.stages.learn import learn_types
 from onnxq.stages.obstacles import obstacles
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare, untriable
 from onnxq.stages.provenance import with_measured, with_origin
+from onnxq.stages.recipe_context import sessions_as_in
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile
@@ -218,7 +220,7 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    with default_options(recipe.provider_options), opened(source, output) as found:
+    with sessions_as_in(recipe), opened(source, output) as found:
         options = replace(options, eval_data=found.reading(options.eval_data))
         return _quantize(found, found.reading(data), output, recipe, options)
 
@@ -237,7 +239,8 @@ def _quantize(
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
     profile = samples.shape_profile(prepared)
-    with default_options(profile.provider_options):
+    kept = of_models({prepared.source: prepared.digest})
+    with default_options(profile.provider_options), kept:
         result = _decide_and_verify(opened_model, written, prepared, samples, output, options)
     return replace(
         result,
@@ -314,7 +317,7 @@ def calibrate(
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)
-    with default_options(recipe.provider_options), opened(Path(model), Path(output)) as part:
+    with sessions_as_in(recipe), opened(Path(model), Path(output)) as part:
         prepared = prepare(part.core, recipe)
         check_output(output, model=model, files=prepared.files)
         source = open_calibration(prepared, part.reading(data))
@@ -370,7 +373,7 @@ def inspect(
         OnnxqError: As :func:`quantize`.
     """
     recipe = _with_target(recipe, target)
-    with default_options(recipe.provider_options), opened(Path(model)) as part:
+    with sessions_as_in(recipe), opened(Path(model)) as part:
         loaded = load(part.core)
         form = find_already_quantized(loaded)
         prepared = make_ready(part.core, loaded, recipe)

@@ -306,6 +306,7 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "accuracy": run.accuracy,
         "perplexity": run.perplexity,
         "latency": latency,
+        "engine": run.engine,
     }
 
 

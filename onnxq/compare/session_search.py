@@ -10,6 +10,7 @@ once more, and loses to them if it is not faster in every round there too.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq._version import __version__
+from onnxq.compare.engines import digests
 from onnxq.data import open_data
 from onnxq.errors import UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
+from onnxq.runtime.custom_ops import portable
+from onnxq.runtime.engine_cache import of_models
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.providers import runtime_version
@@ -121,6 +125,7 @@ def search_session(
     path = Path(model)
     loaded = load(path)
     source = with_past(open_data(data, signature(loaded)), path, "cpu")
+    kept = digests({path: loaded})
     profile = shape_profile([loaded], (sample.feeds for sample in source), [provider])
     feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
     best, tried, left_out = Tuning(), [], []
@@ -130,7 +135,7 @@ def search_session(
         contenders = [
             Contender(str(index), path, provider, tuning) for index, tuning in enumerate(tunings)
         ]
-        with default_options(profile.provider_options):
+        with default_options(profile.provider_options), of_models(kept):
             found = measure(contenders, feeds, timing, partial(report, name))
         return _tried(tunings, found)
 
@@ -203,15 +208,17 @@ def check_folder(folder: str | Path) -> None:
             raise UsageError(code, why, where=str(place), remedy=remedy)
 
 
-def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
+def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, ...]:
     """Write the best settings, and code that loads a model with them.
+
+    Libraries of custom operators go along, so that the folder can be moved.
 
     Args:
         found: What was searched.
-        folder: Made if it is not there; the two files in it are replaced.
+        folder: Made if it is not there; files of these names in it are replaced.
 
     Returns:
-        ``session.json`` and ``load_session.py``.
+        ``session.json`` and ``load_session.py``, then the libraries of custom operators in use.
 
     Raises:
         UsageError: They cannot be written.
@@ -223,13 +230,17 @@ def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
         with Scratch(target) as staged:
             for name, content in ((JSON_NAME, text), (CODE_NAME, SNIPPET)):
                 (staged / name).write_text(content, encoding="utf-8")
-            for name in (JSON_NAME, CODE_NAME):
+            libraries = {name: path for name, path in portable().items() if path is not None}
+            for name, path in libraries.items():
+                shutil.copyfile(path, staged / name)
+            names = (JSON_NAME, CODE_NAME, *libraries)
+            for name in names:
                 (staged / name).replace(target / name)
     except OSError as error:
         code, why = "compare.cannot_write", f"cannot be written: {error.strerror or error}"
         remedy = "name a folder that can be made or written to"
         raise UsageError(code, why, where=str(folder), remedy=remedy) from error
-    return target / JSON_NAME, target / CODE_NAME
+    return tuple(target / name for name in names)
 
 
 def document(found: SessionSearch) -> dict[str, Any]:

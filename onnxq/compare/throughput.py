@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.compare.alike import distinct_providers
+from onnxq.compare.engines import digests
 from onnxq.data import open_data
 from onnxq.data.batches import batch_of
 from onnxq.errors import DataError, UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
+from onnxq.runtime.engine_cache import of_models
 from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.timing import Contender, TimingSettings, measure
 from onnxq.stages.shape_profile import shape_profile
@@ -101,13 +103,14 @@ def throughput(
     first = pairs[0][0]
     source = with_past(open_data(data, signatures[first]), first, "cpu")
     feeds = {rows: _feed(rows, source, signatures) for rows in loads.batches}
+    kept = digests(loaded)
     # One engine for all batches, as it would be deployed.
     profile = shape_profile(list(loaded.values()), feeds.values(), providers)
     settings = [(rows, count) for rows in feeds for count in dict.fromkeys(loads.threads)]
     per_setting = timing.rounds * len(pairs)
     found: list[Throughput] = []
     for index, (rows, count) in enumerate(settings):
-        with default_options(profile.provider_options):
+        with default_options(profile.provider_options), of_models(kept):
             taken = measure(
                 [Contender(str(place), *pair) for place, pair in enumerate(pairs)],
                 [feeds[rows]],

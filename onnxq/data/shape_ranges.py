@@ -53,7 +53,7 @@ def shape_ranges(
         feeds: The samples; every one has all of these inputs, each of one rank throughout.
 
     Raises:
-        ValueError: An input's rank differs between samples, or one lacks it.
+        ValueError: An input's rank differs between samples, one lacks it, or there is no sample.
     """
     counts: Counter[tuple[Shape, ...]] = Counter()
     for feed in feeds:
@@ -62,6 +62,9 @@ def shape_ranges(
             msg = f"a sample lacks {missing[0]!r}"
             raise ValueError(msg)
         counts[tuple(feed[name].shape for name in names)] += 1
+    if not counts:
+        msg = "there is no sample"
+        raise ValueError(msg)
     typical = _median(list(counts.elements()))
     ranges = []
     for index, name in enumerate(names):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -24,6 +25,7 @@ Options: TypeAlias = Mapping[str, Mapping[str, str]]
 
 _NOTHING: Final[Options] = MappingProxyType({})
 _DEVICE: Final = "device_id"
+_PATHS: Final = ("trt_engine_cache_path", "trt_timing_cache_path")
 _IN_USE: ContextVar[Options] = ContextVar("provider_options", default=_NOTHING)
 
 
@@ -67,7 +69,9 @@ def _named(options: Options) -> Options:
     """The same by the full name of the provider."""
     found: dict[str, dict[str, str]] = {}
     for name, values in options.items():
-        found.setdefault(providers.resolve(name), {}).update(values)
+        # Processes that time models run in folders of their own.
+        placed = {key: str(Path(values[key]).absolute()) for key in _PATHS if values.get(key)}
+        found.setdefault(providers.resolve(name), {}).update({**values, **placed})
         if not values.get(_DEVICE, "0").isdecimal():
             code, msg = "runtime.device", f"{values[_DEVICE]!r} is no index of a device"
             where = f"{name}.{_DEVICE}"

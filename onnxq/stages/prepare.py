@@ -24,6 +24,7 @@ from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
 from onnxq.recipe import BITS, check_fit, stores_blocks
+from onnxq.runtime.engine_cache import check_used
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.provider_options import check_heeded
 from onnxq.runtime.providers import available, resolve, runtime_version
@@ -203,6 +204,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     check_fit(recipe)
     target = load_target(recipe.target)
     check_heeded([target.provider])
+    check_used([target.provider])
     provider = stand_in(target.provider)
     opset, remarks = least_opset(recipe, target), _other_runtime(target)
     normalized = normalized_for(loaded, target, opset, recipe.scheme)

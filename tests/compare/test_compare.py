@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from onnxq.compare import alike
 from onnxq.compare import compare as comparing
 from onnxq.compare.alike import distinct_providers
-from onnxq.compare.compare import compare
+from onnxq.compare.compare import Comparison, compare
 from onnxq.compare.divergence import diverge
 from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
 from onnxq.runtime.apart import Loaded
+from onnxq.runtime.engine_cache import engine_cache
 from onnxq.runtime.placement import placement
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages.shape_profile import NO_PROFILE
@@ -22,7 +24,7 @@ from tests.pretended import pretend
 from tests.small_models import normal, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -234,3 +236,43 @@ def test_tensorrt_is_told_of_the_samples_shapes(
     assert all(options == told for options in noted[1:])
     assert found.profile.options == told
     assert compare(models[:1], samples, timing=None).profile == NO_PROFILE
+
+
+def test_an_engine_that_was_kept_is_told(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(options: Mapping[str, str]) -> str:
+        """Stand in for TensorRT, which writes an engine where none lies."""
+        if "trt_engine_cache_path" in options:
+            folder = Path(options["trt_engine_cache_path"])
+            folder.mkdir(exist_ok=True)
+            if not (folder / "g_sm90.engine").exists():
+                (folder / "g_sm90.engine").write_bytes(b"")
+        return ""
+
+    pretend(monkeypatch, "tensorrt", build)
+    monkeypatch.setattr(comparing, "placement", lambda path, provider: placement(path))
+
+    def compared(*paths: Path) -> Comparison:
+        with engine_cache(tmp_path / "kept"):
+            (tmp_path / "kept").mkdir(exist_ok=True)
+            return compare(paths, SAMPLES, providers=["cpu", "tensorrt"], timing=None)
+
+    first, second = (compared(models[0]).runs[1].engine for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.folder == second.folder
+    assert first.folder.parent == tmp_path / "kept"
+    assert first.build_seconds is not None
+    assert first.build_seconds > 0
+    assert second.build_seconds is None
+    found = compared(*models)
+    known, new = found.runs[2].engine, found.runs[3].engine
+    assert known == second
+    assert new is not None
+    # Other weights under the same names have an engine of their own.
+    assert new.folder != second.folder
+    warnings = [text for text in found.warnings if "engine" in text]
+    assert warnings[0].startswith(f"run 3: its TensorRT engine lay in {second.folder} already")
+    assert warnings[1].startswith("run 4: TensorRT built its engine in ")
+    assert found.runs[0].engine is None

@@ -53,3 +53,8 @@ def test_inputs_of_open_shape() -> None:
         InputSpec("scalar", kind, (), required=True),
     ]
     assert [spec.name for spec in open_inputs(specs)] == ["named", "unnamed", "any rank"]
+
+
+def test_no_sample_has_no_range() -> None:
+    with pytest.raises(ValueError, match="no sample"):
+        shape_ranges(["ids"], [])
