@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Arguments = TypeVar("Arguments")
 
-_WRITTEN = ("output", "report")
+_WRITTEN = ("output", "report", "calibration_table")
 """The parameters that name a file to write."""
 
 

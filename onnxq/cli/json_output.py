@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnxq.runtime.doctor import Diagnosis
     from onnxq.runtime.placement import Placement
     from onnxq.runtime.timing import LatencyResult
+    from onnxq.stages.calibration_table import CalibrationTable
     from onnxq.stages.shape_profile import ShapeProfile
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
@@ -221,9 +222,16 @@ def _run(found: LatencyResult) -> dict[str, object]:
     return {key: getattr(found, key) for key in keys}
 
 
-def calibrated(output: Path, run: CalibrationRun) -> dict[str, object]:
-    """``calibrate``."""
-    return {**document(output, warnings=run.notes), "calibration": run}
+def calibrated(
+    output: Path | None, run: CalibrationRun | None, table: CalibrationTable | None
+) -> dict[str, object]:
+    """``calibrate``; ``output`` is the file of statistics."""
+    notes = dict.fromkeys(note for made in (run, table) if made is not None for note in made.notes)
+    return {
+        **document(output, warnings=list(notes)),
+        "calibration": run,
+        "calibration_table": table and {**_fields(table), "options": table.options},
+    }
 
 
 def applied(output: Path, plan: Plan) -> dict[str, object]:
