@@ -1,9 +1,10 @@
 """A folder in which TensorRT keeps the engines that it builds, and the timings of its kernels.
 
-ONNX Runtime finds a stored engine by the names in a model's graph (``TRTGenerateId``), and does not
-look at the weights: of a model that was quantized again it would load the engine of the one before.
-So every model has a folder of its own in there, named after its contents. Timings are of kernels
-alone, and all models share them.
+ONNX Runtime finds a stored engine by the names in a model's graph (``TRTGenerateId``) and looks
+neither at weights nor at most options: of a model that was quantized again it would load the engine
+of the one before (microsoft/onnxruntime#6455, #32254). So every model has a folder of its own in
+there for each set of options, named after the contents of both. Timings are of kernels alone, and
+all models share them.
 
 ===========  ====================================================================================
 ``DIR``      ``trt_timing_cache_path``
@@ -14,6 +15,8 @@ alone, and all models share them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -31,6 +34,16 @@ if TYPE_CHECKING:
 TENSORRT: Final = providers.SHORT["tensorrt"]
 ENGINES: Final = ("trt_engine_cache_enable", "trt_engine_cache_path")
 TIMINGS: Final = ("trt_timing_cache_enable", "trt_timing_cache_path")
+_TABLE: Final = "trt_int8_calibration_table_name"
+_LOOKED_AT: Final = frozenset(
+    {
+        "device_id",
+        *(f"trt_profile_{which}_shapes" for which in ("min", "opt", "max")),
+        *ENGINES,
+        *TIMINGS,
+    }
+)
+"""Options that change no engine, or by which ONNX Runtime tells one from another itself."""
 _ON: Final = frozenset({"1", "true"})
 _REMEDY: Final = "name a folder that can be made or written to"
 
@@ -41,7 +54,7 @@ class EngineCache:
 
     Attributes:
         folder: The folder that was asked for.
-        models: The folder in it of each model, by the model's resolved path.
+        models: A digest of each model whose engines are kept, by its resolved path.
     """
 
     folder: Path
@@ -89,8 +102,8 @@ def of_models(models: Mapping[Path, str]) -> Iterator[None]:
     if found is None:
         yield
         return
-    named = {str(path.resolve()): digest.rpartition(":")[2][:16] for path, digest in models.items()}
-    with _use(replace(found, models={**found.models, **named})):
+    known = {str(path.resolve()): digest for path, digest in models.items()}
+    with _use(replace(found, models={**found.models, **known})):
         yield
 
 
@@ -149,10 +162,20 @@ def options_of(model: Path | None) -> dict[str, str]:
     if found is None:
         return {}
     options = dict(zip(TIMINGS, ("1", str(found.folder)), strict=True))
-    name = None if model is None else found.models.get(str(model.resolve()))
-    if name is not None:
-        options |= dict(zip(ENGINES, ("1", str(found.folder / name)), strict=True))
+    digest = None if model is None else found.models.get(str(model.resolve()))
+    if digest is not None:
+        place = found.folder / _name(digest)
+        options |= dict(zip(ENGINES, ("1", str(place)), strict=True))
     return options
+
+
+def _name(digest: str) -> str:
+    """The folder of a model's engines under the options in use."""
+    given = provider_options.in_use().get(TENSORRT, {})
+    said = sorted((key, value) for key, value in given.items() if key not in _LOOKED_AT)
+    table = Path(given.get(_TABLE) or ".")
+    content = hashlib.sha256(table.read_bytes()).hexdigest() if table.is_file() else ""
+    return hashlib.sha256(json.dumps([digest, said, content]).encode()).hexdigest()[:16]
 
 
 def deployed_options(folder: str) -> dict[str, str]:

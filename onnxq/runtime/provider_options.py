@@ -25,7 +25,8 @@ Options: TypeAlias = Mapping[str, Mapping[str, str]]
 
 _NOTHING: Final[Options] = MappingProxyType({})
 _DEVICE: Final = "device_id"
-_PATHS: Final = ("trt_engine_cache_path", "trt_timing_cache_path")
+_TABLE: Final = "trt_int8_calibration_table_name"
+_PATHS: Final = ("trt_engine_cache_path", "trt_timing_cache_path", _TABLE)
 _IN_USE: ContextVar[Options] = ContextVar("provider_options", default=_NOTHING)
 
 
@@ -70,7 +71,9 @@ def _named(options: Options) -> Options:
     found: dict[str, dict[str, str]] = {}
     for name, values in options.items():
         # Processes that time models run in folders of their own.
-        placed = {key: str(Path(values[key]).absolute()) for key in _PATHS if values.get(key)}
+        paths = {key: Path(values[key]).absolute() for key in _PATHS if values.get(key)}
+        # A table that does not lie here is looked for among the engines.
+        placed = {key: str(p) for key, p in paths.items() if key != _TABLE or p.is_file()}
         found.setdefault(providers.resolve(name), {}).update({**values, **placed})
         if not values.get(_DEVICE, "0").isdecimal():
             code, msg = "runtime.device", f"{values[_DEVICE]!r} is no index of a device"
@@ -102,7 +105,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         key, equals, value = rest.partition("=")
         if not (dot and equals and name and key):
             code, msg = "usage.provider_option", "it is not PROVIDER.KEY=VALUE"
-            remedy = "as in tensorrt.trt_engine_cache_enable=1"
+            remedy = "as in tensorrt.trt_fp16_enable=1"
             raise UsageError(code, msg, where=text, remedy=remedy)
         if ":" in name:
             code, msg = "usage.provider_option", "an option is of a provider, not of one device"

@@ -38,23 +38,42 @@ def test_a_session_is_told_where_its_model_and_all_timings_are_kept(
 ) -> None:
     noted = pretend(monkeypatch, "tensorrt")
     settings, folder = SessionSettings(provider="tensorrt"), tmp_path / "kept"
-    with engine_cache.engine_cache(folder), of_models({model: "sha256:" + "0123456789abcdef" * 4}):
+    with engine_cache.engine_cache(folder), of_models({model: "sha256:abc"}):
         open_session(model, settings)
         open_session(model.read_bytes(), settings)
         with provider_options({"tensorrt": {"trt_timing_cache_path": "/own"}}):
             open_session(model, settings)
     open_session(model, settings)
     timings = {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
-    engines = {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder / "0123456789abcdef"),
-    }
+    place = Path(noted[0]["trt_engine_cache_path"])
+    assert place.parent == folder
+    engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(place)}
     assert noted == [
         timings | engines,
         timings,
         timings | engines | {"trt_timing_cache_path": "/own"},
         {},
     ]
+
+
+def test_what_makes_another_engine_has_another_folder(model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+
+    def place(digest: str = "sha256:a", **options: str) -> str:
+        with provider_options({"tensorrt": options}), of_models({model: digest}):
+            return options_of(model)["trt_engine_cache_path"]
+
+    with engine_cache.engine_cache(tmp_path / "kept"):
+        first = place()
+        assert place("sha256:b") != first
+        assert place(trt_fp16_enable="1") not in (first, place(trt_builder_optimization_level="1"))
+        # ONNX Runtime looks at the shapes of a stored engine, and at the device, itself.
+        assert place(trt_profile_min_shapes="x:1x4", device_id="1") == first
+        table.write_bytes(b"one")
+        calibrated = place(trt_int8_calibration_table_name=str(table))
+        assert calibrated == place(trt_int8_calibration_table_name=str(table)) != first
+        table.write_bytes(b"other")
+        assert place(trt_int8_calibration_table_name=str(table)) != calibrated
 
 
 def test_other_processes_keep_in_the_same_place(model: Path, tmp_path: Path) -> None:
@@ -74,6 +93,18 @@ def test_the_users_own_folder_is_known_too(model: Path, tmp_path: Path) -> None:
         assert folder_of(model) == tmp_path
     with provider_options({"tensorrt": {**own, "trt_engine_cache_enable": "0"}}):
         assert folder_of(model) is None
+
+
+def test_a_relative_table_that_lies_here_is_that_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    told = []
+    for name in ("here", "elsewhere"):
+        with provider_options({"tensorrt": {"trt_int8_calibration_table_name": name}}):
+            told += options_in_use()["TensorrtExecutionProvider"].values()
+    assert told == [str(tmp_path / "here"), "elsewhere"]
 
 
 def test_a_relative_folder_is_that_of_this_process() -> None:
