@@ -100,7 +100,7 @@ def test_a_relative_table_that_lies_here_is_that_of_this_process(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").touch()
-    told = []
+    told: list[str] = []
     for name in ("here", "elsewhere"):
         with provider_options({"tensorrt": {"trt_int8_calibration_table_name": name}}):
             told += options_in_use()["TensorrtExecutionProvider"].values()
