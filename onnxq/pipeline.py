@@ -39,7 +39,7 @@ from onnxq.stages.learn import learn_types
 from onnxq.stages.obstacles import obstacles
 from onnxq.stages.prepare import Prepared, make_ready, normalized_for, prepare, untriable
 from onnxq.stages.provenance import with_measured, with_origin
-from onnxq.stages.recipe_context import sessions_as_in
+from onnxq.stages.recipe_context import engine_remark, sessions_as_in
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
 from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile
@@ -241,12 +241,9 @@ def _quantize(
     profile = samples.shape_profile(prepared)
     kept = of_models({prepared.source: prepared.digest})
     with default_options(profile.provider_options), kept:
+        remarks = filter(None, [profile.note, engine_remark(prepared)])
         result = _decide_and_verify(opened_model, written, prepared, samples, output, options)
-    return replace(
-        result,
-        shape_profile=profile,
-        warnings=(*result.warnings, *filter(None, [profile.note])),
-    )
+    return replace(result, shape_profile=profile, warnings=(*result.warnings, *remarks))
 
 
 def _decide_and_verify(

@@ -72,7 +72,7 @@ def engine_cache(folder: str | Path) -> Iterator[None]:
     that the user sets go before.
 
     Args:
-        folder: Made when it is first needed, see :func:`check_used`.
+        folder: Made when it is first needed, see :func:`check_used` and :func:`of_models`.
 
     Raises:
         UsageError: It is a file, or would lie in one.
@@ -95,13 +95,19 @@ def engine_cache(folder: str | Path) -> Iterator[None]:
 def of_models(models: Mapping[Path, str]) -> Iterator[None]:
     """Keep the engines of these models too; nothing changes where no folder is in use.
 
+    The provider makes a model's own folder, and not the one that it lies in.
+
     Args:
-        models: A digest of the contents of each.
+        models: A digest of the contents of each; the folder is made if there is one.
+
+    Raises:
+        UsageError: The folder cannot be made or written to.
     """
     found = in_use()
-    if found is None:
+    if found is None or not models:
         yield
         return
+    _make(found.folder)
     known = {str(path.resolve()): digest for path, digest in models.items()}
     with _use(replace(found, models={**found.models, **known})):
         yield
@@ -143,13 +149,17 @@ def check_used(names: Iterable[str]) -> None:
         code, why = "usage.engine_cache", "only TensorRT builds engines, and it is not used"
         remedy = "leave it out, or ask for tensorrt"
         raise UsageError(code, why, where="--engine-cache", remedy=remedy)
+    _make(found.folder)
+
+
+def _make(folder: Path) -> None:
     try:
-        found.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=found.folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         code, why = "usage.engine_cache", f"cannot be written: {error.strerror or error}"
-        raise UsageError(code, why, where=str(found.folder), remedy=_REMEDY) from error
+        raise UsageError(code, why, where=str(folder), remedy=_REMEDY) from error
 
 
 def options_of(model: Path | None) -> dict[str, str]:

@@ -1,17 +1,18 @@
-"""What a recipe says of sessions, in use while it is carried out."""
+"""What a recipe says of sessions, in use while it is carried out, and what follows of it."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from onnxq.runtime.engine_cache import engine_cache
+from onnxq.runtime.engine_cache import engine_cache, folder_of
 from onnxq.runtime.provider_options import default_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnxq.recipe import Recipe
+    from onnxq.stages.prepare import Prepared
 
 
 @contextmanager
@@ -26,3 +27,14 @@ def sessions_as_in(recipe: Recipe) -> Iterator[None]:
     kept = nullcontext() if folder is None else engine_cache(folder)
     with default_options(recipe.provider_options), kept:
         yield
+
+
+def engine_remark(prepared: Prepared) -> str:
+    """What the user must know of the times where TensorRT keeps engines; empty where not."""
+    folder = folder_of(prepared.source) if prepared.on_target else None
+    if folder is None:
+        return ""
+    return (
+        f"TensorRT keeps the float model's engine in {folder} and builds those of the results anew: "
+        "the times of loading and of the first run do not compare"
+    )

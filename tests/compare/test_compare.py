@@ -255,7 +255,6 @@ def test_an_engine_that_was_kept_is_told(
 
     def compared(*paths: Path) -> Comparison:
         with engine_cache(tmp_path / "kept"):
-            (tmp_path / "kept").mkdir(exist_ok=True)
             return compare(paths, SAMPLES, providers=["cpu", "tensorrt"], timing=None)
 
     first, second = (compared(models[0]).runs[1].engine for _ in range(2))

@@ -9,6 +9,7 @@ import pytest
 
 from onnxq import load_recipe, pipeline
 from onnxq.errors import UsageError
+from onnxq.recipe import Recipe
 from onnxq.runtime import engine_cache
 from onnxq.runtime.engine_cache import (
     check_used,
@@ -167,3 +168,20 @@ def test_a_recipes_folder_yields_to_that_of_the_call_and_leaves_no_trace(
         pipeline.quantize(model, None, out, recipe=load_recipe(recipe), options=options)
     assert (tmp_path / "calls").is_dir()
     assert not (tmp_path / "recipes").exists()
+
+
+def test_quantize_keeps_the_float_models_engine_and_says_so(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = pretend(monkeypatch, "tensorrt")
+    recipe = Recipe(scheme="int8-weights", target="tensorrt", engine_cache=str(tmp_path / "kept"))
+    options = pipeline.RunOptions(timing=None)
+    found = pipeline.quantize(model, None, tmp_path / "o.onnx", recipe=recipe, options=options)
+    places = {given.get("trt_engine_cache_path", "") for given in noted} - {""}
+    (place,) = places
+    assert Path(place).parent == tmp_path / "kept"
+    assert any(f"float model's engine in {place}" in text for text in found.warnings)
+    found = pipeline.quantize(
+        model, None, tmp_path / "o.onnx", recipe=Recipe(target="tensorrt"), options=options
+    )
+    assert not any("engine" in text for text in found.warnings)
