@@ -35,6 +35,6 @@ def engine_remark(prepared: Prepared) -> str:
     if folder is None:
         return ""
     return (
-        f"TensorRT keeps the float model's engine in {folder} and builds those of the results anew: "
-        "the times of loading and of the first run do not compare"
+        f"TensorRT keeps the float model's engine in {folder} and builds the result's anew: the "
+        "times of loading and of the first run do not compare"
     )
