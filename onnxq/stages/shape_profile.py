@@ -85,12 +85,15 @@ def shape_profile(
         The profile; :data:`NO_PROFILE` where TensorRT is not among the providers, no input's shape
         is open, or an option in use says what the profile is.
     """
-    used = {providers.resolve(name) for name in names}
     given = provider_options.in_use().get(TENSORRT, {})
-    specs = {spec.name: spec for model in models for spec in open_inputs(signature(model))}
-    if TENSORRT not in used or not specs or given.keys() & set(KEYS):
+    if TENSORRT not in {providers.resolve(name) for name in names} or given.keys() & set(KEYS):
         return NO_PROFILE
-    why_none = _why_none(models, specs)
+    # Old models list their weights among the inputs.
+    inputs_of = [[s for s in signature(model) if s.required] for model in models]
+    specs = {spec.name: spec for inputs in inputs_of for spec in open_inputs(inputs)}
+    if not specs:
+        return NO_PROFILE
+    why_none = _why_none([s for inputs in inputs_of for s in inputs], specs, models)
     if why_none:
         return ShapeProfile(note=_NONE.format(why_none))
     try:
@@ -119,12 +122,14 @@ def _text(shapes: Mapping[str, Shape]) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
-def _why_none(models: Sequence[ir.Model], opened: Mapping[str, InputSpec]) -> str:
+def _why_none(
+    inputs: Sequence[InputSpec], opened: Iterable[str], models: Sequence[ir.Model]
+) -> str:
     """Why no profile can be told TensorRT; empty if one can."""
     for name in opened:
         if "," in name or ":" in name:
             return f"the input {name!r} has a comma or a colon in its name"
-    for spec in (spec for model in models for spec in signature(model)):
+    for spec in inputs:
         if spec.dtype is None or spec.dtype == np.object_:
             return f"the input {spec.name!r} is no tensor of numbers"
         if spec.dtype.kind in "iu" and spec.rank_known and len(spec.shape) <= 1:

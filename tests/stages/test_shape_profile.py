@@ -102,6 +102,17 @@ def test_why_there_is_none(text: str, words: str) -> None:
     assert words in found.note
 
 
+def test_weights_among_the_inputs_are_none() -> None:
+    made = proto(
+        "g (float[n, 4] x, int64[2] s) => (float[a, b] y) { y = Reshape(x, s) }",
+        s=np.asarray([-1, 2]),
+    )
+    found = shape_profile(
+        [ir.serde.deserialize_model(made)], [{"x": normal(0, 2, 4)}], ["tensorrt"]
+    )
+    assert [entry.name for entry in found.inputs] == ["x"]
+
+
 def test_a_name_that_the_format_cannot_hold() -> None:
     graph = model()
     graph.graph.inputs[0].name = "ids:0"
