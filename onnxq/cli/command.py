@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Arguments = TypeVar("Arguments")
 
-_WRITTEN = ("output", "report")
+_WRITTEN = ("output", "report", "calibration_table")
 """The parameters that name a file to write."""
 
 
@@ -30,8 +30,8 @@ def command(
 ) -> click.Command:
     """A command named like ``run``; ``--json`` and ``--debug`` come with it.
 
-    Where ``parameters`` holds ``--custom-ops`` and ``--provider-option``, the command runs with
-    those libraries and options in use.
+    Where ``parameters`` holds ``--custom-ops``, ``--provider-option`` and ``--engine-cache``, the
+    command runs with those libraries, options and that folder in use.
 
     Args:
         run: The command; its docstring is the help.
@@ -40,11 +40,18 @@ def command(
     """
 
     def callback(
-        custom_ops: tuple[str, ...] = (), provider_option: tuple[str, ...] = (), **given: Any
+        custom_ops: tuple[str, ...] = (),
+        provider_option: tuple[str, ...] = (),
+        engine_cache: Path | None = None,
+        **given: Any,
     ) -> Outcome:
         _keep_inputs(given)
         _hush_runtime()
-        with _with_libraries(custom_ops), _with_options(provider_option):
+        with (
+            _with_libraries(custom_ops),
+            _with_options(provider_option),
+            _with_engine_cache(engine_cache),
+        ):
             return run(arguments(**given))
 
     text = getdoc(run) or ""
@@ -110,6 +117,15 @@ def _with_options(texts: tuple[str, ...]) -> AbstractContextManager[None]:
     from onnxq.runtime.provider_options import parse_options, provider_options
 
     return provider_options(parse_options(texts))
+
+
+def _with_engine_cache(folder: Path | None) -> AbstractContextManager[None]:
+    """A folder for TensorRT's engines in use; without one nothing is imported."""
+    if folder is None:
+        return nullcontext()
+    from onnxq.runtime.engine_cache import engine_cache
+
+    return engine_cache(folder)
 
 
 def _everywhere() -> tuple[click.Option, ...]:

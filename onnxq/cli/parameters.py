@@ -156,9 +156,16 @@ PROVIDER_OPTION = click.Option(
     multiple=True,
     metavar="PROVIDER.KEY=VALUE",
     help=(
-        "Set an option of an execution provider, as in tensorrt.trt_engine_cache_enable=1; may be "
-        "given again."
+        "Set an option of an execution provider, as in tensorrt.trt_fp16_enable=1; may be given "
+        "again."
     ),
+)
+ENGINE_CACHE = click.Option(
+    ["--engine-cache"],
+    type=_PATH,
+    metavar="DIR",
+    help="Keep the engines that TensorRT builds, and its timings of kernels, in this folder, and "
+    "take them from there; made if it is not there.",
 )
 SEED = click.Option(
     ["--seed"],

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from onnxq.errors import ModelError
 from onnxq.graph.edit import all_nodes
-from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.apart import load_apart
 from onnxq.runtime.provider_options import device_in_use
+from onnxq.runtime.start import require_started
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,16 +24,17 @@ _HALVES: Final = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def distinct_providers(names: Sequence[str]) -> list[str]:
-    """The names as given, without those that mean an earlier one again; all of them are there.
+    """The names as given, without those that mean an earlier one again; all of them start.
 
     Two devices of one provider are two.
 
     Raises:
-        ProviderError: One is not there, or its library does not load.
+        ProviderError: One is not there, its library does not load, or it does not start: a device
+            that is not there, an option that it does not know.
     """
     found: dict[tuple[str, int], str] = {}
     for name in names:
-        full = execution_providers.require_loadable(name)
+        full = require_started(name)
         found.setdefault((full, device_in_use(name)), name)
     return list(found.values())
 

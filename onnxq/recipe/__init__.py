@@ -12,6 +12,7 @@ rules, of which there are none::
     eval_fraction = 0.2           # the part of the data that calibration does not see
 
     channel_scaling = "auto"      # or "off": never even out channels before quantizing
+    # engine_cache = "engines"    # folder for what TensorRT builds; left out: none is kept
 
     [activation]
     type = "uint8"                # or "int8", "uint16", "int16"; left out: what the target wants
@@ -38,7 +39,7 @@ rules, of which there are none::
     form = "auto"                 # weights (float32 at load), compute (nodes too); by the target
 
     [provider_options.tensorrt]   # ONNX Runtime's own keys, for a provider that is there
-    trt_engine_cache_enable = "1"
+    trt_fp16_enable = "1"
 
     [[rules]]                     # rules go by what a site is; a later rule wins
     match = "op:Conv"             # an operator type

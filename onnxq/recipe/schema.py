@@ -227,6 +227,8 @@ class Recipe(_Frozen):
         half: What float16 and bfloat16 are.
         provider_options: Options of execution providers, for every session of the run: a table for
             each provider, with the keys that ONNX Runtime documents.
+        engine_cache: The folder in which TensorRT keeps its engines and timings of kernels; a
+            relative one begins where the program was started.
         rules: What is different for some sites; a later rule wins.
     """
 
@@ -242,6 +244,7 @@ class Recipe(_Frozen):
     weights: WeightSettings = WeightSettings()
     half: HalfSettings = HalfSettings()
     provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
+    engine_cache: str | None = Field(default=None, min_length=1)
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:

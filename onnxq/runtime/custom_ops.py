@@ -55,6 +55,33 @@ def in_use() -> tuple[Path, ...]:
     return _IN_USE.get()
 
 
+def portable() -> dict[str, Path | None]:
+    """The libraries in use as a folder that can be moved holds them.
+
+    Returns:
+        For each the name of a file in that folder and the file to copy; :data:`EXTENSIONS` and None
+        for that of the package, which is found where the folder is used.
+    """
+    found: dict[str, Path | None] = {}
+    for path in in_use():
+        if _is_extensions(path):
+            found[EXTENSIONS] = None
+            continue
+        name, count = path.name, 1
+        while name in found:
+            count += 1
+            name = f"{path.stem}-{count}{path.suffix}"
+        found[name] = path
+    return found
+
+
+def _is_extensions(path: Path) -> bool:
+    try:
+        return path == _extensions()
+    except UsageError:
+        return False
+
+
 def register(options: ort.SessionOptions) -> None:
     """Make the operators of the libraries in use known to a session about to be opened."""
     for path in in_use():

@@ -157,6 +157,11 @@ def start_error(full: str, why: str, where: str = "") -> ProviderError:
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
     if "ordinal" in why or "device ID" in why:
         remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "shape profiles" in why:
+        remedy = (
+            "the graph is divided: give those inputs' shapes too (trt_profile_min_shapes and so "
+            "on), or no profile: --provider-option tensorrt.trt_profile_min_shapes="
+        )
     elif "option" in why.lower():
         remedy = "check --provider-option: each provider has its own keys"
     return ProviderError(code, msg, where=where, remedy=remedy)
@@ -202,18 +207,6 @@ def why_not_loaded(full: str) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def stand_in(name: str) -> str:
-    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
-
-    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
-
-    Raises:
-        ProviderError: Nothing is called that.
-    """
-    full = resolve(name)
-    return name if full in available() and not why_not_loaded(full) else "cpu"
 
 
 def chain(name: str) -> tuple[str, ...]:

@@ -24,9 +24,11 @@ from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
 from onnxq.recipe import BITS, check_fit, stores_blocks
+from onnxq.runtime.engine_cache import check_used
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.provider_options import check_heeded
-from onnxq.runtime.providers import available, resolve, runtime_version, stand_in
+from onnxq.runtime.providers import available, resolve, runtime_version
+from onnxq.runtime.start import stand_in
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 
 if TYPE_CHECKING:
@@ -202,6 +204,8 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     check_fit(recipe)
     target = load_target(recipe.target)
     check_heeded([target.provider])
+    check_used([target.provider])
+    provider = stand_in(target.provider)
     opset, remarks = least_opset(recipe, target), _other_runtime(target)
     normalized = normalized_for(loaded, target, opset, recipe.scheme)
     sites = sites_of(normalized.model, recipe, target)
@@ -229,7 +233,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
         files=frozenset(external_files(loaded)),
         minimum_opset=opset,
         can_fold=can_fold,
-        provider=stand_in(target.provider),
+        provider=provider,
     )
 
 
