@@ -12,11 +12,14 @@ import functools
 import io
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnxruntime as ort
 
 from onnxq.errors import ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CPU: Final = "CPUExecutionProvider"
 
@@ -51,6 +54,16 @@ _LIBRARIES: Final = MappingProxyType(
 
 _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 """Providers that take the nodes another one leaves, before the CPU does."""
+
+_ENTRIES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {SHORT["tensorrt"]: {"session.disable_quant_qdq": "1"}}
+)
+"""What a session on a provider is configured with.
+
+Before providers see a graph ONNX Runtime quantizes float biases between Q/DQ pairs to int32
+(WeightBiasQuantization, microsoft/onnxruntime#22889), which TensorRT does not parse: it is to see
+the pairs as they are written.
+"""
 
 
 def runtime_version() -> str:
@@ -207,6 +220,15 @@ def why_not_loaded(full: str) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def session_entries(name: str) -> Mapping[str, str]:
+    """Entries of a session's configuration that a provider wants.
+
+    Raises:
+        ProviderError: Nothing is called that.
+    """
+    return _ENTRIES.get(resolve(name), MappingProxyType({}))
 
 
 def chain(name: str) -> tuple[str, ...]:

@@ -320,7 +320,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
     if not settings.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    for key, value in settings.config:
+    wanted = {**providers.session_entries(settings.provider), **dict(settings.config)}
+    for key, value in wanted.items():
         options.add_session_config_entry(key, value)
     if settings.weights_folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))

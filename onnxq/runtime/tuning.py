@@ -122,14 +122,9 @@ def deployed(tuning: Tuning, provider: str) -> dict[str, Any]:
     """
     chain = providers.chain(provider)
     kept = engine_cache.deployed_options(_ENGINES)
-    entries = (
-        {}
-        if tuning.spinning
-        else {
-            "session.intra_op.allow_spinning": "0",
-            "session.inter_op.allow_spinning": "0",
-        }
-    )
+    entries = dict(providers.session_entries(provider))
+    if not tuning.spinning:
+        entries |= {f"session.{kind}_op.allow_spinning": "0" for kind in ("intra", "inter")}
     return {
         "optimization": _LEVELS[tuning.optimization],
         "execution_mode": "ORT_PARALLEL" if tuning.parallel else "ORT_SEQUENTIAL",
