@@ -87,7 +87,9 @@ def candidates(
     """
     if method != "auto":
         return (_candidate(method, stats, scheme, percent),)
-    labels: list[tuple[Method, float]] = [("minmax", 0.0), ("mse", 0.0), ("entropy", 0.0)]
+    labels: list[tuple[Method, float]] = [("minmax", 0.0), ("mse", 0.0)]
+    if not scheme.floating:
+        labels.append(("entropy", 0.0))
     labels += [("percentile", p) for p in _AUTO_PERCENTILES]
     labels += [("moving-average", 0.0)]
     different: list[Candidate] = []

@@ -21,7 +21,16 @@ CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy",
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
 Scheme = Literal[
-    "auto", "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16"
+    "auto",
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "fp8",
+    "int2",
+    "int4",
+    "uint4",
+    "float16",
+    "bfloat16",
 ]
 """What the result is; ``auto`` measures those of INT8 and takes the best."""
 
