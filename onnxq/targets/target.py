@@ -8,6 +8,7 @@ weights may have on a given machine.
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,22 @@ class Float8Rules:
     channel_multiple: int = 1
     most_taps: int | None = None
     note: str = ""
+
+    def why_not(self, shape: tuple[int, ...]) -> str:
+        """Why a Conv with a weight ``[out, in a group, window...]`` has no kernel; empty if it has.
+
+        Depthwise ones read one channel a group.
+        """
+        made, read, *window = shape
+        channels = f"of {read} input channels a group and {made} outputs"
+        least, multiple, taps = self.least_channels, self.channel_multiple, math.prod(window)
+        if min(made, read) < least:
+            return f"{channels}, fewer than {least}"
+        if made % multiple != read % multiple:
+            return f"{channels}, which differ modulo {multiple}"
+        if self.most_taps is not None and taps > self.most_taps:
+            return f"with a window of {taps} positions, more than {self.most_taps}"
+        return ""
 
 
 FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")
