@@ -118,7 +118,7 @@ def _float8_conv(channels: int) -> onnx.ModelProto:
 
 def lost(op: str, *, zero_point: bool, between: str = "b = Identity(a)") -> onnx.ModelProto:
     """A Relu or Clip in front of a quantizer of FP8, with a zero point or without."""
-    front = "a = Relu(x)" if op == "Relu" else "a = Clip(x, lo, hi)"
+    front = "n = Neg(x) " + ("a = Relu(n)" if op == "Relu" else "a = Clip(n, lo, hi)")
     bounds: Constants = {} if op == "Relu" else {"lo": F32(0), "hi": F32(6)}
     with_it = "q = QuantizeLinear(b, s, z) y = DequantizeLinear(q, s, z)"
     without = "q = QuantizeLinear<output_dtype = 17>(b, s) y = DequantizeLinear(q, s)"
