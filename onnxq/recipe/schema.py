@@ -229,7 +229,7 @@ class Recipe(_Frozen):
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
-            lowers the error of the sites that read them.
+            lowers the error of the sites that read them; in fp8 it does not.
         activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.

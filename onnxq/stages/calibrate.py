@@ -282,7 +282,8 @@ def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]
 def _choose_scalings(
     stage: Stage, observe: Observer
 ) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
-    if stage.prepared.recipe.channel_scaling == "off":
+    # In FP8 every octave has the same steps: channels of different size lose nothing side by side.
+    if stage.prepared.recipe.channel_scaling == "off" or stage.prepared.float8:
         return (), {}
     config = stage.prepared.config(stage.prepared.select({}))
     # The distributions are wanted in any case: one pass over the data observes both.
