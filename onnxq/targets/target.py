@@ -171,7 +171,7 @@ class Float8Rules:
         least_channels: A Conv of fewer channels, a group's inputs or all outputs, has no kernel.
         channel_multiple: Nor has one whose two numbers of channels differ modulo this.
         most_taps: Nor has one whose window has more positions.
-        note: What else there is to know.
+        notes: What else there is to know.
     """
 
     __pydantic_config__ = _STRICT
@@ -180,7 +180,7 @@ class Float8Rules:
     least_channels: int = 1
     channel_multiple: int = 1
     most_taps: int | None = None
-    note: str = ""
+    notes: tuple[str, ...] = field(default=())
 
     def why_not(self, shape: tuple[int, ...]) -> str:
         """Why a Conv with a weight ``[out, in a group, window...]`` has no kernel; empty if it has.
