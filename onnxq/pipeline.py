@@ -140,8 +140,8 @@ class InspectedSite:
     Attributes:
         name: The node's name.
         op: Its operator.
-        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``int4``, ``uint4``, ``int2``,
-            ``float16``, ``bfloat16`` or ``float``.
+        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``fp8``, ``int4``, ``uint4``,
+            ``int2``, ``float16``, ``bfloat16`` or ``float``.
         reason: Why it stays float; empty if it does not.
         macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.

@@ -20,6 +20,7 @@ SCHEMES = (
     "int8",
     "int8-dynamic",
     "int8-weights",
+    "fp8",
     "int4",
     "uint4",
     "int2",
@@ -97,7 +98,8 @@ SCHEME = click.Option(
     ["--scheme"],
     type=click.Choice(SCHEMES),
     help="What to make; auto measures those of INT8, and says what it picked and why. int4, uint4 "
-    "and int2 store weights of so many bits beside float activations.  [default: auto]",
+    "and int2 store weights of so many bits beside float activations; fp8 is for GPUs, with "
+    "--target tensorrt.  [default: auto]",
 )
 
 

@@ -4,8 +4,8 @@ Everything but ``version`` may be left out; the values shown here are the defaul
 rules, of which there are none::
 
     version = 1
-    scheme = "auto"               # int8, int8-dynamic, int8-weights, int4, uint4, int2, float16,
-                                  # bfloat16; auto measures those of INT8
+    scheme = "auto"               # int8, int8-dynamic, int8-weights, fp8, int4, uint4, int2,
+                                  # float16, bfloat16; auto measures those of INT8
     format = "qdq"                # or "qoperator": operators on integers instead of Q/DQ pairs
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split

@@ -21,7 +21,16 @@ CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy",
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
 Scheme = Literal[
-    "auto", "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16"
+    "auto",
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "fp8",
+    "int2",
+    "int4",
+    "uint4",
+    "float16",
+    "bfloat16",
 ]
 """What the result is; ``auto`` measures those of INT8 and takes the best."""
 
@@ -220,7 +229,7 @@ class Recipe(_Frozen):
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
-            lowers the error of the sites that read them.
+            lowers the error of the sites that read them; in fp8 it does not.
         activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.

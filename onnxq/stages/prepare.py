@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnxq.algorithms.block_settings import folds_rest, form_of
 from onnxq.algorithms.build_plan import PlanLabels
+from onnxq.algorithms.float8_sites import without_float8
 from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import Int8Config, with_override
@@ -122,11 +123,25 @@ class Prepared:
         return choose(kept | small) if small else selection
 
     def kept(self) -> dict[str, str]:
-        """The sites that the recipe's rules keep float, with the reason."""
-        return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
+        """The sites that the recipe's rules keep float, or no FP8 kernel takes, with the reason."""
+        unfit = without_float8(self.model, self.sites, self.target) if self.float8 else {}
+        return unfit | {
+            name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float
+        }
 
-    def config(self, selection: Selection, scheme: SiteDecision = "int8") -> Int8Config:
-        """What a scheme is asked to do with what it quantizes."""
+    @property
+    def float8(self) -> bool:
+        """Whether FP8 takes the place of integers."""
+        return self.recipe.scheme == "fp8"
+
+    @property
+    def static(self) -> SiteDecision:
+        """What a site is called whose ranges come from calibration."""
+        return "fp8" if self.float8 else "int8"
+
+    def config(self, selection: Selection, scheme: SiteDecision | None = None) -> Int8Config:
+        """What a scheme, or the static one, is asked to do with what it quantizes."""
+        scheme = scheme or self.static
         weight = self._weight(scheme)
         return Int8Config(
             selection=selection,
@@ -137,6 +152,7 @@ class Prepared:
             pairwise=weight.pairwise,
             ranges="run time" if scheme == "int8-dynamic" else "calibrated",
             target=self.target,
+            decision=scheme,
         )
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
@@ -144,7 +160,7 @@ class Prepared:
         notes = list(self.notes)
         reason = self._weight(scheme).reason
         notes += [text for text in (reason, self.target.discouraged.get(scheme, "")) if text]
-        others = ("int8-dynamic", "int8-weights", *HALF_TYPES)
+        others = ("int8-dynamic", "int8-weights", "fp8", *HALF_TYPES)
         if self.recipe.format == "qoperator" and scheme in others:
             notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
         return tuple(notes)
@@ -203,6 +219,8 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     check_fit(recipe)
     target = load_target(recipe.target)
+    if recipe.scheme == "fp8":
+        target = target.in_float8()
     check_heeded([target.provider])
     check_used([target.provider])
     provider = stand_in(target.provider)

@@ -140,6 +140,7 @@ FORMS: Final = {
         Form("float32"),
         Form("float16", "float16", "cuda"),
         Form("int8-tensorrt", "int8", "tensorrt"),
+        Form("fp8-tensorrt", "fp8", "tensorrt"),
         Form("int8-cpu", "int8", "cpu"),
         Form("int4", "int4", "cuda", data=False),
         Form("int4-float16", "float16", "cuda", of="int4"),

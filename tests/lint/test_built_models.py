@@ -27,8 +27,10 @@ FORMS: dict[str, dict[str, Any]] = {
     "float16": {"scheme": "float16"},
     "bfloat16": {"scheme": "bfloat16"},
 }
+FP8 = {"fp8": {"scheme": "fp8"}}
 ON_GPU = [
     ("tensorrt", "int8"),
+    ("tensorrt", "fp8"),
     ("tensorrt", "int4"),
     ("tensorrt", "float16"),
     ("cuda", "int4"),
@@ -52,17 +54,17 @@ def counting(
     model: Path, data: Path, form: str, folder: Path, target: str = "cpu"
 ) -> tuple[Finding, ...]:
     """Errors and warnings in what ``quantize`` writes for a target."""
-    few = {"method": "minmax", "samples": 8}
+    few, wanted = {"method": "minmax", "samples": 8}, {**FORMS, **FP8}[form]
     recipe = Recipe.model_validate(
         {
             "version": 1,
             "target": target,
             "channel_scaling": "off",
             "calibration": few,
-            **FORMS[form],
+            **wanted,
         }
     )
-    given = str(data) if FORMS[form]["scheme"] == "int8" else None
+    given = str(data) if wanted["scheme"] in ("int8", "fp8") else None
     output = folder / "model.onnx"
     quantize(model, given, output, recipe=recipe, options=RunOptions(timing=None))
     return lint(output, target).counting
@@ -79,12 +81,13 @@ def test_fashion_resnet_for_a_gpu(target: str, form: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["int8", "fp8"])
 @pytest.mark.parametrize("name", ["magika", "ppocr_v6", "minilm", "efficientnet_lite0"])
-def test_built_models_for_tensorrt(name: str, tmp_path: Path) -> None:
+def test_built_models_for_tensorrt(name: str, form: str, tmp_path: Path) -> None:
     folder = CACHE / name
     if not (folder / "model.onnx").exists():
         pytest.skip(f"{name} is not built; `python -m models.build {name}` builds it")
-    found = counting(folder / "model.onnx", folder / "calibration", "int8", tmp_path, "tensorrt")
+    found = counting(folder / "model.onnx", folder / "calibration", form, tmp_path, "tensorrt")
     assert found == ()
 
 

@@ -138,6 +138,8 @@ def _check(
     settings: dict[str, Any] = {"scheme": scheme, "calibration": {"method": method}}
     if scheme == COMPUTING:
         settings |= {"scheme": "float16", "half": {"form": "compute"}}
+    if scheme == "fp8":  # no other target has it
+        settings |= {"target": "tensorrt"}
     recipe = Recipe.model_validate(settings)
     options = RunOptions(eval_data=list(subject.evaluation), timing=None)
     try:

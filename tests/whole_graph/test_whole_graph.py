@@ -30,7 +30,7 @@ FEW_BITS = ("int2", "int4", "uint4")
 SHORT = (*FEW_BITS, "float16", "bfloat16")
 """Schemes that pass over the short weights of the backend tests."""
 
-DISTINCT = tuple(s for s in SCHEMES if s not in {"int2", "uint4", "float16", "bfloat16"})
+DISTINCT = tuple(s for s in SCHEMES if s not in {"fp8", "int2", "uint4", "float16", "bfloat16"})
 """One scheme of each kind: the others differ in numbers alone, and all of them would take long."""
 
 TELLING = (
