@@ -200,8 +200,13 @@ def _replaced(draft: Draft, text: ir.Value, pattern: str, by: str) -> ir.Value:
 
 
 def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
-    """Tokens by number; a number without one gets a line that no text can be."""
+    """Tokens by number; a number without one gets a line that no text can be.
+
+    So does a token that is empty or holds the end of a line, which no word does: the operator would
+    cut its vocabulary there, leave out what is empty, and count all tokens behind it wrongly.
+    """
     lines = [f"\ufffd {number}" for number in range(max(vocabulary.values()) + 1)]
     for token, number in vocabulary.items():
-        lines[number] = token
+        if token and "\n" not in token and "\r" not in token:
+            lines[number] = token
     return lines

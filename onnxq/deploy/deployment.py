@@ -25,12 +25,12 @@ from onnxq.deploy.attention import UnknownAttentionError, decline
 from onnxq.deploy.cache import cache_of
 from onnxq.deploy.checkpoint import read_decoder, tokenizer_files
 from onnxq.deploy.example import example_inputs
-from onnxq.deploy.folder import check_folder_free, new_folder
 from onnxq.deploy.fuse import fused
 from onnxq.deploy.rehearsal import rehearse, with_float_activations
 from onnxq.deploy.scripts import EXAMPLE, chat_script, run_script
 from onnxq.errors import BoundMissedError, OnnxqError, UsageError
 from onnxq.graph.io import load, save
+from onnxq.graph.new_folder import check_folder_free, new_folder
 from onnxq.graph.structure import signature, summary
 from onnxq.runtime.session import SessionSettings, open_session
 
@@ -80,7 +80,7 @@ def deploy(
 
     Args:
         model: The model, quantized or not.
-        output: The folder to write; nothing may be there yet.
+        output: The folder to write; there is none of this name yet, or an empty one.
         form: What for.
         checkpoint: For ``genai``, the Hugging Face folder that the model was exported from. Its
             configuration and tokenizer are read, nothing in it is executed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -150,3 +151,15 @@ def refused(path: Path, says: str) -> None:
     assert says in caught.value.message
     assert caught.value.where == str(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("token", ["\n", "\r", "\r\n", "", "a\nb", "##\n", "\u2028", "\x0c", "x "])
+def test_a_token_that_ends_a_line_does_not_shift_the_others(tmp_path: Path, token: str) -> None:
+    path = wordpiece(tmp_path)
+    content = json.loads(path.read_text("utf-8"))
+    words = list(content["model"]["vocab"])
+    words.insert(7, token)
+    vocabulary = {word: number for number, word in enumerate(words)}
+    changed(path, "model", "vocab", to=vocabulary)
+    texts = ["the a is [MASK] un x", "the a\u2028b\x0cc\rd\ne", "unxs the a\x85x"]
+    assert check(path, texts) == len(texts)

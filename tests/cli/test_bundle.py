@@ -356,3 +356,57 @@ def test_gray_image_data_feeds_the_same(images: Path) -> None:
         "compare", bundle, bundle, "--data", folder, *EXTENSIONS, "--metric", "sqnr", "--json"
     )
     assert run.status == 0, run.err
+
+
+def test_labels_are_cut_where_lines_end_and_nowhere_else(images: Path) -> None:
+    labels = ["a\u2028b", "c\x0cd", " e ", "f\x85\x1cg\rh", "\ufeffi"]
+    (images / "labels.txt").write_bytes("\r\n".join(labels).encode() + b"\n")
+    (images / "post.toml").write_text('version = 1\n[classes]\ntop = 5\nlabels = "labels.txt"\n')
+    photo = np.fromfile(images / "photos/0.png", np.uint8)
+    found = outputs(bundled(images, "pre.toml"), image_bytes=photo)
+    assert found["labels"].tolist() == [[labels[n] for n in found["classes"][0]]]
+
+
+def test_what_a_bundle_is_made_of_is_not_written_over(images: Path) -> None:
+    """By any name: as it is, by a link of either kind, in a folder, as weights of a part."""
+    (images / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    (images / "post.toml").write_text('version = 1\n[classes]\nlabels = "labels.txt"\n')
+    front = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[N, 3, 16, 16] given) => (float[N, 3, 16, 16] image) { image = Mul(given, k) }"""
+    )
+    front.graph.initializer.append(numpy_helper.from_array(normal(0, 3, 16, 16), "k"))
+    onnx.save(
+        front,
+        images / "own.onnx",
+        save_as_external_data=True,
+        location="k.bin",
+        size_threshold=0,
+    )
+    (images / "checkpoint").mkdir()
+    steps = json.dumps({"image_processor_type": "ViTImageProcessor", "size": 16})
+    (images / "checkpoint/preprocessor_config.json").write_text(steps)
+    (images / "link").symlink_to(images / "checkpoint")
+    (images / "symbolic.onnx").symlink_to(images / "m.onnx")
+    (images / "hard.onnx").hardlink_to(images / "m.onnx")
+    (images / "hard.toml").hardlink_to(images / "pre.toml")
+    cases = [
+        *[("pre.toml", name) for name in ("m.onnx", "./m.onnx", "symbolic.onnx", "hard.onnx")],
+        *[("pre.toml", name) for name in ("pre.toml", "hard.toml", "post.toml", "labels.txt")],
+        *[("own.onnx", name) for name in ("own.onnx", "k.bin")],
+        ("checkpoint", "link/preprocessor_config.json"),
+    ]
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    for pre, name in cases:
+        parts = ("--pre", images / pre, "--post", images / "post.toml")
+        run = onnxq("bundle", images / "m.onnx", *parts, "-o", images / name, "--json")
+        assert run.status == 2, (pre, name, run.err)
+        assert run.document["errors"][0]["code"].startswith("usage."), (pre, name)
+        assert run.document["errors"][0]["remedy"]
+    assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
+
+
+def test_a_preprocessing_model_and_a_tokenizer(texts: Path) -> None:
+    arguments = ("--pre", texts / "m.onnx", "--tokenizer", texts / "tokenizer.json")
+    run = onnxq("bundle", texts / "m.onnx", *arguments, "-o", texts / "c.onnx", "--json")
+    assert (run.status, run.document["errors"][0]["code"]) == (2, "bundle.both")
