@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -193,6 +194,45 @@ def test_native_code_is_loaded_where_it_is_named(images: Path) -> None:
     assert "--custom-ops extensions" in error["remedy"]
     assert not output.exists()
     assert onnxq("inspect", bundle, "--json").status == 0
+
+
+def test_every_command_says_how_its_operators_are_loaded(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out, data = bundled(images, "pre.toml"), images / "out", images / "photos"
+    commands = [
+        ("quantize", bundle, "--data", data, "-o", out),
+        ("calibrate", bundle, "--data", data, "-o", out),
+        ("inspect", bundle, "--data", data),
+        ("compare", bundle, bundle, "--data", data),
+        ("compare", bundle, bundle, "--data", data, "--diverge"),
+        ("deploy", bundle, "-o", out),
+        ("deploy", bundle, "--as", "ort", "-o", out),
+    ]
+    for command in commands:
+        run = onnxq(*command, "--json")
+        (error,) = run.document["errors"]
+        assert run.status == 2, command
+        assert "onnxruntime-extensions" in error["message"], command
+        assert error["remedy"].startswith("give --custom-ops extensions"), command
+        assert not out.exists()
+    run = onnxq("lint", bundle, "--target", "cpu", "--json")
+    found = {item["rule"]: item for item in run.document["findings"]}
+    assert "onnxruntime-extensions" in str(found["does-not-load"])
+    assert "--custom-ops" in found["foreign-domain"]["remedy"]
+    assert onnxq("lint", bundle, "--target", "cpu", *EXTENSIONS, "--json").status in {0, 1}
+
+    find = importlib.util.find_spec
+    hidden = "onnxruntime_extensions"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == hidden else find(n))
+    run = onnxq("compare", bundle, bundle, "--data", data, "--json")
+    assert run.document["errors"][0]["remedy"].startswith("pip install 'onnxq[extensions]', then")
+
+
+def test_a_bundle_is_no_folder_to_check(images: Path) -> None:
+    run = onnxq("deploy", bundled(images, "pre.toml"), "--check", "--json")
+    assert (run.status, run.document["errors"][0]["code"]) == (2, "deploy.no_folder")
+    assert "a file" in run.document["errors"][0]["message"]
 
 
 def _spec(folder: Path, content: str) -> tuple[str, ...]:
