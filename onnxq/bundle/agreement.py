@@ -7,13 +7,15 @@ Token ids must be equal. Pixels may differ by what is known of resizing
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from onnxq.bundle.probes import TEXTS, images
-from onnxq.data.imaging import as_png, prepare_image
+from onnxq.data.decode import decode
+from onnxq.data.imaging import prepare_image
 from onnxq.data.tokenizer import Tokenizer
 from onnxq.data.tokenizer_file import read_tokenizer
 from onnxq.errors import DataError, ModelError
@@ -69,12 +71,13 @@ def _of_images(front: Session, steps: ImageSteps) -> Agreement:
     spec = front.inputs[0]
     levels = float(np.abs(np.asarray(steps.std) / steps.scale).max())
     worst, means = 0.0, list[float]()
-    for image in images(steps):
+    for content in images(steps):
         try:
-            expected = prepare_image(image, steps, "probe")
+            expected = prepare_image(decode(io.BytesIO(content), "probe"), steps, "probe")
         except DataError:
             continue  # smaller than the crop
-        made = front.run({spec.name: as_png(image)}, [front.outputs[0].name])[0]
+        feeds = {spec.name: np.frombuffer(content, np.uint8)}
+        made = front.run(feeds, [front.outputs[0].name])[0]
         if made.shape != expected.shape or made.dtype != expected.dtype:
             why = f"the graph makes {made.dtype} {list(made.shape)} of an image"
             raise _differs(why)

@@ -84,8 +84,7 @@ def _of_images(draft: Draft, found: Declared, wanted: Signature) -> Front:
     draft.output(pixels, spec.name, ir.DataType.from_numpy(np.dtype(steps.dtype)), shape)
     geometry = front.geometry()
     draft.output(geometry, draft.name(GEOMETRY), ir.DataType.FLOAT, [4])
-    notes = ("an image that EXIF says is turned is not turned upright in the graph",)
-    return Front(draft.model(), geometry, notes)
+    return Front(draft.model(), geometry)
 
 
 def _of_texts(draft: Draft, found: Declared, wanted: Signature) -> Front:
