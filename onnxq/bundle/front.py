@@ -92,8 +92,8 @@ def _of_texts(draft: Draft, found: Declared, wanted: Signature) -> Front:
         return Front(draft.model())
     file = read_tokenizer(found.tokenizer, wanted)
     front = TextFront(draft, file, found.steps.text)
-    made = front.inputs(draft.input(TEXT, ir.DataType.STRING, [1]))
+    made = front.inputs(draft.input(TEXT, ir.DataType.STRING, [front.axis]))
     for spec in file.wanted.values():
         dtype = ir.DataType.INT64 if spec.dtype is None else ir.DataType.from_numpy(spec.dtype)
-        draft.output(made[spec.name], spec.name, dtype, [1, file.fixed or "tokens"])
+        draft.output(made[spec.name], spec.name, dtype, [front.axis, file.fixed or "tokens"])
     return Front(draft.model(), notes=front.notes)

@@ -59,7 +59,7 @@ providers = [a for a in sys.argv[1:] if a.endswith("Provider")] or ["CPUExecutio
 session = ort.InferenceSession(path, options, providers=providers)
 inputs = {{
 {inputs}}}
-for given in (a for a in sys.argv[1:] if not a.endswith("Provider")):
+{texts}for given in (a for a in sys.argv[1:] if not a.endswith("Provider")):
     if given.endswith(".npz"):
         inputs.update(np.load(given, allow_pickle=False))
     else:
@@ -70,7 +70,8 @@ for spec, value in zip(session.get_outputs(), session.run(None, inputs)):
 
 _OTHER = 'sys.exit(f"{given}: neither a sample (.npz) nor a provider (...ExecutionProvider)")'
 _IMAGE = "inputs[{name!r}] = np.fromfile(given, np.uint8)"
-_TEXT = "inputs[{name!r}] = np.array([given], object)"
+_TEXT = """texts.append(given)
+        inputs[{name!r}] = np.array(texts, object)"""
 
 _EXTENSIONS = """\
 import onnxruntime_extensions
@@ -97,9 +98,10 @@ def run_script(
     """
     made = {name: _made(value) for name, value in inputs.items()}
     text = text_of(inputs)
-    sample, other = "SAMPLE.npz", _OTHER
+    sample, other, texts = "SAMPLE.npz", _OTHER, ""
     if text:
-        sample, other = "SAMPLE.npz or TEXT", _TEXT.format(name=text)
+        sample, other = "SAMPLE.npz or TEXT...", _TEXT.format(name=text)
+        texts = "texts = []\n"
     if image:
         sample, other = "SAMPLE.npz or IMAGE", _IMAGE.format(name=image)
         made[image] = f"np.fromfile(Path(__file__).resolve().with_name({EXAMPLE!r}), np.uint8)"
@@ -108,6 +110,7 @@ def run_script(
         inputs="".join(f"    {name!r}: {text},\n" for name, text in made.items()),
         sample=sample,
         other=other,
+        texts=texts,
         extensions=_EXTENSIONS if extensions else "",
     )
 

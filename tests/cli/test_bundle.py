@@ -160,6 +160,21 @@ def test_texts_plan_apply_and_inspect(texts: Path) -> None:
     assert [i["name"] for i in run.document["model"]["inputs"]] == ["text"]
 
 
+def test_several_texts_at_once(texts: Path) -> None:
+    """Each has the vector that it has by itself, and so it is in the program that is deployed."""
+    bundle = bundled(texts, "tokenizer.json")
+    batch = ["the is un [MASK]", "", "a", "x" * 40 + " 12 . the a is"]
+    found = outputs(bundle, text=np.array(batch, object))["sentence_embedding"]
+    for text, vector in zip(batch, found, strict=True):
+        alone = outputs(bundle, text=np.array([text], object))["sentence_embedding"]
+        np.testing.assert_allclose(vector, alone[0], rtol=1e-5, atol=1e-6)
+    run = onnxq("deploy", bundle, *EXTENSIONS, "-o", texts / "app", "--json")
+    assert run.status == 0, run.err
+    command = [sys.executable, str(texts / "app/run.py"), "the a", "is un x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "sentence_embedding tensor(float) (2, 8)" in done.stdout, done.stderr
+
+
 def test_sites_outside_of_the_model_are_left_alone(images: Path) -> None:
     """A front of the user's own that has a weight: one more convolution."""
     front = onnx.parser.parse_model(
