@@ -22,6 +22,14 @@ Arguments = TypeVar("Arguments")
 _WRITTEN = ("output", "report", "calibration_table")
 """The parameters that name a file to write."""
 
+_READ = (
+    *(".npz", ".npy", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".txt", ".csv", ".jsonl", ".parquet", ".safetensors", ".bin", ".model", ".py"),
+    *("config.json", "tokenizer.json", "vocab.json", "map.json", "index.json", "modules.json"),
+)
+"""Endings of what is read of a folder, of samples or a checkpoint's; not of what an earlier run may
+have left there: a model, statistics, a report."""
+
 
 def command(
     run: Callable[[Arguments], Outcome],
@@ -71,10 +79,10 @@ def _keep_inputs(given: Mapping[str, Any]) -> None:
     """
     outputs = [Path(given[name]) for name in _WRITTEN if given.get(name) is not None]
     for name, value in given.items():
-        if name in {*_WRITTEN, "model", "models"} or not isinstance(value, str | Path):
+        if name in {*_WRITTEN, "model", "models", "source"} or not isinstance(value, str | Path):
             continue
         for output in outputs:
-            if _is_same_file(output, Path(value)):
+            if _reads(Path(value), output):
                 code, text = (
                     "usage.replaces_input",
                     f"the result would replace what {_option(name)} reads",
@@ -86,9 +94,15 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _reads(given: Path, output: Path) -> bool:
+    """Whether a path that is read is a file to be written, or a folder that holds it."""
     try:
-        return one.is_file() and one.samefile(other)
+        if not output.is_file():
+            return False
+        if not given.is_dir():
+            return output.samefile(given)
+        inside = any(given.samefile(parent) for parent in output.absolute().parents)
+        return inside and output.name.lower().endswith(_READ)
     except (OSError, ValueError):
         # It does not exist, or is no path: a choice, say.
         return False

@@ -7,6 +7,7 @@ named holds for every session that is opened meanwhile, in the processes that ti
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +25,8 @@ EXTENSIONS: Final = "extensions"
 
 EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 """The domains of its operators."""
+
+_INSTALL: Final = "pip install 'onnxq[extensions]'"
 
 _IN_USE: ContextVar[tuple[Path, ...]] = ContextVar("custom_ops", default=())
 
@@ -48,6 +51,12 @@ def custom_ops(libraries: Iterable[str | Path]) -> Iterator[None]:
         yield
     finally:
         _IN_USE.reset(token)
+
+
+def how_to_load() -> str:
+    """The remedy where operators of onnxruntime-extensions are not known."""
+    install = "" if importlib.util.find_spec("onnxruntime_extensions") else f"{_INSTALL}, then "
+    return f"{install}give --custom-ops {EXTENSIONS} to load that library; it is native code"
 
 
 def in_use() -> tuple[Path, ...]:
@@ -105,7 +114,7 @@ def _extensions() -> Path:
         from onnxruntime_extensions import get_library_path
     except ImportError as error:
         code, text = "runtime.custom_ops", f"onnxruntime-extensions cannot be imported: {error}"
-        remedy = "pip install 'onnxq[extensions]'"
+        remedy = _INSTALL
         raise UsageError(code, text, where=EXTENSIONS, remedy=remedy) from error
     return Path(get_library_path())
 

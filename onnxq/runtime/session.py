@@ -279,6 +279,8 @@ def _unloaded(text: str, where: str) -> ModelError:
         code, domain = "runtime.unknown_op", unknown["domain"]
         named = f"operator {unknown['op']!r} of domain {domain or 'ai.onnx'!r}"
         msg = f"ONNX Runtime does not know {named} in the opset that the model imports"
+        if domain in custom_ops.EXTENSIONS_DOMAINS:
+            msg = f"operator {unknown['op']!r} is of onnxruntime-extensions, which is not loaded"
         node = unknown.groupdict().get("node")
         msg = f"node {node!r}: {msg}" if node else msg
         remedy = _where_to_find(domain)
@@ -288,7 +290,7 @@ def _unloaded(text: str, where: str) -> ModelError:
 def _where_to_find(domain: str) -> str:
     """The remedy for an unknown operator."""
     if domain in custom_ops.EXTENSIONS_DOMAINS:
-        return f"pip install 'onnxq[extensions]'; in a model, --custom-ops {custom_ops.EXTENSIONS}"
+        return custom_ops.how_to_load()
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
     return "name the library that brings it, if you trust it: --custom-ops LIB"

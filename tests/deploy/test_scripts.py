@@ -51,6 +51,23 @@ def test_each_form_runs_on_a_sample(model: Path, tmp_path: Path, form: str) -> N
     assert f"y tensor(float) (3, 4) {first}" in out
 
 
+def test_what_the_program_cannot_use_is_told(model: Path, tmp_path: Path) -> None:
+    made = deploy(model, tmp_path / "out", "script")
+    assert made.command == f"python {tmp_path / 'out/run.py'}"
+    command = [sys.executable, "-I", str(tmp_path / "out/run.py"), "sample.npy"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 1
+    assert found.stderr.startswith("sample.npy: neither a sample (.npz) nor")
+
+
+def test_a_text_is_given_as_it_is(tmp_path: Path) -> None:
+    text = "g (string[1] text) => (string[1] same) { same = Identity(text) }"
+    made = deploy(write(tmp_path / "m.onnx", text), tmp_path / "out", "script")
+    assert made.command.endswith(' "TEXT"')
+    assert "a b.jpg" in run(tmp_path / "out", "a b.jpg")
+    assert "same tensor(string) (1,) ['text']" in run(tmp_path / "out")
+
+
 def test_ort_names_the_operators_that_a_build_needs(model: Path, tmp_path: Path) -> None:
     made = deploy(model, tmp_path / "out", "ort")
     assert made.files == ("model.ort", "required_operators.config", "run.py")
