@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.runtime import providers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -56,7 +58,7 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 {extensions}path = str(Path(__file__).resolve().with_name({model!r}))
 providers = [a for a in sys.argv[1:] if a.endswith("Provider")] or ["CPUExecutionProvider"]
-session = ort.InferenceSession(path, options, providers=providers)
+{entries}session = ort.InferenceSession(path, options, providers=providers)
 inputs = {{
 {inputs}}}
 {texts}for given in (a for a in sys.argv[1:] if not a.endswith("Provider")):
@@ -112,6 +114,11 @@ def run_script(
         other=other,
         texts=texts,
         extensions=_EXTENSIONS if extensions else "",
+        entries="".join(
+            f"if {full!r} in providers:\n    options.add_session_config_entry({key!r}, {value!r})\n"
+            for short, full in providers.SHORT.items()
+            for key, value in providers.session_entries(short).items()
+        ),
     )
 
 

@@ -96,3 +96,12 @@ def test_names_of_a_model_are_no_code(tmp_path: Path) -> None:
     assert not any(
         isinstance(n, ast.Call) and ast.unparse(n.func) == "open" for n in ast.walk(ast.parse(text))
     )
+
+
+def test_tensorrt_is_given_the_pairs_as_they_are_written() -> None:
+    text = run_script("model.onnx", {"x": np.zeros((1, 2), np.float32)}, extensions=False)
+    compile(text, "run.py", "exec")
+    asked, entry = text[text.index("if 'Tensorrt") :].splitlines()[:2]
+    assert asked == "if 'TensorrtExecutionProvider' in providers:"
+    assert entry.strip() == "options.add_session_config_entry('session.disable_quant_qdq', '1')"
+    assert text.index(entry) < text.index("InferenceSession(path")
