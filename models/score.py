@@ -22,6 +22,7 @@ from scipy import stats
 
 from models.build import CACHE
 from onnxq.errors import OnnxqError
+from onnxq.files import lines_of
 from onnxq.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ def lines_read(folder: Path, session: Session) -> float:
 
     # From the file that the package ships: other tools may drop metadata.
     notes = onnx.load(folder / "model.onnx", load_external_data=False).metadata_props
-    characters = next(note.value for note in notes if note.key == "character").splitlines()
+    characters = lines_of(next(note.value for note in notes if note.key == "character"))
     read = [decode(session.run(sample)[0][0], characters) for sample in feeds(folder, session)]
-    right = (folder / "labels.txt").read_text("utf-8").splitlines()
+    right = lines_of((folder / "labels.txt").read_text("utf-8"))
     return sum(a == b for a, b in zip(read, right, strict=True)) / len(right)
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from onnxq.recipe import Recipe, load_recipe
     from onnxq.runtime.custom_ops import custom_ops
     from onnxq.runtime.timing import TimingSettings
+    from onnxq.stages.calibration_table import CalibrationTable, export_calibration_table
     from onnxq.verify.verification import Verification
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "BoundMissedError",
     "BundleResult",
     "CalibrationRun",
+    "CalibrationTable",
     "ComparedRun",
     "Comparison",
     "DataError",
@@ -93,6 +95,7 @@ __all__ = [
     "custom_ops",
     "diverge",
     "export",
+    "export_calibration_table",
     "inspect",
     "lint",
     "load_recipe",
@@ -136,6 +139,7 @@ _HOMES = {
     "onnxq.recipe": ("Recipe", "load_recipe"),
     "onnxq.runtime.custom_ops": ("custom_ops",),
     "onnxq.runtime.timing": ("TimingSettings",),
+    "onnxq.stages.calibration_table": ("CalibrationTable", "export_calibration_table"),
     "onnxq.verify.verification": ("Verification",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

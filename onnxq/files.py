@@ -59,6 +59,19 @@ def read_regular(path: Path, limit: int) -> bytes:
     return content
 
 
+def lines_of(content: str) -> tuple[str, ...]:
+    r"""The lines of a text, which end at ``\n`` or ``\r\n`` and nowhere else.
+
+    ``str.splitlines`` would also cut at a form feed, U+0085, U+2028 and others, which may be part
+    of a label or of a token.
+    """
+    lines = content.split("\n")
+    # What ends a line begins none.
+    if not lines[-1]:
+        lines.pop()
+    return tuple(line.removesuffix("\r") for line in lines)
+
+
 def _check(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return

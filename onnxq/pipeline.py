@@ -28,8 +28,9 @@ from onnxq.passes.stamp import PREFIX, metadata
 from onnxq.passes.to_qoperator import kept_in_pairs
 from onnxq.plan import Plan, check_digest, check_plan_folder, load_plan, save_plan
 from onnxq.recipe import Recipe, stores_blocks
-from onnxq.runtime.provider_options import provider_options
-from onnxq.runtime.providers import stand_in
+from onnxq.runtime.engine_cache import of_models
+from onnxq.runtime.provider_options import default_options
+from onnxq.runtime.start import stand_in
 from onnxq.runtime.timing import TimingSettings
 from onnxq.stages import judge
 from onnxq.stages.bundled import BundlePart, Opened, opened
@@ -46,8 +47,10 @@ from onnxq.stages.prepare import (
     untriable,
 )
 from onnxq.stages.provenance import with_measured, with_origin
+from onnxq.stages.recipe_context import engine_remark, sessions_as_in
 from onnxq.stages.samples import open_calibration, open_samples
 from onnxq.stages.schemes import Measured, decide_plan, measured_selection, selection_for
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure, level_for
@@ -122,6 +125,7 @@ class QuantizeResult:
         trials: What was measured to choose among schemes or forms; empty without a choice.
         missed: The bound that was missed; empty if none was.
         left_alone: Sites of a bundle's pre- and postprocessing.
+        shape_profile: Of TensorRT as the target: the shapes of the samples, which it is told of.
     """
 
     output: Path | None
@@ -135,6 +139,7 @@ class QuantizeResult:
     trials: tuple[Trial, ...] = ()
     missed: str = ""
     left_alone: tuple[InspectedSite, ...] = ()
+    shape_profile: ShapeProfile = NO_PROFILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +149,8 @@ class InspectedSite:
     Attributes:
         name: The node's name.
         op: Its operator.
-        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``int4``, ``uint4``, ``int2``,
-            ``float16``, ``bfloat16`` or ``float``.
+        decision: ``int8``, ``int8-dynamic``, ``int8-weights``, ``fp8``, ``int4``, ``uint4``,
+            ``int2``, ``float16``, ``bfloat16`` or ``float``.
         reason: Why it stays float; empty if it does not.
         macs: Multiply-accumulates in a run of the first sample, or as static shapes tell.
         weight: What its weight looks like; None without a weight.
@@ -226,7 +231,7 @@ def quantize(
     source, output = Path(model), Path(output)
     check_output(output, model=source)
     check_plan_folder(options.plan_out)
-    with provider_options(recipe.provider_options), opened(source, output) as found:
+    with sessions_as_in(recipe), opened(source, output) as found:
         options = replace(options, eval_data=found.reading(options.eval_data))
         return _quantize(found, found.reading(data), output, recipe, options)
 
@@ -244,12 +249,29 @@ def _quantize(
     samples = open_samples(prepared, data, options.eval_data, options.labels)
     prepared = replace(prepared, notes=(*prepared.notes, *samples.notes))
     written, prepared = prepared.model, learn_types(prepared, samples.first)
+    profile = samples.shape_profile(prepared)
+    kept = of_models({prepared.source: prepared.digest})
+    with default_options(profile.provider_options), kept:
+        remarks = filter(None, [profile.note, engine_remark(prepared)])
+        result = _decide_and_verify(opened_model, written, prepared, samples, output, options)
+    return replace(result, shape_profile=profile, warnings=(*result.warnings, *remarks))
+
+
+def _decide_and_verify(
+    opened_model: Opened,
+    written: ir.Model,
+    prepared: Prepared,
+    samples: Samples,
+    output: Path,
+    options: RunOptions,
+) -> QuantizeResult:
+    """Decide what becomes of a model, carry it out, and prove it."""
     task = _task(prepared, samples, options)
     found = decide_plan(task)
     if not found.selection.chosen:
         return _unchanged(opened_model, prepared, found, output, options)
     # What was learned from data stays out: `apply` has none and gives the same bytes.
-    found = replace(found, plan=with_origin(found.plan, recipe))
+    found = replace(found, plan=with_origin(found.plan, prepared.recipe))
     quantized = execute(found.plan, written)
     evidence = samples.evidence(task.macs, prepared.source, prepared.provider, task.timing)
     verification, plan, missed = _publish_verified(
@@ -261,7 +283,7 @@ def _quantize(
         output=None if missed and not options.allow_miss else output,
         scheme=plan.scheme,
         scheme_reason=found.reason,
-        target=recipe.target,
+        target=prepared.recipe.target,
         plan=plan,
         verification=verification,
         calibration=found.run,
@@ -303,7 +325,7 @@ def calibrate(
         )
         remedy = f"onnxq quantize MODEL --scheme {recipe.scheme} --data DATA -o OUT"
         raise UsageError(code, text, where="scheme", remedy=remedy)
-    with opened(Path(model), Path(output)) as part:
+    with sessions_as_in(recipe), opened(Path(model), Path(output)) as part:
         prepared = prepare(part.core, recipe)
         check_output(output, model=model, files=prepared.files)
         source = open_calibration(prepared, part.reading(data))
@@ -359,7 +381,7 @@ def inspect(
         OnnxqError: As :func:`quantize`.
     """
     recipe = _with_target(recipe, target)
-    with opened(Path(model)) as part:
+    with sessions_as_in(recipe), opened(Path(model)) as part:
         loaded = load(part.core)
         form = find_already_quantized(loaded)
         prepared = make_ready(part.core, loaded, recipe)

@@ -24,8 +24,10 @@ from onnxq.files import open_regular, read_regular
 from onnxq.numerics.channel_major import ChannelMajor
 from onnxq.numerics.half import HalfName
 from onnxq.numerics.schemes import (
+    FP8,
     WEIGHT_INT8,
     Granularity,
+    Number,
     PerAxis,
     PerTensor,
     QParams,
@@ -61,9 +63,19 @@ _OPSET_OF_BITS = {4: 21, 2: 25}
 """From which opset on DequantizeLinear and Cast take blocks, and integers of these widths."""
 
 Decision = Literal[
-    "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16", "float"
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "fp8",
+    "int2",
+    "int4",
+    "uint4",
+    "float16",
+    "bfloat16",
+    "float",
 ]
-"""``int8`` reads integers of a calibrated range, ``int8-dynamic`` finds the range at run time;
+"""``int8`` reads integers of a calibrated range, ``fp8`` numbers of 8 bits with an exponent;
+``int8-dynamic`` finds the range at run time;
 ``int8-weights``, ``int2``, ``int4`` and ``uint4`` read float activations and store their weight as
 integers; ``float16`` and ``bfloat16`` compute in that type, or store their weights in it."""
 
@@ -118,6 +130,7 @@ class ActivationEntry(_Entry):
         low: Lower end of the chosen range.
         high: Upper end of the chosen range.
         readers: Who reads the quantized tensor; everybody else keeps reading the float one.
+        number: What it is rounded to.
     """
 
     tensor: str
@@ -129,18 +142,30 @@ class ActivationEntry(_Entry):
     low: float
     high: float
     readers: tuple[Reader, ...]
+    number: Number = "integer"
 
     @model_validator(mode="after")
-    def _zero_point_is_an_integer(self) -> ActivationEntry:
-        scheme = Scheme(bits=self.bits, signed=self.signed)
-        if not scheme.qmin <= self.zero_point <= scheme.qmax:
+    def _zero_point_is_one(self) -> ActivationEntry:
+        scheme = self.scheme
+        if scheme.floating and not (self.bits == scheme.bits and self.signed):
+            msg = f"{self.bits} bits are no {scheme.label}"
+            raise ValueError(msg)
+        fits = scheme.qmin <= self.zero_point <= scheme.qmax and not (
+            scheme.floating and self.zero_point
+        )
+        if not fits:
             msg = f"zero point {self.zero_point} is no {scheme.label}"
             raise ValueError(msg)
         return self
 
+    @property
+    def scheme(self) -> Scheme:
+        """What it is rounded to, one scale in all."""
+        return FP8 if self.number != "integer" else Scheme(bits=self.bits, signed=self.signed)
+
     def params(self) -> QParams:
         """The parameters as arrays."""
-        scheme = Scheme(bits=self.bits, signed=self.signed)
+        scheme = self.scheme
         zero_point = np.asarray(self.zero_point, scheme.dtype)
         return QParams(np.asarray(self.scale, np.float32), zero_point, scheme)
 
@@ -156,6 +181,7 @@ class WeightEntry(_Entry):
         pairs: Its axes along which neighbours are bounded (``Scheme.pairs``).
         folded: Whether they are multiplied by their scales when the model is loaded, and are float
             from then on.
+        number: What it is rounded to.
     """
 
     initializer: str
@@ -164,11 +190,22 @@ class WeightEntry(_Entry):
     readers: tuple[Reader, ...]
     pairs: tuple[int, ...] = ()
     folded: bool = False
+    number: Number = "integer"
+
+    @model_validator(mode="after")
+    def _is_plain_float8(self) -> WeightEntry:
+        plain = self.bits == FP8.bits and not self.pairs and not self.folded
+        if self.number != "integer" and not plain:
+            msg = "FP8 has 8 bits, no pairs, and is not folded"
+            raise ValueError(msg)
+        return self
 
     @property
     def scheme(self) -> Scheme:
-        """Symmetric signed integers, per axis or per tensor."""
+        """Symmetric signed integers or FP8, per axis or per tensor."""
         granularity: Granularity = PerTensor() if self.axis is None else PerAxis(self.axis)
+        if self.number != "integer":
+            return replace(FP8, granularity=granularity)
         return replace(WEIGHT_INT8, bits=self.bits, granularity=granularity, pairs=self.pairs)
 
 

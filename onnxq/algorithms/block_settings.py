@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final, cast
 from onnxq.algorithms.block_algorithm import ALGORITHMS, WITH_DATA, WITHOUT_DATA
 from onnxq.algorithms.block_lengths import filled, input_channels, override_of
 from onnxq.algorithms.block_plan import BlockSpec
+from onnxq.algorithms.lookup_tables import tied_weights
 from onnxq.algorithms.weights_int8 import why_no_kernel
 from onnxq.errors import UsageError
-from onnxq.graph.edit import all_nodes_by_name
+from onnxq.graph.edit import all_nodes_by_name, value_by_name
 from onnxq.plan import LEAST_BLOCK
 from onnxq.recipe import BITS
 
@@ -175,6 +176,9 @@ def block_specs(
 ) -> dict[str, BlockSpec]:
     """How each site that is no lookup is stored, by name.
 
+    Where the target looks up only rows whose zero points are alike, a product that shares its
+    weight with a lookup has such zero points too, unless it was asked otherwise.
+
     Args:
         model: A normalized model.
         sites: The sites that are quantized.
@@ -186,11 +190,17 @@ def block_specs(
     products = [site for site in sites if site.activation is not None]
     lengths, folded = input_channels(model, products), folded_weights(model, products, settings)
     sizes = block_sizes(products, lengths, folded, settings, outcomes, size)
+    rules = settings.target.blocks
+    alike: set[str] = set()
+    if rules is not None and rules.lookup_symmetric and settings.form == "kernel":
+        alike = tied_weights(sites, value_by_name(model.graph))
     found = {}
     for site in products:
         rule, folds = override_of(outcomes, site.name), site.weight in folded
         algorithm = rule.algorithm or settings.algorithm
         symmetric = settings.symmetric if rule.symmetric is None else rule.symmetric
+        if symmetric is None and site.weight in alike:
+            symmetric = True
         if symmetric is None and algorithm != "auto":
             symmetric = False
         found[site.name] = BlockSpec(

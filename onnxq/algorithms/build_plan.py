@@ -1,7 +1,8 @@
 """Build the plan of static INT8: scales of weights, int32 biases, rows of tables, Q/DQ, what goes.
 
 Nothing is chosen here but what follows from the chosen ranges: weights are rounded to the nearest
-with their best scales, and biases are stored in units of activation scale times weight scale.
+with their best scales, and biases are stored in units of activation scale times weight scale. FP8
+differs in its numbers; targets that have it keep biases and tables float.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def decide(
         "warnings": (*warnings, *builder.warnings),
         "arrays": {**builder.arrays, **scales},
     }
-    return assemble(labels, selection, "int8", fields)
+    return assemble(labels, selection, config.decision, fields)
 
 
 def assemble(
@@ -209,7 +210,12 @@ class _Builder:
                 Reader(node=site.name, input=self._index(site.name, name)) for site in sites
             )
             entry = WeightEntry(
-                initializer=name, bits=scheme.bits, axis=axis, readers=readers, pairs=scheme.pairs
+                initializer=name,
+                bits=scheme.bits,
+                axis=axis,
+                readers=readers,
+                pairs=scheme.pairs,
+                number=scheme.number,
             )
             self.weights.append(entry)
             for site, bias in biases:
@@ -256,6 +262,7 @@ class _Builder:
             low=candidate.low,
             high=candidate.high,
             readers=tuple(Reader(node=node, input=index) for node, index in tensor.readers),
+            number=params.scheme.number,
         )
 
     def constant(self, operand: ConstantOperand) -> ConstantEntry:

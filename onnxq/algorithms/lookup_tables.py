@@ -95,14 +95,10 @@ def tied_lookups(
         return ()
     owners: dict[int, BlockEntry] = {}
     for entry in blocks:
-        value = values[entry.initializer]
-        origin = origin_of(value)
-        if entry.form != "kernel":
-            continue
-        if origin is not None and origin.steps == (Transposed((1, 0)),) and entry.axis == 1:
-            owners[id(origin.tensor)] = entry
-        elif entry.axis == 0:
-            owners[id(value.const_value)] = entry
+        stored = _table_of(values[entry.initializer], entry.axis)
+        unlike = target.blocks.lookup_symmetric and not entry.symmetric
+        if entry.form == "kernel" and stored is not None and not unlike:
+            owners[stored] = entry
     entries = []
     for site in sites:
         table = values.get(site.weight or "")
@@ -120,3 +116,31 @@ def tied_lookups(
             )
         )
     return tuple(entries)
+
+
+def tied_weights(sites: Iterable[Site], values: Mapping[str, ir.Value]) -> set[str]:
+    """The weights of products whose contents lookups read too.
+
+    Args:
+        sites: Sites of any kind; those without an activation are lookups.
+        values: The main graph's values by name.
+    """
+    tables: set[int] = set()
+    products: dict[str, int] = {}
+    for site in sites:
+        name, value = site.weight or "", values.get(site.weight or "")
+        if value is None:
+            continue
+        if site.activation is None:
+            tables.add(id(value.const_value))
+        elif (table := _table_of(value, site.weight_axis or 0)) is not None:
+            products[name] = table
+    return {name for name, table in products.items() if table in tables}
+
+
+def _table_of(value: ir.Value, axis: int) -> int | None:
+    """Which tensor holds a weight's output channels as its rows, by identity; None if none does."""
+    origin = origin_of(value)
+    if origin is not None and origin.steps == (Transposed((1, 0)),) and axis == 1:
+        return id(origin.tensor)
+    return id(value.const_value) if axis == 0 else None

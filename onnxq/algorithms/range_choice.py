@@ -6,6 +6,9 @@ that it feeds when that input alone is quantized, measured on the calibration da
 feeds no site, the tensor itself (from its histogram). Errors of single sites are a proxy, so this
 choice then competes with each method used everywhere (:func:`uniform`) by the error of the whole
 quantized model's output, again on calibration data: ``auto`` is never worse there than any of them.
+
+In FP8 ``auto`` has two candidates, min-max and the least mean squared error, which is no narrower:
+what is cut off makes nothing else finer (:mod:`onnxq.numerics.float8`).
 """
 
 from __future__ import annotations
@@ -87,9 +90,11 @@ def candidates(
     """
     if method != "auto":
         return (_candidate(method, stats, scheme, percent),)
-    labels: list[tuple[Method, float]] = [("minmax", 0.0), ("mse", 0.0), ("entropy", 0.0)]
-    labels += [("percentile", p) for p in _AUTO_PERCENTILES]
-    labels += [("moving-average", 0.0)]
+    labels: list[tuple[Method, float]] = [("minmax", 0.0), ("mse", 0.0)]
+    if not scheme.floating:
+        labels.append(("entropy", 0.0))
+        labels += [("percentile", p) for p in _AUTO_PERCENTILES]
+        labels.append(("moving-average", 0.0))
     different: list[Candidate] = []
     for name, p in labels:
         new = _candidate(name, stats, scheme, p)

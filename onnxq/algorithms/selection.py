@@ -226,7 +226,8 @@ class _Selector:
         if not reason and lookup:
             reason = why_table_stays(site, self.view.values, self.view.protected, self.target)
         if not reason and not lookup and not rule.integer:
-            reason = f"{self.target.provider} has no integer kernel for {site.op}"
+            kind = "FP8" if self.target.activation.floating else "integer"
+            reason = f"{self.target.provider} has no {kind} kernel for {site.op}"
         if not reason and not lookup and rule.output_q == "required":
             reason = self._why_output_stays(site)
         return Decision(site, not reason, reason)

@@ -1,5 +1,7 @@
 """Static INT8: ranges from calibration, weights per channel, biases int32, embedding rows int8.
 
+FP8 is the same with other numbers; what has no kernel of it stays float.
+
 ``requests`` says what to observe, ``error_requests`` which candidates to try (for ``auto``), and
 ``decide`` turns statistics into a plan. Nothing here runs a model.
 """
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from onnxq.calibration.requests import Request
     from onnxq.calibration.stats import SiteError, Stats
     from onnxq.graph.sites import Site
+    from onnxq.plan import Decision as SiteDecision
     from onnxq.recipe import ActivationOverride, CalibrationSettings, RuleOutcome
     from onnxq.targets import Target
 
@@ -47,6 +50,7 @@ class Int8Config:
         ranges: Whether ranges come from calibration, or from each run as it happens.
         target: Tells along which axis weights have their scales, and what biases are; None for
             output channels and int32.
+        decision: What it is called at a site that is quantized.
     """
 
     selection: Selection
@@ -57,6 +61,7 @@ class Int8Config:
     pairwise: bool = False
     ranges: Literal["calibrated", "run time"] = "calibrated"
     target: Target | None = None
+    decision: SiteDecision = "int8"
 
     def method_for(self, tensor: QuantizedTensor) -> tuple[Method, float]:
         """Method and percentile of one tensor: the first rule about a reader, else the general."""

@@ -2,7 +2,8 @@
 
 For each channel the scale is the greatest magnitude over ``qmax``, or a smaller one where clipping
 the few greatest weights costs less than rounding all others more finely gains: a grid of shrink
-factors, the least squared error wins. The unshrunk scale is always on the grid.
+factors, the least squared error wins. The unshrunk scale is always on the grid. In FP8 the scales
+from that one up to twice it are tried (:mod:`onnxq.numerics.float8`).
 
     error(f) = sum_i (w_i - s_f clip(round(w_i / s_f)))^2,   s_f = f max|w| / qmax
 
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxq.numerics.affine import qparams_from_range
+from onnxq.numerics.affine import qparams_from_range, weight_range
 from onnxq.numerics.compiled import compiled
+from onnxq.numerics.float8 import best_factors
 from onnxq.numerics.rows import over_rows
 from onnxq.numerics.schemes import PAIR_LIMIT, PerAxis
 
@@ -43,12 +45,16 @@ def rounded_params(weight: NDArray[np.floating], scheme: Scheme) -> QParams:
 
     Args:
         weight: Finite weights, any shape.
-        scheme: A symmetric signed scheme, per axis (output channels) or per tensor.
+        scheme: A symmetric signed scheme or FP8, per axis (output channels) or per tensor.
 
     Returns:
         Scales of shape ``(C,)``, or ``()`` per tensor, and zero points 0.
     """
     axis = scheme.granularity.axis if isinstance(scheme.granularity, PerAxis) else None
+    if scheme.floating:
+        low, high = weight_range(weight, scheme.granularity)
+        whole = np.maximum(-low, high).astype(np.float64) * best_factors(weight, axis)
+        return qparams_from_range(-whole, whole, scheme)
     halves = _halves(np.abs(np.asarray(weight, np.float32)), axis, scheme.pairs)
     peak = halves.max(axis=(1, 2), initial=0)
     factors = np.concatenate([_FACTORS, _WIDER]) if scheme.pairs else _FACTORS

@@ -7,19 +7,22 @@ Token ids must be equal. Pixels may differ by what is known of resizing
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from onnxq.bundle.probes import TEXTS, images
-from onnxq.data.imaging import as_png, prepare_image
+from onnxq.data.decode import decode
+from onnxq.data.imaging import prepare_image
+from onnxq.data.roles import role_of_name
 from onnxq.data.tokenizer import Tokenizer
 from onnxq.data.tokenizer_file import read_tokenizer
 from onnxq.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,12 +72,13 @@ def _of_images(front: Session, steps: ImageSteps) -> Agreement:
     spec = front.inputs[0]
     levels = float(np.abs(np.asarray(steps.std) / steps.scale).max())
     worst, means = 0.0, list[float]()
-    for image in images(steps):
+    for content in images(steps):
         try:
-            expected = prepare_image(image, steps, "probe")
+            expected = prepare_image(decode(io.BytesIO(content), "probe"), steps, "probe")
         except DataError:
             continue  # smaller than the crop
-        made = front.run({spec.name: as_png(image)}, [front.outputs[0].name])[0]
+        feeds = {spec.name: np.frombuffer(content, np.uint8)}
+        made = front.run(feeds, [front.outputs[0].name])[0]
         if made.shape != expected.shape or made.dtype != expected.dtype:
             why = f"the graph makes {made.dtype} {list(made.shape)} of an image"
             raise _differs(why)
@@ -95,15 +99,33 @@ def _of_texts(front: Session, found: Declared, wanted: Signature) -> Agreement:
         return Agreement("texts", 0)
     code = Tokenizer(read_tokenizer(found.tokenizer, wanted), found.steps.text)
     names = [spec.name for spec in front.outputs]
-    count = 0
+    singles: list[Feeds] = []
     for text, expected in _tokenized(code):
-        made = front.run({front.inputs[0].name: np.array([text], object)}, names)
-        for name, value in zip(names, made, strict=True):
+        values = front.run({front.inputs[0].name: np.array([text], object)}, names)
+        made = dict(zip(names, values, strict=True))
+        for name, value in made.items():
             if value.dtype != expected[name].dtype or not np.array_equal(value, expected[name]):
                 why = f"{name!r} of the text {text[:40]!r} differs"
                 raise _differs(why)
-        count += 1
-    return Agreement("texts", count)
+        singles.append(made)
+    if front.inputs[0].shape != (1,):
+        _check_batch(front, names, singles, tuple(text for text, _ in _tokenized(code)))
+    return Agreement("texts", len(singles))
+
+
+def _check_batch(
+    front: Session, names: list[str], singles: Sequence[Feeds], texts: tuple[str, ...]
+) -> None:
+    """All at once, each row has what its text has by itself, and the mask says where it ends."""
+    made = front.run({front.inputs[0].name: np.array(texts, object)}, names)
+    by_name = dict(zip(names, made, strict=True))
+    mask = next(value for name, value in by_name.items() if role_of_name(name) == "mask")
+    for row, single in enumerate(singles):
+        length = single[names[0]].shape[1]
+        same = all(np.array_equal(by_name[n][row, :length], single[n][0]) for n in names)
+        if not same or mask[row, length:].any():
+            why = f"the text {texts[row][:40]!r} differs among others"
+            raise _differs(why)
 
 
 def _tokenized(code: Tokenizer) -> Iterator[tuple[str, Feeds]]:

@@ -11,7 +11,7 @@ from onnxq.bundle.own_part import inputs_from, load_part
 from onnxq.bundle.postprocess import BoxSteps, ClassSteps, EmbeddingSteps, load_postprocess
 from onnxq.data.roles import role_of_name
 from onnxq.errors import DataError
-from onnxq.files import read_regular
+from onnxq.files import lines_of, read_regular
 from onnxq.graph.edit import NameScope
 from onnxq.graph.parts import free_prefix
 
@@ -53,6 +53,18 @@ def build_back(core: ir.Model, path: Path, geometry: ir.Value | None) -> ir.Mode
     return draft.model()
 
 
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """The files that what declares the outputs names: that of the labels, if there is one.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    labels = None
+    if path.suffix.lower() != ".onnx":
+        labels = getattr(_declared(path).chosen, "labels", None)
+    return (path.parent / labels,) if isinstance(labels, str) else ()
+
+
 def _declared(path: Path) -> Postprocess:
     if path.is_dir():
         return of_checkpoint(path)
@@ -92,9 +104,9 @@ def _labels(steps: ClassSteps | BoxSteps, path: Path) -> tuple[str, ...] | None:
         code, text = "bundle.labels", f"labels = {name!r} is no file beside it"
         raise DataError(code, text, where=str(path), remedy="Put the labels beside it.")
     try:
-        lines = read_regular(file, _MOST_BYTES).decode("utf-8").splitlines()
+        content = read_regular(file, _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         code, text = "bundle.labels", f"the labels cannot be read ({reason})"
         raise DataError(code, text, where=str(file), remedy="Write a label a line.") from error
-    return tuple(lines)
+    return lines_of(content)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.bundle.agreement import Agreement, check_agreement
-from onnxq.bundle.back import build_back
+from onnxq.bundle.back import build_back, files_beside
 from onnxq.bundle.front import Front, build_front
 from onnxq.data.declared import declared
 from onnxq.errors import ModelError, UsageError
@@ -68,20 +68,24 @@ def bundle(
         tokenizer: A ``tokenizer.json``, or the folder that holds it.
 
     Raises:
-        UsageError: Nothing is to be put in; or the operators are not installed.
+        UsageError: Nothing is to be put in, or twice the same; the operators are not installed; or
+            the output is a file that the bundle is made from.
         DataError: What is declared cannot be put into a graph, or does not fit the model.
         ModelError: The model is a bundle already, or the graph does not agree with calibration.
     """
     source, output = Path(model), Path(output)
-    check_output(output, model=source)
+    named = [path for path in (_path(pre), _path(post), _path(tokenizer)) if path is not None]
+    check_output(output, model=source, files=named)
     core = load(source)
-    check_output(output, model=source, files=external_files(core))
     if is_bundle(core):
         code, text = "bundle.twice", "the model is a bundle already"
         raise ModelError(code, text, where=str(source), remedy="give the model it was made from")
     if pre is None and post is None and tokenizer is None:
         code, text = "bundle.nothing", "there is nothing to put into the model"
         raise UsageError(code, text, remedy="Give --pre, --tokenizer or --post.")
+    if tokenizer is not None and pre is not None and Path(pre).suffix.lower() == ".onnx":
+        code, text = "bundle.both", "a model that makes the inputs leaves nothing to a tokenizer"
+        raise UsageError(code, text, where=str(tokenizer), remedy="Leave --pre or --tokenizer out.")
     found = declared(_path(pre), _path(tokenizer))
     front = build_front(core, found) if found.where else None
     return _write(source, core, front, _path(post), (output, found))
@@ -99,6 +103,8 @@ def _write(
     back = None if post is None else build_back(core, post, geometry)
     parts = Parts(None if front is None else front.model, core, back, _outputs(core, back))
     joined = join(_without_unread(parts))
+    beside = () if post is None else files_beside(post)
+    check_output(output, model=source, files=(*external_files(joined), *beside))
     with extensions_for(domains(joined)) as needs_extensions, staging(output) as staged:
         save(joined, staged)
         run_made_up(check_structure(staged, source), signature(joined), str(source))

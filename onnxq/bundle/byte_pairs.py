@@ -48,8 +48,11 @@ def why_not_byte_pairs(declared: Declared) -> str:
     return ""
 
 
-def byte_pair_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Value:
-    """int64 ``[tokens]`` of a text ``[1]``, without what the tokenizer puts around it."""
+def byte_pair_tokens(draft: Draft, text: ir.Value, declared: Declared) -> tuple[ir.Value, ir.Value]:
+    """Tokens of a text ``[1]``, without what the tokenizer puts around it, and the text of each.
+
+    Both are int64 ``[tokens]``; there is one text, 0.
+    """
     model = declared["model"]
     tokens = [token for token in declared.get("added_tokens", ()) if not is_odd(token)]
     # The operator takes places below the size of its vocabulary for granted, not any numbers, and
@@ -81,7 +84,7 @@ def byte_pair_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
     # Characters that the vocabulary lacks are left out, as the tokenizers package does.
     known = draft("Less", ids, np.array(len(numbers), np.int64))
     ids = draft("Compress", ids, draft("And", known, draft("Equal", kept, ints(1))))
-    return draft("Gather", numbers, ids)
+    return draft("Gather", numbers, ids), draft("Expand", ints(0), draft("Shape", ids))
 
 
 def _with_added(

@@ -79,6 +79,30 @@ class Draft:
         self._graph.append(node)
         return node.outputs
 
+    def where(
+        self,
+        condition: ir.Value,
+        op: str,
+        value: ir.Value,
+        *inputs: ir.Value | NDArray[Any],
+        **attributes: Any,
+    ) -> ir.Value:
+        """What an operator makes of a value where a scalar is true, else the value itself."""
+        name = self._name("If")
+        further = [self._constant(v) if isinstance(v, np.ndarray) else v for v in inputs]
+        branches = {}
+        for branch, node in (
+            ("then_branch", ir.node(op, [value, *further], attributes)),
+            ("else_branch", ir.node("Identity", [value])),
+        ):
+            node.name = f"{name}/{branch}"
+            node.outputs[0].name = f"{node.name}:0"
+            branches[branch] = ir.Graph((), node.outputs, nodes=[node], name=node.name)
+        node = ir.node("If", [condition], branches, name=name)
+        node.outputs[0].name = f"{name}:0"
+        self._graph.append(node)
+        return node.outputs[0]
+
     def output(
         self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str | None]
     ) -> None:

@@ -84,8 +84,7 @@ def _of_images(draft: Draft, found: Declared, wanted: Signature) -> Front:
     draft.output(pixels, spec.name, ir.DataType.from_numpy(np.dtype(steps.dtype)), shape)
     geometry = front.geometry()
     draft.output(geometry, draft.name(GEOMETRY), ir.DataType.FLOAT, [4])
-    notes = ("an image that EXIF says is turned is not turned upright in the graph",)
-    return Front(draft.model(), geometry, notes)
+    return Front(draft.model(), geometry)
 
 
 def _of_texts(draft: Draft, found: Declared, wanted: Signature) -> Front:
@@ -93,8 +92,8 @@ def _of_texts(draft: Draft, found: Declared, wanted: Signature) -> Front:
         return Front(draft.model())
     file = read_tokenizer(found.tokenizer, wanted)
     front = TextFront(draft, file, found.steps.text)
-    made = front.inputs(draft.input(TEXT, ir.DataType.STRING, [1]))
+    made = front.inputs(draft.input(TEXT, ir.DataType.STRING, [front.axis]))
     for spec in file.wanted.values():
         dtype = ir.DataType.INT64 if spec.dtype is None else ir.DataType.from_numpy(spec.dtype)
-        draft.output(made[spec.name], spec.name, dtype, [1, file.fixed or "tokens"])
+        draft.output(made[spec.name], spec.name, dtype, [front.axis, file.fixed or "tokens"])
     return Front(draft.model(), notes=front.notes)

@@ -11,7 +11,8 @@ Everything but two steps is the same arithmetic on the same types, hence equal t
   the resolution it interpolates them in another way than Pillow, by 0.5 of 255 in the mean.
 
 PNG is decoded alike. What a graph cannot do is refused when it is built (lanczos and box filters),
-or fails in the run (a JPEG in CMYK). The orientation that EXIF gives is not applied.
+or fails in the run (a JPEG in CMYK). Images are turned upright first
+(:mod:`onnxq.bundle.upright`): places in them are of the image as it is seen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.bundle.draft import IMAGES, Draft, ints
+from onnxq.bundle.upright import upright
 from onnxq.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class ImageFront:
         """The model's input for the bytes of an image."""
         draft, steps = self._draft, self._steps
         decoded = draft("DecodeImage", data, domain=IMAGES, color_space="rgb")
+        decoded = upright(draft, data, decoded)
         size = draft("Slice", draft("Shape", decoded), ints(0), ints(2))
         # A JPEG in gray comes with one channel; of CMYK's four this makes an error.
         image = draft("Expand", decoded, draft("Concat", size, ints(3), axis=0))

@@ -14,7 +14,7 @@ Exactly one of three tables; what it does not use stays an output as it was::
     pool = "mean"            # over the tokens that the mask keeps; or "first", "max", "none"
     normalize = true         # to length 1
 
-    [boxes]                  # of a detector: boxes in pixels of the image as it was given
+    [boxes]                  # of a detector: boxes in pixels of the image, upright
     format = "cxcywh"        # or "xyxy": four numbers of each box, in pixels of the model's input
     channels = "first"       # [1, 4 + classes, boxes]; or "last": [1, boxes, 4 + classes]
     objectness = false       # a fifth number that scores are multiplied with

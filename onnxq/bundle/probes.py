@@ -5,6 +5,7 @@ The same goes through the graph and through the code that feeds calibration; bot
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -38,9 +39,20 @@ TEXTS: Final = (
 
 _SIZES: Final = ((1.0, 1.0), (1.31, 1.77), (2.9, 1.6), (1.2, 6.1), (0.6, 0.8))
 _DEFAULT: Final = (96, 96)
+_ORIENTATION: Final = 0x0112
 
 
-def images(steps: ImageSteps) -> Iterator[Image.Image]:
+def images(steps: ImageSteps) -> Iterator[bytes]:
+    """PNG files of :func:`_pixels`, of which the second lies on its side, as its EXIF says."""
+    exif = require("PIL.Image", "bundle").Exif()
+    for orientation, image in zip((0, 6, 0, 0, 0), _pixels(steps), strict=True):
+        exif[_ORIENTATION] = orientation
+        stream = io.BytesIO()
+        image.save(stream, "PNG", compress_level=1, exif=exif if orientation else None)
+        yield stream.getvalue()
+
+
+def _pixels(steps: ImageSteps) -> Iterator[Image.Image]:
     """Images of RGB pixels, smooth with some noise, about the size that the steps are for."""
     pillow = require("PIL.Image", "bundle")
     generator = np.random.default_rng(0)

@@ -4,6 +4,7 @@ The operator's own cleaning of texts differs from that of the ``tokenizers`` pac
 Latin, Hangul, control characters), so it only looks up words. What comes before is taken from the
 tokenizer itself: it is asked what it makes of every character of Unicode, and the graph does that.
 
+0. Texts are joined by a character of the private area, which stays a word and parts them again.
 1. Added tokens, such as ``[MASK]``, become a character of their own from the private area.
 2. Characters that vanish are deleted, those that part words become blanks.
 3. Characters that become others (lower case, without accents) are replaced, one by one, and those
@@ -61,18 +62,23 @@ def why_not_wordpiece(declared: Declared) -> str:
     return f"it has {len(tokens)} added tokens" if len(tokens) > _MOST_ADDED else ""
 
 
-def wordpiece_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Value:
-    """int64 ``[tokens]`` of a text ``[1]``, without what the tokenizer puts around it."""
+def wordpiece_tokens(draft: Draft, text: ir.Value, declared: Declared) -> tuple[ir.Value, ir.Value]:
+    """Tokens of texts ``[texts]``, without what the tokenizer puts around them, and whose each is.
+
+    Both are int64 ``[tokens]``, the second the number of the text.
+    """
     model = declared["model"]
     # Blanks beside them part words anyway.
     added = [token for token in declared.get("added_tokens", ()) if not token.get("single_word")]
     stands = {token["content"]: chr(_STANDS + place) for place, token in enumerate(added)}
-    mark = chr(_STANDS + len(added))
+    mark, between = chr(_STANDS + len(added)), chr(_STANDS + len(added) + 1)
     options = {key: value for key, value in declared["normalizer"].items() if key != "type"}
     characters = _characters(tuple(options.items()))
-    own = [*map(ord, stands.values()), ord(mark)]
+    own = [*map(ord, stands.values()), ord(mark), ord(between)]
     # Those of the text itself vanish anyway; here they must not be taken for tokens.
     text = _replaced(draft, text, f"[{_ranges(own)}]", "\ufffd")
+    text = draft("StringJoin", text, strings(f" {between} "), ints(0), domain=TEXTS)
+    text = draft("Reshape", text, ints(1))
     for token, character in stands.items():
         text = _replaced(draft, text, re.escape(token), f" {character} ")
     text = _replaced(draft, text, f"[{_ranges(set(characters.gone) - set(own))}]", "")
@@ -93,7 +99,7 @@ def wordpiece_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
         3,
         text,
         domain=TEXTS,
-        vocab_file="\n".join([*vocabulary, *stands.values(), mark]),
+        vocab_file="\n".join([*vocabulary, *stands.values(), mark, between]),
         do_lower_case=0,
         do_basic_tokenize=0,
         strip_accents=0,
@@ -109,8 +115,13 @@ def wordpiece_tokens(draft: Draft, text: ir.Value, declared: Declared) -> ir.Val
     ids = draft("Slice", ids, ints(1), ints(-1))
     unknown = model["vocab"][model["unk_token"]]
     ids = _whole_words(draft, ids, len(vocabulary) + len(stands), unknown)
+    ends = draft("Equal", ids, ints(len(vocabulary) + len(stands) + 1))
+    count = draft("Cast", ends, to=ir.DataType.INT64)
+    whose = draft("CumSum", count, np.array(0, np.int64))
+    kept = draft("Not", ends)
+    ids, whose = draft("Compress", ids, kept), draft("Compress", whose, kept)
     numbers = ints(*range(len(vocabulary)), *(token["id"] for token in added))
-    return draft("Gather", numbers, ids)
+    return draft("Gather", numbers, ids), whose
 
 
 def _whole_words(draft: Draft, ids: ir.Value, mark: int, unknown: int) -> ir.Value:
@@ -200,8 +211,13 @@ def _replaced(draft: Draft, text: ir.Value, pattern: str, by: str) -> ir.Value:
 
 
 def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
-    """Tokens by number; a number without one gets a line that no text can be."""
+    """Tokens by number; a number without one gets a line that no text can be.
+
+    So does a token that is empty or holds the end of a line, which no word does: the operator would
+    cut its vocabulary there, leave out what is empty, and count all tokens behind it wrongly.
+    """
     lines = [f"\ufffd {number}" for number in range(max(vocabulary.values()) + 1)]
     for token, number in vocabulary.items():
-        lines[number] = token
+        if token and "\n" not in token and "\r" not in token:
+            lines[number] = token
     return lines

@@ -130,14 +130,18 @@ class ProbeGraph:
                 value = self._op("Mul", [value, scaling])
             domain = ""
             if params is None:
-                coded, scale, zero = self._quantized_at_run_time(value)
+                coded, *how = self._quantized_at_run_time(value)
             else:
-                scale = self._constant(("scale", *key), np.asarray(params.scale, np.float32))
-                zero = self._constant(("zero_point", *key), np.asarray(params.zero_point))
+                how = [self._constant(("scale", *key), np.asarray(params.scale, np.float32))]
+                attributes: dict[str, int | list[int]] = {}
+                if params.scheme.floating:  # without a zero point, as in passes/insert_qdq.py
+                    attributes["output_dtype"] = int(ir.DataType.from_numpy(params.scheme.dtype))
+                else:
+                    zero_point = np.asarray(params.zero_point)
+                    how.append(self._constant(("zero_point", *key), zero_point))
                 domain = conversion_domain(self.model, params.scheme.bits)
-                coded = self._op("QuantizeLinear", [value, scale, zero], domain=domain)
-            inputs = [coded, scale, zero]
-            self._quantized[key] = self._op("DequantizeLinear", inputs, domain=domain)
+                coded = self._op("QuantizeLinear", [value, *how], attributes, domain=domain)
+            self._quantized[key] = self._op("DequantizeLinear", [coded, *how], domain=domain)
         return self._quantized[key]
 
     def _quantized_at_run_time(self, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:

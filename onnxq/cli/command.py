@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 Arguments = TypeVar("Arguments")
 
-_WRITTEN = ("output", "report")
+_WRITTEN = ("output", "report", "calibration_table")
 """The parameters that name a file to write."""
+
+_READ = (
+    *(".npz", ".npy", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".txt", ".csv", ".jsonl", ".parquet", ".safetensors", ".bin", ".model", ".py"),
+    *("config.json", "tokenizer.json", "vocab.json", "map.json", "index.json", "modules.json"),
+)
+"""Endings of what is read of a folder, of samples or a checkpoint's; not of what an earlier run may
+have left there: a model, statistics, a report."""
 
 
 def command(
@@ -30,8 +38,8 @@ def command(
 ) -> click.Command:
     """A command named like ``run``; ``--json`` and ``--debug`` come with it.
 
-    Where ``parameters`` holds ``--custom-ops`` and ``--provider-option``, the command runs with
-    those libraries and options in use.
+    Where ``parameters`` holds ``--custom-ops``, ``--provider-option`` and ``--engine-cache``, the
+    command runs with those libraries, options and that folder in use.
 
     Args:
         run: The command; its docstring is the help.
@@ -40,11 +48,18 @@ def command(
     """
 
     def callback(
-        custom_ops: tuple[str, ...] = (), provider_option: tuple[str, ...] = (), **given: Any
+        custom_ops: tuple[str, ...] = (),
+        provider_option: tuple[str, ...] = (),
+        engine_cache: Path | None = None,
+        **given: Any,
     ) -> Outcome:
         _keep_inputs(given)
         _hush_runtime()
-        with _with_libraries(custom_ops), _with_options(provider_option):
+        with (
+            _with_libraries(custom_ops),
+            _with_options(provider_option),
+            _with_engine_cache(engine_cache),
+        ):
             return run(arguments(**given))
 
     text = getdoc(run) or ""
@@ -64,10 +79,10 @@ def _keep_inputs(given: Mapping[str, Any]) -> None:
     """
     outputs = [Path(given[name]) for name in _WRITTEN if given.get(name) is not None]
     for name, value in given.items():
-        if name in {*_WRITTEN, "model", "models"} or not isinstance(value, str | Path):
+        if name in {*_WRITTEN, "model", "models", "source"} or not isinstance(value, str | Path):
             continue
         for output in outputs:
-            if _is_same_file(output, Path(value)):
+            if _reads(Path(value), output):
                 code, text = (
                     "usage.replaces_input",
                     f"the result would replace what {_option(name)} reads",
@@ -79,9 +94,15 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _reads(given: Path, output: Path) -> bool:
+    """Whether a path that is read is a file to be written, or a folder that holds it."""
     try:
-        return one.is_file() and one.samefile(other)
+        if not output.is_file():
+            return False
+        if not given.is_dir():
+            return output.samefile(given)
+        inside = any(given.samefile(parent) for parent in output.absolute().parents)
+        return inside and output.name.lower().endswith(_READ)
     except (OSError, ValueError):
         # It does not exist, or is no path: a choice, say.
         return False
@@ -110,6 +131,15 @@ def _with_options(texts: tuple[str, ...]) -> AbstractContextManager[None]:
     from onnxq.runtime.provider_options import parse_options, provider_options
 
     return provider_options(parse_options(texts))
+
+
+def _with_engine_cache(folder: Path | None) -> AbstractContextManager[None]:
+    """A folder for TensorRT's engines in use; without one nothing is imported."""
+    if folder is None:
+        return nullcontext()
+    from onnxq.runtime.engine_cache import engine_cache
+
+    return engine_cache(folder)
 
 
 def _everywhere() -> tuple[click.Option, ...]:

@@ -61,9 +61,11 @@ def compare(arguments: Arguments) -> Outcome:
     --report writes all that was found, and where the differences come from, into one HTML file
     that loads nothing.
     """
+    from onnxq.runtime.engine_cache import check_used
     from onnxq.runtime.provider_options import check_heeded
 
     check_heeded(arguments.providers)
+    check_used(arguments.providers)
     if arguments.search_asked:
         _check_search(arguments)
         return diverge.run(arguments, arguments.models, arguments.given(), arguments.providers)
@@ -166,5 +168,6 @@ COMMAND = command(
         parameters.LABELS,
         parameters.CUSTOM_OPS,
         parameters.PROVIDER_OPTION,
+        parameters.ENGINE_CACHE,
     ],
 )

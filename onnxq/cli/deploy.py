@@ -11,6 +11,7 @@ import click
 from onnxq.cli import json_output, parameters
 from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
+from onnxq.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxq.deploy import Form
@@ -25,7 +26,7 @@ class Arguments:
 
     model: Path
     output: Path | None
-    form: Form
+    form: Form | None
     checkpoint: Path | None
     check: bool
 
@@ -40,9 +41,9 @@ def deploy(arguments: Arguments) -> Outcome:
     """
     from onnxq import deploy as room
     from onnxq.cli.show import checked, deployed
-    from onnxq.errors import UsageError
 
     if arguments.check:
+        _check_alone(arguments)
         cache = room.check_folder(arguments.model)
         return Outcome(
             json_output.checked(arguments.model), lambda: checked(arguments.model, cache)
@@ -51,9 +52,23 @@ def deploy(arguments: Arguments) -> Outcome:
         code, text = "usage.output", "missing option '-o' / '--output'"
         raise UsageError(code, text, remedy="name a new folder: -o OUT")
     made = room.deploy(
-        arguments.model, arguments.output, arguments.form, checkpoint=arguments.checkpoint
+        arguments.model,
+        arguments.output,
+        arguments.form or "script",
+        checkpoint=arguments.checkpoint,
     )
     return Outcome(json_output.deployed(made), lambda: deployed(made))
+
+
+def _check_alone(arguments: Arguments) -> None:
+    wanted = {
+        "-o": arguments.output,
+        "--as": arguments.form,
+        "--checkpoint": arguments.checkpoint,
+    }
+    for option in (name for name, value in wanted.items() if value is not None):
+        code, text = "usage.arguments", f"--check writes nothing, so {option} means nothing"
+        raise UsageError(code, text, where=option, remedy="leave one of the two out")
 
 
 COMMAND = command(
@@ -65,14 +80,12 @@ COMMAND = command(
             ["-o", "--output"],
             type=click.Path(path_type=Path),
             metavar="OUT",
-            help="Folder to write; there is none of this name yet.",
+            help="Folder to write; there is none of this name yet, or it is empty.",
         ),
         click.Option(
             ["--as", "form"],
             type=click.Choice(FORMS),
-            default="script",
-            show_default=True,
-            help="What the folder is for.",
+            help="What the folder is for.  [default: script]",
         ),
         click.Option(
             ["--checkpoint"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,8 +11,10 @@ from onnxq.cli import json_output, parameters
 from onnxq.cli.command import command
 from onnxq.cli.outcome import Outcome
 from onnxq.cli.progress import bars
+from onnxq.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from onnxq.export.options import Cache, Code, Dtype, Weights
@@ -28,7 +30,7 @@ class Arguments:
     target: str | None
     dtype: Dtype
     task: str
-    cache: Cache
+    cache: Cache | None
     weights: Weights
     code: Code
     pre: Path | None
@@ -61,6 +63,10 @@ def export(arguments: Arguments) -> Outcome:
         inputs=arguments.inputs,
     )
     processing = Processing(arguments.pre, arguments.post)
+    if arguments.with_preprocessing and processing != Processing():
+        code, text = "usage.arguments", "--with-preprocessing takes both parts from the checkpoint"
+        remedy = "leave it out, and name the checkpoint's folder by --pre or --post instead"
+        raise UsageError(code, text, where="--with-preprocessing", remedy=remedy)
     from onnxq.cli import show
 
     with bars() as report:
@@ -81,6 +87,12 @@ def export(arguments: Arguments) -> Outcome:
         )
     return Outcome(json_output.exported(result), lambda: show.exported(result))
 
+
+_CACHES: Final[Mapping[bool | None, Cache | None]] = {
+    None: None,
+    True: "with-past",
+    False: "without-past",
+}
 
 COMMAND = command(
     export,
@@ -116,9 +128,10 @@ COMMAND = command(
         parameters.POST,
         click.Option(
             ["--with-past/--without-past", "cache"],
-            default=True,
-            callback=lambda _context, _option, given: "with-past" if given else "without-past",
-            help="Whether a decoder takes and gives the keys and values of earlier tokens.",
+            default=None,
+            callback=lambda _context, _option, given: _CACHES[given],
+            help="Whether a decoder takes and gives the keys and values of earlier tokens.  "
+            "[default: with-past]",
         ),
         click.Option(
             ["--input", "inputs"],

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from onnxq.runtime.doctor import Diagnosis
     from onnxq.runtime.placement import Placement
     from onnxq.runtime.timing import LatencyResult
+    from onnxq.stages.calibration_table import CalibrationTable
+    from onnxq.stages.shape_profile import ShapeProfile
     from onnxq.verify.fidelity import Fidelity
     from onnxq.verify.next_tokens import NextTokens
     from onnxq.verify.verification import Latency, Verification
@@ -136,6 +138,7 @@ def quantized(result: QuantizeResult, missed: OnnxqError | None) -> dict[str, ob
         "verified_on": None,
         "calibration": result.calibration,
         "tried": result.trials,
+        "shape_profile": _profiled(result.shape_profile),
         **({} if verification is None else _verified(verification)),
     }
 
@@ -219,9 +222,16 @@ def _run(found: LatencyResult) -> dict[str, object]:
     return {key: getattr(found, key) for key in keys}
 
 
-def calibrated(output: Path, run: CalibrationRun) -> dict[str, object]:
-    """``calibrate``."""
-    return {**document(output, warnings=run.notes), "calibration": run}
+def calibrated(
+    output: Path | None, run: CalibrationRun | None, table: CalibrationTable | None
+) -> dict[str, object]:
+    """``calibrate``; ``output`` is the file of statistics."""
+    notes = dict.fromkeys(note for made in (run, table) if made is not None for note in made.notes)
+    return {
+        **document(output, warnings=list(notes)),
+        "calibration": run,
+        "calibration_table": table and {**_fields(table), "options": table.options},
+    }
 
 
 def applied(output: Path, plan: Plan) -> dict[str, object]:
@@ -258,7 +268,15 @@ def compared(found: Comparison, report: Path | None = None) -> dict[str, object]
         "metric": found.metric,
         "verified_on": {"samples": found.samples, "tokens": found.tokens},
         "timing": found.timing,
+        "shape_profile": _profiled(found.profile),
     }
+
+
+def _profiled(found: ShapeProfile) -> dict[str, object] | None:
+    """The shapes that TensorRT was told of; null where that was not derived from the data."""
+    if not found.inputs:
+        return None
+    return {"inputs": found.inputs, "samples": found.samples, "options": found.options}
 
 
 def searched_session(made: Searched) -> dict[str, object]:
@@ -267,7 +285,9 @@ def searched_session(made: Searched) -> dict[str, object]:
     if made.throughput:
         found["throughput"] = made.throughput
     if made.session is not None:
-        found["session"] = {**_fields(made.session), "files": made.files}
+        session = {**_fields(made.session), "shape_profile": _profiled(made.session.profile)}
+        del session["profile"]
+        found["session"] = {**session, "files": made.files}
     return found
 
 
@@ -295,6 +315,7 @@ def _compared(run: ComparedRun) -> dict[str, object]:
         "accuracy": run.accuracy,
         "perplexity": run.perplexity,
         "latency": latency,
+        "engine": run.engine,
     }
 
 

@@ -20,6 +20,7 @@ SCHEMES = (
     "int8",
     "int8-dynamic",
     "int8-weights",
+    "fp8",
     "int4",
     "uint4",
     "int2",
@@ -97,7 +98,8 @@ SCHEME = click.Option(
     ["--scheme"],
     type=click.Choice(SCHEMES),
     help="What to make; auto measures those of INT8, and says what it picked and why. int4, uint4 "
-    "and int2 store weights of so many bits beside float activations.  [default: auto]",
+    "and int2 store weights of so many bits beside float activations; fp8 is for GPUs, with "
+    "--target tensorrt.  [default: auto]",
 )
 
 
@@ -156,9 +158,16 @@ PROVIDER_OPTION = click.Option(
     multiple=True,
     metavar="PROVIDER.KEY=VALUE",
     help=(
-        "Set an option of an execution provider, as in tensorrt.trt_engine_cache_enable=1; may be "
-        "given again."
+        "Set an option of an execution provider, as in tensorrt.trt_fp16_enable=1; may be given "
+        "again."
     ),
+)
+ENGINE_CACHE = click.Option(
+    ["--engine-cache"],
+    type=_PATH,
+    metavar="DIR",
+    help="Keep the engines that TensorRT builds, and its timings of kernels, in this folder, and "
+    "take them from there; made if it is not there.",
 )
 SEED = click.Option(
     ["--seed"],

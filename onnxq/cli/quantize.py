@@ -132,6 +132,7 @@ COMMAND = command(
         ),
         parameters.CUSTOM_OPS,
         parameters.PROVIDER_OPTION,
+        parameters.ENGINE_CACHE,
         parameters.SEED,
     ],
 )

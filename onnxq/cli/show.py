@@ -18,16 +18,26 @@ if TYPE_CHECKING:
     from onnxq.export import ExportResult
     from onnxq.pipeline import CalibrationRun
     from onnxq.plan import Plan
+    from onnxq.stages.calibration_table import CalibrationTable
 
 Item = TypeVar("Item")
 
 
-def calibrated(output: Path, run: CalibrationRun) -> Iterator[RenderableType]:
+def calibrated(
+    output: Path | None, run: CalibrationRun | None, table: CalibrationTable | None
+) -> Iterator[RenderableType]:
     """``calibrate``."""
-    how = "reused from an earlier run" if run.reused else f"collected in {run.seconds:.1f} s"
-    yield line(f"{output}: statistics of {run.samples} samples ({run.method}), {how}.")
-    yield line(f"Peak memory of the process: {bytes_text(run.peak_rss_bytes)}.")
-    for text in run.notes:
+    if run is not None:
+        how = "reused from an earlier run" if run.reused else f"collected in {run.seconds:.1f} s"
+        yield line(f"{output}: statistics of {run.samples} samples ({run.method}), {how}.")
+        yield line(f"Peak memory of the process: {bytes_text(run.peak_rss_bytes)}.")
+    if table is not None:
+        counts = f"{table.tensors} tensors on {table.samples} samples ({table.method})"
+        yield line(f"{table.path}: ranges of {counts}. TensorRT takes them with")
+        for key, value in table.options.items():
+            yield line(f"--provider-option tensorrt.{key}={value}")
+    notes = (note for made in (run, table) if made is not None for note in made.notes)
+    for text in dict.fromkeys(notes):
         yield line(f"note: {text}", style="yellow")
 
 

@@ -14,6 +14,7 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
+from onnxq.cli.show_profile import profile_views
 from onnxq.compare.metric import score
 from onnxq.wording import number_text
 
@@ -45,6 +46,7 @@ def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableT
         yield ""
     if found.metric == "auto":
         yield from _closeness(found)
+    yield from profile_views(found.profile)
     for text in found.warnings:
         yield line(f"warning: {text}", style="yellow")
     if report is not None:

@@ -15,6 +15,7 @@ from onnxq.cli.console import (
     table,
     times_text,
 )
+from onnxq.cli.show_profile import profile_views
 from onnxq.wording import number_text
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def views(result: QuantizeResult) -> Iterator[RenderableType]:
         (site.name, site.op, site.reason) for site in result.plan.sites if site.decision == "float"
     ]
     yield from left_float(skipped, limit=SHOWN_SITES)
+    yield from profile_views(result.shape_profile)
     for text in result.warnings:
         yield line(f"warning: {text}", style="yellow")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError
-from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.provider_options import device_in_use
+from onnxq.runtime.start import require_started
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 def distinct_providers(names: Sequence[str]) -> list[str]:
-    """The names as given, without those that mean an earlier one again; all of them are there.
+    """The names as given, without those that mean an earlier one again; all of them start.
 
     Two devices of one provider are two.
 
     Raises:
-        ProviderError: One is not there, or its library does not load.
+        ProviderError: One is not there, its library does not load, or it does not start: a device
+            that is not there, an option that it does not know.
     """
     found: dict[tuple[str, int], str] = {}
     for name in names:
-        full = execution_providers.require_loadable(name)
+        full = require_started(name)
         found.setdefault((full, device_in_use(name)), name)
     return list(found.values())
 

@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.compare.alike import check_alike, distinct_providers
+from onnxq.compare.engines import KeptEngine, digests, open_noting_engine
 from onnxq.data import Labels, check_all, load_labels, open_data
 from onnxq.errors import ModelError, UsageError
 from onnxq.graph.io import file_bytes, load
 from onnxq.graph.structure import signature, summary
 from onnxq.runtime import providers as execution_providers
+from onnxq.runtime.engine_cache import of_models
 from onnxq.runtime.kernels import KernelCount, count_kernels
 from onnxq.runtime.placement import Placement, placement
+from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import with_past
 from onnxq.verify.fidelity import Fidelity, compare_outputs
 from onnxq.verify.survival import check_survives
@@ -57,6 +61,7 @@ class ComparedRun:
         perplexity: Of a language model; None where there is none.
         latency: How fast it is; None where timing was left out.
         ratio: How many times faster than the first model on the same provider; None of that model.
+        engine: What TensorRT keeps of it; None where that is nothing.
     """
 
     model: Path
@@ -69,6 +74,7 @@ class ComparedRun:
     perplexity: float | None
     latency: LatencyResult | None
     ratio: Ratio | None
+    engine: KeptEngine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class Comparison:
         tokens: How many tokens' predictions were compared; None where there are none.
         metric: What was asked for.
         notes: What was filled, cut or left out of the data, in sentences.
+        profile: The shapes that TensorRT was told of.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -90,6 +97,7 @@ class Comparison:
     tokens: int | None = None
     metric: str = "auto"
     notes: tuple[str, ...] = ()
+    profile: ShapeProfile = NO_PROFILE
 
     @property
     def reference(self) -> ComparedRun | None:
@@ -106,8 +114,10 @@ class Comparison:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What must be told with the numbers; runs are counted from 1."""
-        texts: list[str] = list(self.notes)
+        texts: list[str] = [*self.notes, *filter(None, [self.profile.note])]
         for number, run in enumerate(self.runs, start=1):
+            if run.engine is not None:
+                texts.append(f"run {number}: {run.engine.remark}")
             if run.fidelity is None:
                 continue
             if run.fidelity.not_finite:
@@ -173,16 +183,21 @@ def compare(
     on_cpu = any(execution_providers.require(name) == execution_providers.CPU for name in names)
     check_survives(list(zip(paths, loaded, strict=True))[: None if on_cpu else 1])
     pairs = [(path, provider) for provider in names for path in paths]
-    # Numbers before times: a bad sample or model is then told at once.
-    numbers = _compare_numbers(pairs, source, aligned, report)
-    timed = _time(pairs, source, timing, report)
+    profile = shape_profile(loaded, (sample.feeds for sample in source), names)
+    kept = digests(dict(zip(paths, loaded, strict=True)))
+    with default_options(profile.provider_options), of_models(kept):
+        # Numbers before times: a bad sample or model is then told at once.
+        numbers, engines = _compare_numbers(pairs, source, aligned, report)
+        timed = _time(pairs, source, timing, report)
+        runs = _runs(pairs, engines, numbers, timed)
     language = numbers[0].language
     return Comparison(
-        runs=_runs(pairs, len(paths), numbers, timed),
+        runs=runs,
         samples=len(source),
         timing=timing,
         tokens=None if language is None else language.tokens,
         notes=source.notes,
+        profile=profile,
     )
 
 
@@ -191,24 +206,32 @@ def _compare_numbers(
     source: DataSource,
     labels: Labels | None,
     report: Report,
-) -> list[Fidelity]:
-    """Each run against the first model on the CPU; a single run is compared with itself."""
+) -> tuple[list[Fidelity], list[KeptEngine | None]]:
+    """Each run against the first model on the CPU; a single run is compared with itself.
+
+    With the engine that TensorRT keeps of each run.
+    """
     reference = _open(pairs[0][0], "cpu")
     is_first = _is_reference(pairs)
-    others = pairs[is_first:] or pairs
-    found = [
-        compare_outputs(
-            reference,
-            reference if is_first and len(pairs) == 1 else _open(path, provider),
-            source,
-            # Whether one of the models was calibrated on these samples is not known here.
-            independent=False,
-            labels=labels,
-            progress=_named(f"run {path.name} on {provider}", report),
+    alone = is_first and len(pairs) == 1
+    first = next(iter(source)).feeds
+    found: list[Fidelity] = []
+    engines: list[KeptEngine | None] = [None] * (is_first and not alone)
+    for path, provider in pairs[is_first:] or pairs:
+        other, engine = (reference, None) if alone else open_noting_engine(path, provider, first)
+        engines.append(engine)
+        found.append(
+            compare_outputs(
+                reference,
+                other,
+                source,
+                # Whether one of the models was calibrated on these samples is not known here.
+                independent=False,
+                labels=labels,
+                progress=_named(f"run {path.name} on {provider}", report),
+            )
         )
-        for path, provider in others
-    ]
-    return [found[0], *found] if is_first and len(pairs) > 1 else found
+    return ([found[0], *found] if is_first and not alone else found), engines
 
 
 def _is_reference(pairs: Sequence[tuple[Path, str]]) -> bool:
@@ -222,11 +245,12 @@ def _named(step: str, report: Report) -> Callable[[int, int], None]:
 
 def _runs(
     pairs: Sequence[tuple[Path, str]],
-    models: int,
+    engines: Sequence[KeptEngine | None],
     numbers: Sequence[Fidelity],
     timed: Timing | None,
 ) -> tuple[ComparedRun, ...]:
-    """What was measured of each run; ``models`` of them have one provider."""
+    """What was measured of each run."""
+    models = sum(provider == pairs[0][1] for _, provider in pairs)
     first = 0 if _is_reference(pairs) else None
     # Processes that load a model each: a few at once, each with the libraries that are in use here.
     context = copy_context()
@@ -246,6 +270,7 @@ def _runs(
             ratio=timed.ratio(str(index - index % models), str(index))
             if timed and index % models
             else None,
+            engine=engines[index],
         )
         for index, (path, provider) in enumerate(pairs)
     )

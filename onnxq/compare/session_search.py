@@ -10,23 +10,30 @@ once more, and loses to them if it is not faster in every round there too.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq._version import __version__
+from onnxq.compare.engines import digests
 from onnxq.data import open_data
 from onnxq.errors import UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
+from onnxq.runtime.custom_ops import portable
+from onnxq.runtime.engine_cache import of_models
 from onnxq.runtime.machine import inspect_machine
+from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.providers import runtime_version
 from onnxq.runtime.timing import Contender, Ratio, TimingSettings, measure
 from onnxq.runtime.tuning import SNIPPET, Tuning, deployed, physical_cores
 from onnxq.scratch import Scratch
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import with_past
 from onnxq.verify.verification import TIMED_SAMPLES
 
@@ -76,6 +83,7 @@ class SessionSearch:
         tried: Everything that was timed on the way, in order.
         left_out: The steps that the time limit left no room for.
         timing: How it was timed.
+        profile: The shapes that TensorRT was told of.
     """
 
     model: Path
@@ -87,6 +95,7 @@ class SessionSearch:
     tried: tuple[Tried, ...]
     left_out: tuple[str, ...]
     timing: TimingSettings
+    profile: ShapeProfile = NO_PROFILE
 
 
 def search_session(
@@ -114,7 +123,10 @@ def search_session(
         DataError: A sample does not fit the model.
     """
     path = Path(model)
-    source = with_past(open_data(data, signature(load(path))), path, "cpu")
+    loaded = load(path)
+    source = with_past(open_data(data, signature(loaded)), path, "cpu")
+    kept = digests({path: loaded})
+    profile = shape_profile([loaded], (sample.feeds for sample in source), [provider])
     feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
     best, tried, left_out = Tuning(), [], []
     end = time.monotonic() + limit_seconds
@@ -123,7 +135,8 @@ def search_session(
         contenders = [
             Contender(str(index), path, provider, tuning) for index, tuning in enumerate(tunings)
         ]
-        found = measure(contenders, feeds, timing, lambda done, total: report(name, done, total))
+        with default_options(profile.provider_options), of_models(kept):
+            found = measure(contenders, feeds, timing, partial(report, name))
         return _tried(tunings, found)
 
     for name in _NAMES:
@@ -146,6 +159,7 @@ def search_session(
         tried=tuple(tried),
         left_out=tuple(left_out),
         timing=timing,
+        profile=profile,
     )
 
 
@@ -194,15 +208,17 @@ def check_folder(folder: str | Path) -> None:
             raise UsageError(code, why, where=str(place), remedy=remedy)
 
 
-def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
+def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, ...]:
     """Write the best settings, and code that loads a model with them.
+
+    Libraries of custom operators go along, so that the folder can be moved.
 
     Args:
         found: What was searched.
-        folder: Made if it is not there; the two files in it are replaced.
+        folder: Made if it is not there; files of these names in it are replaced.
 
     Returns:
-        ``session.json`` and ``load_session.py``.
+        ``session.json`` and ``load_session.py``, then the libraries of custom operators in use.
 
     Raises:
         UsageError: They cannot be written.
@@ -214,22 +230,28 @@ def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, Path]:
         with Scratch(target) as staged:
             for name, content in ((JSON_NAME, text), (CODE_NAME, SNIPPET)):
                 (staged / name).write_text(content, encoding="utf-8")
-            for name in (JSON_NAME, CODE_NAME):
+            libraries = {name: path for name, path in portable().items() if path is not None}
+            for name, path in libraries.items():
+                shutil.copyfile(path, staged / name)
+            names = (JSON_NAME, CODE_NAME, *libraries)
+            for name in names:
                 (staged / name).replace(target / name)
     except OSError as error:
         code, why = "compare.cannot_write", f"cannot be written: {error.strerror or error}"
         remedy = "name a folder that can be made or written to"
         raise UsageError(code, why, where=str(folder), remedy=remedy) from error
-    return target / JSON_NAME, target / CODE_NAME
+    return tuple(target / name for name in names)
 
 
 def document(found: SessionSearch) -> dict[str, Any]:
     """What ``session.json`` holds: the options by ONNX Runtime's names, and how they were found."""
     machine = inspect_machine()
+    with default_options(found.profile.provider_options):
+        settings = deployed(found.best, found.provider)
     return {
         "version": 1,
         "model": found.model.name,
-        **deployed(found.best, found.provider),
+        **settings,
         "measured": {
             "on": datetime.now(UTC).date().isoformat(),
             "machine": f"{machine.cpu}, {machine.cores} cores",

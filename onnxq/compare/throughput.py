@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.compare.alike import distinct_providers
+from onnxq.compare.engines import digests
 from onnxq.data import open_data
 from onnxq.data.batches import batch_of
 from onnxq.errors import DataError, UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature
+from onnxq.runtime.engine_cache import of_models
+from onnxq.runtime.provider_options import default_options
 from onnxq.runtime.timing import Contender, TimingSettings, measure
+from onnxq.stages.shape_profile import shape_profile
 from onnxq.stages.with_past import with_past
 
 if TYPE_CHECKING:
@@ -94,20 +98,25 @@ def throughput(
         code, text = "compare.throughput", "batches and threads are numbers from 1 on"
         raise UsageError(code, text, remedy="as in --batches 1,8,32 --threads 1,2")
     pairs = [(Path(m), p) for p in distinct_providers(providers) for m in models]
-    signatures = {path: signature(load(path)) for path, _ in pairs}
+    loaded = {path: load(path) for path, _ in pairs}
+    signatures = {path: signature(model) for path, model in loaded.items()}
     first = pairs[0][0]
     source = with_past(open_data(data, signatures[first]), first, "cpu")
     feeds = {rows: _feed(rows, source, signatures) for rows in loads.batches}
+    kept = digests(loaded)
+    # One engine for all batches, as it would be deployed.
+    profile = shape_profile(list(loaded.values()), feeds.values(), providers)
     settings = [(rows, count) for rows in feeds for count in dict.fromkeys(loads.threads)]
     per_setting = timing.rounds * len(pairs)
     found: list[Throughput] = []
     for index, (rows, count) in enumerate(settings):
-        taken = measure(
-            [Contender(str(place), *pair) for place, pair in enumerate(pairs)],
-            [feeds[rows]],
-            replace(timing, threads=count),
-            _shifted(report, index * per_setting, len(settings) * per_setting),
-        )
+        with default_options(profile.provider_options), of_models(kept):
+            taken = measure(
+                [Contender(str(place), *pair) for place, pair in enumerate(pairs)],
+                [feeds[rows]],
+                replace(timing, threads=count),
+                _shifted(report, index * per_setting, len(settings) * per_setting),
+            )
         for place, (path, provider) in enumerate(pairs):
             result = taken.results[str(place)]
             rates = [rows / ms * 1000 for ms in result.per_round_median_ms]

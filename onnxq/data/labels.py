@@ -17,6 +17,7 @@ from onnxq.data.arrays import npy_header, read_npy_rows
 from onnxq.data.folder import list_samples
 from onnxq.data.reading import Reading
 from onnxq.errors import DataError
+from onnxq.files import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +161,7 @@ def _from_npy(path: Path) -> NDArray[np.int64]:
 
 def _from_lines(path: Path) -> NDArray[np.int64]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = lines_of(path.read_bytes().decode("utf-8-sig").rstrip())
     except (OSError, UnicodeDecodeError) as error:
         code, text = "data.labels", "the file is not readable text"
         raise DataError(code, text, where=str(path), remedy="Write it as UTF-8.") from error

@@ -62,7 +62,7 @@ class Lines:
         with opened(self.path) as stream:
             stream.seek(self._offsets[index])
             line = stream.readline(MAX_LINE + 1)
-        return decoded(self.path, self.numbers[index], line).rstrip("\r\n")
+        return decoded(self.path, self.numbers[index], line).removesuffix("\n").removesuffix("\r")
 
 
 class Records:

@@ -38,6 +38,7 @@ class Tokenizer:
         self._file = file
         self._inner = file.inner
         self.limit, self.limit_from = self._limit(file.path.name, file.fixed)
+        self.pad_token = self._pad_token()
         self._cap(file.fixed)
         settings = f"{self.limit} {file.fixed} {steps.model_dump_json()}"
         self.digest = hashlib.sha256(file.content + settings.encode()).hexdigest()
@@ -65,15 +66,13 @@ class Tokenizer:
         return min(known, default=(None, ""))
 
     def _cap(self, fixed: int | None) -> None:
-        padding = self._inner.padding or {}
         self._inner.no_padding()
         self._inner.no_truncation()
         if self.limit is not None:
             self._inner.enable_truncation(self.limit)
         if fixed is None:
             return
-        token = self._steps.pad_token or padding.get("pad_token") or self._known_pad()
-        number = None if token is None else self._inner.token_to_id(token)
+        token, number = self.pad_token, self.pad_id
         if number is None:
             code = "data.pad_token"
             text = f"the model wants {fixed} tokens, and no token to fill up with is known"
@@ -81,8 +80,15 @@ class Tokenizer:
             raise DataError(code, text, where=str(self._file.path), remedy=remedy)
         self._inner.enable_padding(length=fixed, pad_id=number, pad_token=token)
 
-    def _known_pad(self) -> str | None:
-        return next((t for t in _PADS if self._inner.token_to_id(t) is not None), None)
+    @property
+    def pad_id(self) -> int | None:
+        """The token that fills up; None where none is known."""
+        return None if self.pad_token is None else self._inner.token_to_id(self.pad_token)
+
+    def _pad_token(self) -> str | None:
+        own = (self._inner.padding or {}).get("pad_token")
+        known = (t for t in _PADS if self._inner.token_to_id(t) is not None)
+        return self._steps.pad_token or own or next(known, None)
 
     def __call__(self, text: str, where: str) -> dict[str, NDArray[Any]]:
         """The model's token inputs, each ``[1, tokens]``.

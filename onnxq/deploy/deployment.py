@@ -25,12 +25,12 @@ from onnxq.deploy.attention import UnknownAttentionError, decline
 from onnxq.deploy.cache import cache_of
 from onnxq.deploy.checkpoint import read_decoder, tokenizer_files
 from onnxq.deploy.example import example_inputs
-from onnxq.deploy.folder import check_folder_free, new_folder
 from onnxq.deploy.fuse import fused
 from onnxq.deploy.rehearsal import rehearse, with_float_activations
-from onnxq.deploy.scripts import EXAMPLE, chat_script, run_script
+from onnxq.deploy.scripts import EXAMPLE, chat_script, run_script, text_of
 from onnxq.errors import BoundMissedError, OnnxqError, UsageError
 from onnxq.graph.io import load, save
+from onnxq.graph.new_folder import check_folder_free, new_folder
 from onnxq.graph.structure import signature, summary
 from onnxq.runtime.session import SessionSettings, open_session
 
@@ -80,7 +80,7 @@ def deploy(
 
     Args:
         model: The model, quantized or not.
-        output: The folder to write; nothing may be there yet.
+        output: The folder to write; there is none of this name yet, or an empty one.
         form: What for.
         checkpoint: For ``genai``, the Hugging Face folder that the model was exported from. Its
             configuration and tokenizer are read, nothing in it is executed.
@@ -101,13 +101,16 @@ def deploy(
     with new_folder(folder) as staged:
         if checkpoint is not None:
             difference, notes = _genai(source, staged, Path(checkpoint))
-        elif form == "script":
-            difference, notes = _script(source, staged)
+            taken = ' "PROMPT"'
         else:
-            difference, notes = _offline(source, staged, form)
+            loaded = load(source)
+            taken = _argument(loaded)
+            if form == "script":
+                difference, notes = _script(source, loaded, staged)
+            else:
+                difference, notes = _offline(source, loaded, staged, form)
         files = tuple(sorted(path.name for path in staged.iterdir()))
-    command = f"python {folder / SCRIPT}" + (' "PROMPT"' if form == "genai" else "")
-    return Deployment(folder, form, files, difference, notes, command)
+    return Deployment(folder, form, files, difference, notes, f"python {folder / SCRIPT}{taken}")
 
 
 def _genai(source: Path, staged: Path, checkpoint: Path) -> tuple[float, tuple[str, ...]]:
@@ -155,15 +158,22 @@ def _quickest(
     return candidate, difference, "attention is fused to GroupQueryAttention, with a shared cache"
 
 
-def _script(source: Path, staged: Path) -> tuple[float, tuple[str, ...]]:
-    model = load(source)
+def _argument(model: ir.Model) -> str:
+    """What the program is given on its command line."""
+    if encoded_input(signature(model)) is not None:
+        return " IMAGE"
+    return ' "TEXT"' if text_of(example_inputs(model)) else ""
+
+
+def _script(source: Path, model: ir.Model, staged: Path) -> tuple[float, tuple[str, ...]]:
     target = staged / genai.MODEL
     save(model, target)
     return _with_script(model, source, target), ()
 
 
-def _offline(source: Path, staged: Path, form: Form) -> tuple[float, tuple[str, ...]]:
-    model = load(source)
+def _offline(
+    source: Path, model: ir.Model, staged: Path, form: Form
+) -> tuple[float, tuple[str, ...]]:
     if form == "ort":
         target = staged / "model.ort"
         note = offline.write_ort(source, model, target)

@@ -139,8 +139,11 @@ def check_folder(folder: Path) -> CacheGraph:
     """
     where = str(folder / CONFIG)
     if not folder.is_dir():
-        code, text = "deploy.no_folder", "there is no such folder"
-        raise UsageError(code, text, where=str(folder), remedy="write one: onnxq deploy --as genai")
+        what = (
+            "this is a file, a folder is checked" if folder.exists() else "there is no such folder"
+        )
+        code, remedy = "deploy.no_folder", "write one: onnxq deploy --as genai"
+        raise UsageError(code, what, where=str(folder), remedy=remedy)
     if not (folder / CONFIG).exists():
         code, text = "deploy.no_file", "the file is missing"
         remedy = "name a folder of onnxq deploy --as genai; others have nothing to check"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.runtime import providers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,7 +49,7 @@ print(f"\\n[{len(times)} tokens, {rate:.1f} a second after the first]", file=sys
 '''
 
 _RUN = '''\
-"""Run the model: python run.py [SAMPLE.npz] [PROVIDER], without a sample on the inputs below."""
+"""Run the model: python run.py [{sample}] [PROVIDER], without a sample on the inputs below."""
 import sys
 from pathlib import Path
 import numpy as np
@@ -56,19 +58,22 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 {extensions}path = str(Path(__file__).resolve().with_name({model!r}))
 providers = [a for a in sys.argv[1:] if a.endswith("Provider")] or ["CPUExecutionProvider"]
-session = ort.InferenceSession(path, options, providers=providers)
+{entries}session = ort.InferenceSession(path, options, providers=providers)
 inputs = {{
 {inputs}}}
-for file in (a for a in sys.argv[1:] if a.endswith(".npz")):
-    inputs.update(np.load(file, allow_pickle=False))
-{image}for spec, value in zip(session.get_outputs(), session.run(None, inputs)):
+{texts}for given in (a for a in sys.argv[1:] if not a.endswith("Provider")):
+    if given.endswith(".npz"):
+        inputs.update(np.load(given, allow_pickle=False))
+    else:
+        {other}
+for spec, value in zip(session.get_outputs(), session.run(None, inputs)):
     print(spec.name, spec.type, np.shape(value), np.asarray(value).ravel()[:5])
 '''
 
-_IMAGE = """\
-for file in (a for a in sys.argv[1:] if a.lower().endswith((".jpg", ".jpeg", ".png"))):
-    inputs[{name!r}] = np.fromfile(file, np.uint8)
-"""
+_OTHER = 'sys.exit(f"{given}: neither a sample (.npz) nor a provider (...ExecutionProvider)")'
+_IMAGE = "inputs[{name!r}] = np.fromfile(given, np.uint8)"
+_TEXT = """texts.append(given)
+        inputs[{name!r}] = np.array(texts, object)"""
 
 _EXTENSIONS = """\
 import onnxruntime_extensions
@@ -94,14 +99,33 @@ def run_script(
             beside the script as :data:`EXAMPLE`.
     """
     made = {name: _made(value) for name, value in inputs.items()}
+    text = text_of(inputs)
+    sample, other, texts = "SAMPLE.npz", _OTHER, ""
+    if text:
+        sample, other = "SAMPLE.npz or TEXT...", _TEXT.format(name=text)
+        texts = "texts = []\n"
     if image:
+        sample, other = "SAMPLE.npz or IMAGE", _IMAGE.format(name=image)
         made[image] = f"np.fromfile(Path(__file__).resolve().with_name({EXAMPLE!r}), np.uint8)"
     return _RUN.format(
         model=model,
         inputs="".join(f"    {name!r}: {text},\n" for name, text in made.items()),
-        image=_IMAGE.format(name=image) if image else "",
+        sample=sample,
+        other=other,
+        texts=texts,
         extensions=_EXTENSIONS if extensions else "",
+        entries="".join(
+            f"if {full!r} in providers:\n    options.add_session_config_entry({key!r}, {value!r})\n"
+            for short, full in providers.SHORT.items()
+            for key, value in providers.session_entries(short).items()
+        ),
     )
+
+
+def text_of(inputs: Mapping[str, NDArray[Any]]) -> str:
+    """The input that takes one text, a string ``[1]``, if it is the only one of strings."""
+    texts = {name: value for name, value in inputs.items() if value.dtype.kind in "OUT"}
+    return next((n for n, v in texts.items() if len(texts) == 1 and v.shape == (1,)), "")
 
 
 def _made(value: NDArray[Any]) -> str:

@@ -11,7 +11,6 @@ from onnxq.errors import UsageError
 from onnxq.export.opened import open_source
 from onnxq.export.options import ExportOptions
 from onnxq.export.torch_exporter import export
-from onnxq.graph.io import check_output
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -58,11 +57,11 @@ def export_with_processing(
         OnnxqError: As the export, or as :func:`onnxq.bundle.bundle`.
     """
     output = Path(output)
-    check_output(output)
     opened = open_source(source, options or ExportOptions())
     if opened.files:
         code, text = "export.several", "it becomes several models, which no preprocessing fits"
         raise UsageError(code, text, where=opened.where, remedy="Export it without.")
+    opened.check_output(output)
     processing = _completed(processing, opened.checkpoint, opened.task, opened.where)
     with Scratch() as folder:
         plain = folder / output.name

@@ -4,9 +4,8 @@ Only ``config.json`` and the headers of safetensors files are read here. What th
     files that are missing or damaged, shards that the index names and the folder lacks;
     paths that lead out of the folder, by ``..`` or by a link (the Hub's own cache keeps files one
     level up, in ``blobs/`` beside ``snapshots/``: that counts as inside);
-    pickles, unless they are asked for; code (``auto_map``), unless it is trusted;
-    weights under a name of config.json's choice, which may be a pickle or lead out of the folder;
-    weights that are quantized already, and adapters, which name another checkpoint.
+    pickles, unless they are asked for; adapters, which name another checkpoint;
+    what :mod:`onnxq.export.config_check` finds in the configuration.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.errors import UsageError, listed
+from onnxq.export.config_check import check_config
 from onnxq.files import read_regular
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class Checkpoint:
         config: What its ``config.json`` says.
         dtype: The type that most weights are stored in: ``"float32"``, ``"float16"`` or
             ``"bfloat16"``; empty where only a pickle knows.
+        weights: The files that hold the weights, and the index that names them.
     """
 
     folder: Path
     config: Mapping[str, Any]
     dtype: str
+    weights: tuple[Path, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -62,25 +64,15 @@ def open_checkpoint(folder: Path, *, weights: Weights, code: Code) -> Checkpoint
     """
     _check_links(folder)
     config = read_json(folder / CONFIG, "export.no_config")
-    _check_code(folder, config, code)
-    if "quantization_config" in config:
-        method = config["quantization_config"]
-        name = method.get("quant_method", "") if isinstance(method, dict) else ""
-        text = f"the weights are quantized already{f' ({name})' if name else ''}"
-        remedy = "export the float checkpoint that they were made from"
-        raise UsageError(code="export.quantized", message=text, where=str(folder), remedy=remedy)
+    check_config(config, code, str(folder / CONFIG))
     if (folder / "adapter_config.json").exists():
         text = "an adapter lies in this folder, which belongs to another checkpoint"
         remedy = "merge it into its base model (peft: merge_and_unload) and save that"
         raise UsageError(code="export.adapter", message=text, where=str(folder), remedy=remedy)
-    if config.get("transformers_weights"):
-        # Transformers would read that file instead of those which are looked at here.
-        text = f"it names another file of weights (transformers_weights), not {SAFETENSORS}"
-        remedy = f"call that file {SAFETENSORS}, and take the entry out"
-        where = str(folder / CONFIG)
-        raise UsageError(code="export.other_weights", message=text, where=where, remedy=remedy)
     files = _weight_files(folder, weights)
-    return Checkpoint(folder, config, _dtype(files))
+    # A pickle has no header that tells a type.
+    sound = [file for file in files if file.suffix == ".safetensors"]
+    return Checkpoint(folder, config, _dtype(sound), tuple(files))
 
 
 def _check_links(folder: Path) -> None:
@@ -94,20 +86,8 @@ def _check_links(folder: Path) -> None:
             raise UsageError(code="export.outside", message=text, where=str(folder), remedy=remedy)
 
 
-def _check_code(folder: Path, config: Mapping[str, Any], code: Code) -> None:
-    if code == "checkpoint" or not config.get("auto_map"):
-        return
-    named = config["auto_map"]
-    wanted = named.values() if isinstance(named, dict) else [named]
-    text = f"the checkpoint brings code of its own (auto_map: {listed(list(map(str, wanted)), 3)})"
-    remedy = "read that code; --trust-remote-code executes it"
-    raise UsageError(
-        code="export.remote_code", message=text, where=str(folder / CONFIG), remedy=remedy
-    )
-
-
 def _weight_files(folder: Path, weights: Weights) -> list[Path]:
-    """The safetensors files, checked; none where a pickle is read."""
+    """The files to read, checked, with their index."""
     if (folder / SAFETENSORS).exists():
         return [folder / SAFETENSORS]
     index = folder / f"{SAFETENSORS}.index.json"
@@ -123,9 +103,7 @@ def _weight_files(folder: Path, weights: Weights) -> list[Path]:
         text = f"the weights are a pickle ({pickles[0].name}), which can hold code"
         remedy = "save them as safetensors, or --allow-pickle reads tensors alone from it"
         raise UsageError(code="export.pickle", message=text, where=str(folder), remedy=remedy)
-    if pickles[0].name != PICKLE:
-        _shards(pickles[0])
-    return []
+    return [pickles[0]] if pickles[0].name == PICKLE else _shards(pickles[0])
 
 
 def _shards(index: Path) -> list[Path]:
@@ -146,7 +124,7 @@ def _shards(index: Path) -> list[Path]:
         raise UsageError(
             code="export.no_weights", message=text, where=where, remedy="copy them to the folder"
         )
-    return [index.parent / name for name in names]
+    return [index, *(index.parent / name for name in names)]
 
 
 def _dtype(files: list[Path]) -> str:

@@ -8,6 +8,7 @@ from onnxq.errors import UsageError
 from onnxq.export.checkpoint import Checkpoint, open_checkpoint
 from onnxq.export.huggingface import load_model, require_transformers
 from onnxq.export.opened import Opened
+from onnxq.export.options import check_options
 from onnxq.export.tasks import SPEECH, TEXT_GENERATION, TEXT_TO_TEXT, Task, task_of
 
 if TYPE_CHECKING:
@@ -19,21 +20,27 @@ if TYPE_CHECKING:
 FILES = ("encoder.onnx", "decoder.onnx")
 """Of an encoder with its decoder, in the folder that is written."""
 
+_WRITTEN = frozenset({".onnx", ".data"})
+"""Endings of what an earlier export may have left in a checkpoint's folder."""
+
 
 def open_folder(folder: Path, options: ExportOptions) -> Opened:
     """Look at a checkpoint folder.
 
     Raises:
-        UsageError: As :func:`open_checkpoint`, :func:`task_of`.
+        UsageError: As :func:`open_checkpoint`, :func:`task_of`, :func:`check_options`.
     """
     checkpoint = open_checkpoint(folder, weights=options.weights, code=options.code)
     require_transformers()
     task = task_of(checkpoint, options.task)
     both = task.name in {SPEECH, TEXT_TO_TEXT}
+    cache = {"cache"} if both or task.name == TEXT_GENERATION else set()
+    taken = {"task", "weights", "code", *cache}
+    check_options(options, taken, f"a checkpoint folder for {task.name}", str(folder))
 
     def load() -> tuple[ExportSpec, ...]:
         model = load_model(checkpoint, task, options)
-        cached = options.cache == "with-past"
+        cached = options.cache != "without-past"
         if both:
             from onnxq.export.encoder_decoder import encoder_decoder_specs
 
@@ -41,7 +48,14 @@ def open_folder(folder: Path, options: ExportOptions) -> Opened:
         return (_spec(model, task, checkpoint, cached=cached),)
 
     files = FILES if both else ()
-    return Opened(str(folder), load, files=files, task=task.name, checkpoint=folder)
+    return Opened(
+        str(folder),
+        load,
+        files=files,
+        task=task.name,
+        checkpoint=folder,
+        reads=tuple(path for path in folder.rglob("*") if path.suffix not in _WRITTEN),
+    )
 
 
 def _spec(model: Any, task: Task, checkpoint: Checkpoint, *, cached: bool) -> ExportSpec:

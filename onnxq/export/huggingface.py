@@ -6,15 +6,19 @@ Attention is computed as plain matrix products ("eager"), which every quantizer 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.errors import OnnxqError, UsageError, listed
+from onnxq.export.isolated import isolated
 from onnxq.export.quiet import quiet
 from onnxq.export.source import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from onnxq.export.checkpoint import Checkpoint
     from onnxq.export.options import ExportOptions
@@ -50,9 +54,9 @@ def load_model(checkpoint: Checkpoint, task: Task, options: ExportOptions) -> An
     where = str(checkpoint.folder)
     kind = checkpoint.dtype if options.dtype == "keep" else options.dtype
     try:
-        with _offline(), quiet(), _silent():
+        with _offline(), quiet(), _silent(), _seen(checkpoint, options) as folder:
             model, report = getattr(transformers, task.loader).from_pretrained(
-                str(checkpoint.folder.resolve()),
+                str(folder),
                 attn_implementation="eager",
                 dtype=kind or "auto",
                 local_files_only=True,
@@ -89,13 +93,27 @@ def _is_unused(name: str) -> bool:
     return any(name.startswith(part) or f".{part}" in name for part in _UNUSED)
 
 
+def _seen(checkpoint: Checkpoint, options: ExportOptions) -> AbstractContextManager[Path]:
+    """The folder that is loaded; code that is trusted may read what lies beside it."""
+    if options.code == "checkpoint":
+        return nullcontext(checkpoint.folder.resolve())
+    return isolated(checkpoint)
+
+
 @contextmanager
 def _offline() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _OFFLINE}
     os.environ.update(dict.fromkeys(_OFFLINE, "1"))
+    # What was imported earlier has read the environment already.
+    hub: Any = sys.modules.get("huggingface_hub.constants")
+    online = hub is not None and not hub.HF_HUB_OFFLINE
+    if online:
+        hub.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
+        if online:
+            hub.HF_HUB_OFFLINE = False
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

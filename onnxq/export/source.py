@@ -101,6 +101,8 @@ def _import(module_name: str, source: str) -> ModuleType:
         if module_name == missing or module_name.startswith(f"{missing}."):
             code, text = "export.no_module", f"there is no module {missing}"
             remedy = "run it in the folder that holds the module, or install its package"
+            if module_name.endswith(".py"):
+                remedy = f"name the module without its ending: {source.replace('.py:', ':')}"
         else:
             code, text = "export.import_failed", f"{module_name} needs {missing}, which is missing"
             remedy = f"install {missing}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import OnnxqError, UsageError
+from onnxq.errors import OnnxqError
 from onnxq.export.calls import shapes_of
 from onnxq.export.inputs import input_sets
 from onnxq.export.opened import open_source
@@ -28,6 +28,7 @@ from onnxq.export.spec import (
 from onnxq.export.trace import trace
 from onnxq.export.verify import verify
 from onnxq.graph import io
+from onnxq.graph.new_folder import new_folder
 from onnxq.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -54,27 +55,24 @@ def export(
             working directory is importable), a factory without arguments, or an `ExportSpec`. A
             factory returns an `ExportSpec`, or a tuple of the module and its example inputs.
         output: The ONNX file to write; of an encoder with its decoder a folder, which does not
-            exist yet. Nothing is left there if the export fails.
+            exist yet or is empty. Nothing is left there if the export fails.
         options: How to export it; ``ExportOptions()`` if None.
         tolerance: How far outputs may be from PyTorch's; by the type that is computed in if None.
         progress: Called with the number of steps done (tracing, each comparison, writing) and of
             all steps.
 
     Raises:
-        UsageError: If PyTorch is missing, the source cannot be resolved, the example inputs do not
-            fit the module, the module cannot be traced, or an axis turns out not to be dynamic.
+        UsageError: If PyTorch is missing, the source cannot be resolved, an option does not apply
+            to it, the example inputs do not fit the module, the module cannot be traced, or an axis
+            turns out not to be dynamic; or the output is one of the source's own files.
         BoundMissedError: If an output is further from PyTorch's than the tolerance allows.
     """
     options = options or ExportOptions()
     target = Path(output)
-    io.check_output(target)
     opset = chosen_opset(options)
     require_torch()
     opened = open_source(source, options)
-    if opened.files and target.exists():
-        text = "an encoder with its decoder is written into a folder of its own"
-        remedy = "name a folder that does not exist yet"
-        raise UsageError(code="usage.exists", message=text, where=str(output), remedy=remedy)
+    opened.check_output(target)
     specifications = opened.load()
     places = [target / name for name in opened.files] or [target]
     jobs = [
@@ -82,16 +80,12 @@ def export(
         for specification, place in zip(specifications, places, strict=True)
     ]
     steps = _Steps(sum(job.steps for job in jobs) + 1, progress)
-    with io.staging(target) as staged:
-        if opened.files:
-            staged.mkdir()
+    with new_folder(target) if opened.files else io.staging(target) as staged:
         models = tuple(
             job.run(opset, staged / job.place.name if opened.files else staged, steps)
             for job in jobs
         )
-        if opened.files:
-            staged.rename(target)
-        else:
+        if not opened.files:
             io.publish(staged, target)
     steps()
     return ExportResult(target, models, opened.task, opened.checkpoint)

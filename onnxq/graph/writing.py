@@ -88,11 +88,12 @@ def check_output(
     Args:
         path: The file that is to be written.
         model: The file that it is made from, which it may not replace.
-        files: The files that hold that model's weights, which it may not replace either.
+        files: Further files that it is made from, such as those that hold that model's weights,
+            which it may not replace either.
 
     Raises:
         UsageError: The folder does not exist, the path is a folder, a link or a device, or it is
-            the model itself.
+            the model itself, or one of ``files`` by whatever name.
     """
     target = Path(path).absolute()
     if not target.parent.is_dir():
@@ -102,10 +103,10 @@ def check_output(
     if source is not None and source.exists() and target.exists() and target.samefile(source):
         code, text = "usage.replaces_model", "the result would replace the model it is made from"
         raise UsageError(code, text, where=str(path), remedy="write to another file")
-    taken = {file.resolve() for file in files} & {target.resolve(), _data_of(target).resolve()}
-    for file in taken:
-        code, text = "usage.replaces_model", "the result would replace the model's own weights"
-        raise UsageError(code, text, where=str(file), remedy="write to another file")
+    for file in files:
+        if any(_is_same(path, file) for path in (target, _data_of(target))):
+            code, text = "usage.replaces_model", "the result would replace what it is made from"
+            raise UsageError(code, text, where=str(file), remedy="write to another file")
     _check_replaceable(target)
 
 
@@ -174,6 +175,15 @@ def publish(staged: str | Path, path: str | Path) -> None:
     except OSError as error:
         code, text = "graph.cannot_write", f"cannot be written: {error.strerror or error}"
         raise UsageError(code, text, where=str(target)) from error
+
+
+def _is_same(path: Path, file: Path) -> bool:
+    """By whatever name: in another case where that is one file, by a link of either kind."""
+    try:
+        return path.samefile(file)
+    except OSError:
+        # One of them is not there, or is a link to nowhere.
+        return path.resolve() == file.resolve()
 
 
 def _data_of(path: Path) -> Path:

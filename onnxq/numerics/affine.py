@@ -9,7 +9,8 @@ For an unsigned n-bit scheme, with a range ``[min, max]`` that is first widened 
 
 Signed schemes shift ``q`` and ``zero_point`` by ``qmin``; symmetric ones fix the zero point and
 take ``scale = max(-min, max) / (2^(n-1) - 1)``. Rounding is half to even, as in ONNX
-QuantizeLinear.
+QuantizeLinear. FP8 has its own rounding (:mod:`onnxq.numerics.float8`), no zero point, and
+``scale = max(-min, max) / 448``.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018; ONNX operator specification, QuantizeLinear.
@@ -17,11 +18,12 @@ Integer-Arithmetic-Only Inference", CVPR 2018; ONNX operator specification, Quan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from onnxq.errors import InternalError
+from onnxq.numerics.float8 import to_e4m3
 from onnxq.numerics.schemes import (
     PAIR_LIMIT,
     Granularity,
@@ -61,7 +63,7 @@ def qparams_from_range(low: ArrayLike, high: ArrayLike, scheme: Scheme) -> QPara
         code, text = "numerics.range", "a quantization range is not finite or is crossed"
         raise InternalError(code, text)
     if scheme.symmetric:
-        steps = (1 << (scheme.bits - 1)) - 1
+        steps = scheme.qmax if scheme.signed else (1 << (scheme.bits - 1)) - 1
         span = np.maximum(-lo, hi)
     else:
         steps = scheme.qmax - scheme.qmin
@@ -101,21 +103,23 @@ def weight_range(
             return low, np.maximum.reduceat(weight, starts, axis=axis)
 
 
-def quantize(values: NDArray[np.floating], params: QParams) -> NDArray[np.integer]:
-    """Round ``values`` to the integers of ``params``.
+def quantize(values: NDArray[np.floating], params: QParams) -> NDArray[Any]:
+    """Round ``values`` to the integers, or numbers, of ``params``.
 
     Args:
         values: Float array that fits the granularity of ``params``.
         params: Scales and zero points.
 
     Returns:
-        Integers of the scheme's type (unpacked), the shape of ``values``.
+        An array of the scheme's type (unpacked), the shape of ``values``.
     """
     granularity = params.scheme.granularity
     scale = _expand(params.scale, values.shape, granularity)
-    offset = _expand(params.zero_point, values.shape, granularity)
     with np.errstate(over="ignore"):  # a quotient of Inf saturates, as it should
         scaled = np.asarray(values / scale)
+    if params.scheme.floating:
+        return to_e4m3(scaled)
+    offset = _expand(params.zero_point, values.shape, granularity)
     np.rint(scaled, out=scaled)
     scaled += offset
     np.clip(scaled, params.scheme.qmin, params.scheme.qmax, out=scaled)
@@ -146,10 +150,12 @@ def _bound_pairs(integers: NDArray[np.integer], axes: tuple[int, ...]) -> NDArra
     return np.moveaxis(flat.reshape(moved.shape), ends, axes)
 
 
-def dequantize(integers: NDArray[np.integer], params: QParams) -> NDArray[np.float32]:
-    """The real numbers, float32, that ``integers`` stand for."""
+def dequantize(integers: NDArray[Any], params: QParams) -> NDArray[np.float32]:
+    """The real numbers, float32, that ``integers``, or numbers of 8 bits, stand for."""
     granularity = params.scheme.granularity
     scale = _expand(params.scale, integers.shape, granularity)
+    if params.scheme.floating:
+        return integers.astype(np.float32) * scale
     offset = _expand(params.zero_point, integers.shape, granularity).astype(np.int32)
     return (integers.astype(np.int32) - offset).astype(np.float32) * scale
 

@@ -11,7 +11,8 @@ Mean squared error of a bin ``[a, b]`` under step ``s`` and representable range 
 
 Sources: percentile and entropy after Migacz, "8-bit Inference with TensorRT", GTC 2017;
 MSE after Banner et al., "Post training 4-bit quantization of convolutional networks", NeurIPS 2019
-(ACIQ), here by exact search over the measured distribution rather than a fitted one.
+(ACIQ), here by exact search over the measured distribution rather than a fitted one. FP8 has
+another grid and another search (:mod:`onnxq.numerics.float8`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxq.numerics import float8
 from onnxq.numerics.affine import qparams_from_range
 from onnxq.numerics.compiled import compiled
 from onnxq.numerics.histogram import Bins
@@ -78,8 +80,12 @@ def mse(bins: Bins, scheme: Scheme) -> Range:
 
     Both ends are shrunk together on a geometric grid, then each alone, twice (an outlier on one
     side must not cost the other side its values); then both and each on finer grids around the
-    best. The whole range is always a candidate, so the result is never worse than min-max.
+    best. The whole range is always a candidate, so the result is never worse than min-max. Of FP8
+    the whole range and wider ones, up to twice as wide, are all there are.
     """
+    if scheme.floating:
+        low, high = minmax(float(bins.low[0]), float(bins.high[-1]))
+        return _least(bins, scheme, [(low * f, high * f) for f in float8.FACTORS.astype(float)])
     bins = _coarsened(bins, scheme)
     low, high = minmax(float(bins.low[0]), float(bins.high[-1]))
     one_sided = scheme.symmetric or low == 0 or high == 0
@@ -130,6 +136,8 @@ def entropy(bins: Bins, scheme: Scheme) -> Range:
 def mean_squared_error(bins: Bins, low: float, high: float, scheme: Scheme) -> float:
     """Mean squared error of quantizing the distribution with the range ``[low, high]``."""
     params = qparams_from_range(low, high, scheme)
+    if scheme.floating:
+        return float8.mean_squared_error(bins, float(params.scale))
     bottom, top = params.representable
     total = _squared_error(
         bins.low, bins.high, bins.count, float(params.scale), float(bottom), float(top)

@@ -186,7 +186,7 @@ def check_axes(scheme: Scheme, rank: int, name: str) -> None:
 def rounded(
     tensor: ir.TensorProtocol, params: QParams, name: str, order: tuple[int, ...] | None = None
 ) -> ir.LazyTensor:
-    """``tensor`` as int8, rounded to the nearest when it is read: no weight is held twice.
+    """``tensor`` rounded to the nearest when it is read, to int8 or FP8: no weight is held twice.
 
     Args:
         tensor: The float weight.
@@ -198,14 +198,14 @@ def rounded(
     axes = tuple(range(len(shape))) if order is None else order
     return ir.LazyTensor(
         partial(_round, tensor, params, axes),
-        dtype=ir.DataType.INT8,
+        dtype=ir.DataType.from_numpy(params.scheme.dtype),
         shape=ir.Shape(tuple(shape[axis] for axis in axes)),
         name=name,
     )
 
 
 def _round(tensor: ir.TensorProtocol, params: QParams, axes: tuple[int, ...]) -> ir.TensorProtocol:
-    integers = quantize(tensor.numpy(), params).astype(np.int8)
+    integers = quantize(tensor.numpy(), params)
     return ir.Tensor(np.ascontiguousarray(np.transpose(integers, axes)))
 
 

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from onnxq.numerics.schemes import middle_of
 from onnxq.passes.base import contributed
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from onnxq.passes.base import Editor
     from onnxq.passes.block_product import Products
     from onnxq.passes.block_weight import BlockWeight
@@ -66,7 +69,7 @@ class Lookups:
         rows.name = node_name
 
     def _table(self, weight: BlockWeight) -> list[ir.Value | None]:
-        """Integers, scales and, unless symmetric, zero points, each of three axes."""
+        """Integers, scales and zero points, each of three axes."""
         if weight.name not in self._read:
             editor, name = self._editor, weight.name
             coded, scale = self._products.packed(weight)
@@ -74,10 +77,8 @@ class Lookups:
             inputs = [scale, editor.constant(f"{name}_scale_shape", shape)]
             column = editor.add("Reshape", inputs, f"{name}_scale_column", ir.DataType.FLOAT)
             editor.put_first(column)
-            self._read[name] = [coded, column.outputs[0]]
-            if not weight.symmetric:
-                zero = weight.zero_point[..., None]
-                self._read[name].append(editor.constant(f"{name}_zero_point_column", zero))
+            zero = editor.constant(f"{name}_zero_point_column", _zero_points(weight))
+            self._read[name] = [coded, column.outputs[0], zero]
         return self._read[weight.name]
 
     def _joined(
@@ -97,3 +98,15 @@ class Lookups:
         inputs = [blocks, whole.outputs[0]]
         join = editor.add("Reshape", inputs, f"{base}_joined", ir.DataType.FLOAT)
         return own, whole, join
+
+
+def _zero_points(weight: BlockWeight) -> NDArray[np.uint8]:
+    """``[rows, blocks, 1]``: written out where they are all alike too.
+
+    Providers take other defaults for them and find them in other halves of a byte
+    (microsoft/onnxruntime#31692, #32663), so every part of a byte holds the same.
+    """
+    if not weight.symmetric:
+        return weight.zero_point[..., np.newaxis]
+    byte = sum(middle_of(weight.bits) << shift for shift in range(0, 8, weight.bits))
+    return np.full((*weight.scale.shape, 1), byte, np.uint8)

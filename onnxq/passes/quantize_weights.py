@@ -3,6 +3,7 @@
 Cases: initializer ``W -> readers`` becomes ``W_quantized -> DequantizeLinear(axis) -> readers``; or
 *folded*, ``W_quantized -> Cast -> Mul(scale) -> readers``, which ONNX Runtime computes once when it
 loads the model, as it does not with a DequantizeLinear. One for each weight however many read it.
+FP8 has no zero points.
 The integers are made when the model is written, so that no more than one weight is held twice.
 """
 
@@ -45,8 +46,10 @@ class QuantizeWeights(PlanPass):
         inputs = [
             editor.constant(f"{name}_quantized", self._integers(entry, editor)),
             editor.constant(f"{name}_scale", scale),
-            editor.constant(f"{name}_zero_point", np.zeros(scale.shape, np.int8)),
         ]
+        if not entry.scheme.floating:
+            zero_point = np.zeros(scale.shape, np.int8)
+            inputs.append(editor.constant(f"{name}_zero_point", zero_point))
         attributes = {} if entry.axis is None else {"axis": entry.axis}
         base = f"{name}_dequantized"
         return (editor.add("DequantizeLinear", inputs, base, ir.DataType.FLOAT, attributes),)
@@ -72,5 +75,5 @@ class QuantizeWeights(PlanPass):
         if chosen is not None:
             return ir.tensor(chosen, name=name)
         scale = self._scale(entry)
-        params = QParams(scale, np.zeros(scale.shape, np.int8), entry.scheme)
+        params = QParams(scale, np.zeros(scale.shape, entry.scheme.dtype), entry.scheme)
         return rounded(editor.weight(entry.initializer), params, name)

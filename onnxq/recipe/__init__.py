@@ -4,14 +4,15 @@ Everything but ``version`` may be left out; the values shown here are the defaul
 rules, of which there are none::
 
     version = 1
-    scheme = "auto"               # int8, int8-dynamic, int8-weights, int4, uint4, int2, float16,
-                                  # bfloat16; auto measures those of INT8
+    scheme = "auto"               # int8, int8-dynamic, int8-weights, fp8, int4, uint4, int2,
+                                  # float16, bfloat16; auto measures those of INT8
     format = "qdq"                # or "qoperator": operators on integers instead of Q/DQ pairs
     target = "cpu"                # what runs the model; see `onnxq doctor`
     seed = 0                      # seeds the choice of samples and the held-out split
     eval_fraction = 0.2           # the part of the data that calibration does not see
 
     channel_scaling = "auto"      # or "off": never even out channels before quantizing
+    # engine_cache = "engines"    # folder for what TensorRT builds; left out: none is kept
 
     [activation]
     type = "uint8"                # or "int8", "uint16", "int16"; left out: what the target wants
@@ -38,7 +39,7 @@ rules, of which there are none::
     form = "auto"                 # weights (float32 at load), compute (nodes too); by the target
 
     [provider_options.tensorrt]   # ONNX Runtime's own keys, for a provider that is there
-    trt_engine_cache_enable = "1"
+    trt_fp16_enable = "1"
 
     [[rules]]                     # rules go by what a site is; a later rule wins
     match = "op:Conv"             # an operator type

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from onnxq.errors import UsageError
 from onnxq.numerics.half import HALF_TYPES
+from onnxq.recipe.schema import ActivationOverride
 
 if TYPE_CHECKING:
-    from onnxq.recipe.schema import Recipe, WeightOverride
+    from onnxq.recipe.schema import CalibrationMethod, Recipe, WeightOverride
 
 BITS: Final[dict[str, int]] = {"int4": 4, "uint4": 4, "int2": 2, "int8-weights": 8}
 """The widths of the schemes that store weights in blocks."""
@@ -59,6 +60,8 @@ def check_fit(recipe: Recipe) -> None:
     unsigned = "uint4 has zero points of its own; int4 may be symmetric"
     if scheme == "uint4" and recipe.weights.symmetric:
         raise _refused(unsigned, "weights.symmetric", "give --scheme int4")
+    if scheme == "fp8":
+        _check_float8(recipe)
     for number, rule in enumerate(recipe.rules, start=1):
         if rule.weight is None or scheme in HALF_TYPES:
             continue
@@ -66,6 +69,29 @@ def check_fit(recipe: Recipe) -> None:
         if text:
             remedy = "leave it out, or give the scheme that it belongs to"
             raise _refused(text, f"rules[{number}].weight", remedy)
+
+
+def _check_float8(recipe: Recipe) -> None:
+    """Refuse other integers than FP8, and the method that lays values on evenly spaced levels."""
+    _check_entry_of_float8("", recipe.activation, recipe.calibration.method)
+    for number, rule in enumerate(recipe.rules, start=1):
+        where = f"rules[{number}]."
+        _check_entry_of_float8(where, rule.activation or ActivationOverride(), rule.calibration)
+        if rule.weight is not None and rule.weight.bits is not None:
+            text = f"bits = {rule.weight.bits} is of integers; fp8 has 8 bits"
+            raise _refused(text, f"{where}weight.bits", "leave it out, or give --scheme int8")
+
+
+def _check_entry_of_float8(
+    where: str, activation: ActivationOverride, method: CalibrationMethod | None
+) -> None:
+    if activation != ActivationOverride():
+        text = "activations of fp8 have its type, which is symmetric"
+        raise _refused(text, f"{where}activation", "leave it out, or give --scheme int8")
+    if method == "entropy":
+        text = "entropy counts evenly spaced levels, fp8 has none"
+        remedy = "take auto, minmax, mse or percentile"
+        raise _refused(text, f"{where}calibration", remedy)
 
 
 def _misfit(weight: WeightOverride, scheme: str, *, blocks: bool) -> str:

@@ -21,7 +21,16 @@ CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy",
 """How a range is chosen; ``auto`` picks per site the one with the least error of its output."""
 
 Scheme = Literal[
-    "auto", "int8", "int8-dynamic", "int8-weights", "int2", "int4", "uint4", "float16", "bfloat16"
+    "auto",
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "fp8",
+    "int2",
+    "int4",
+    "uint4",
+    "float16",
+    "bfloat16",
 ]
 """What the result is; ``auto`` measures those of INT8 and takes the best."""
 
@@ -220,13 +229,15 @@ class Recipe(_Frozen):
         seed: Seeds the choice of samples and the held-out split.
         eval_fraction: The part of the data that calibration does not see.
         channel_scaling: Whether channels of activations may be evened out (SmoothQuant) where that
-            lowers the error of the sites that read them.
+            lowers the error of the sites that read them; in fp8 it does not.
         activation: Another scheme for all activations than the target's.
         calibration: How ranges are found.
         weights: How weights alone are stored.
         half: What float16 and bfloat16 are.
         provider_options: Options of execution providers, for every session of the run: a table for
             each provider, with the keys that ONNX Runtime documents.
+        engine_cache: The folder in which TensorRT keeps its engines and timings of kernels; a
+            relative one begins where the program was started.
         rules: What is different for some sites; a later rule wins.
     """
 
@@ -242,6 +253,7 @@ class Recipe(_Frozen):
     weights: WeightSettings = WeightSettings()
     half: HalfSettings = HalfSettings()
     provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
+    engine_cache: str | None = Field(default=None, min_length=1)
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_one_or_more)] = ()
 
     def resolve(self, sites: Sequence[NamedSite]) -> tuple[RuleOutcome, ...]:

@@ -7,6 +7,7 @@ named holds for every session that is opened meanwhile, in the processes that ti
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +25,8 @@ EXTENSIONS: Final = "extensions"
 
 EXTENSIONS_DOMAINS: Final = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 """The domains of its operators."""
+
+_INSTALL: Final = "pip install 'onnxq[extensions]'"
 
 _IN_USE: ContextVar[tuple[Path, ...]] = ContextVar("custom_ops", default=())
 
@@ -50,9 +53,42 @@ def custom_ops(libraries: Iterable[str | Path]) -> Iterator[None]:
         _IN_USE.reset(token)
 
 
+def how_to_load() -> str:
+    """The remedy where operators of onnxruntime-extensions are not known."""
+    install = "" if importlib.util.find_spec("onnxruntime_extensions") else f"{_INSTALL}, then "
+    return f"{install}give --custom-ops {EXTENSIONS} to load that library; it is native code"
+
+
 def in_use() -> tuple[Path, ...]:
     """The libraries of the present context."""
     return _IN_USE.get()
+
+
+def portable() -> dict[str, Path | None]:
+    """The libraries in use as a folder that can be moved holds them.
+
+    Returns:
+        For each the name of a file in that folder and the file to copy; :data:`EXTENSIONS` and None
+        for that of the package, which is found where the folder is used.
+    """
+    found: dict[str, Path | None] = {}
+    for path in in_use():
+        if _is_extensions(path):
+            found[EXTENSIONS] = None
+            continue
+        name, count = path.name, 1
+        while name in found:
+            count += 1
+            name = f"{path.stem}-{count}{path.suffix}"
+        found[name] = path
+    return found
+
+
+def _is_extensions(path: Path) -> bool:
+    try:
+        return path == _extensions()
+    except UsageError:
+        return False
 
 
 def register(options: ort.SessionOptions) -> None:
@@ -78,7 +114,7 @@ def _extensions() -> Path:
         from onnxruntime_extensions import get_library_path
     except ImportError as error:
         code, text = "runtime.custom_ops", f"onnxruntime-extensions cannot be imported: {error}"
-        remedy = "pip install 'onnxq[extensions]'"
+        remedy = _INSTALL
         raise UsageError(code, text, where=EXTENSIONS, remedy=remedy) from error
     return Path(get_library_path())
 

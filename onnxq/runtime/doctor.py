@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import onnxruntime as ort
-from onnx import parser
 
 from onnxq.errors import OnnxqError
 from onnxq.runtime import providers
 from onnxq.runtime.machine import inspect_machine, installed_runtimes, versions
-from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.runtime.start import open_smallest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,10 +25,6 @@ _GIB: Final = 1 << 30
 _LITTLE_MEMORY: Final = 2 * _GIB
 _GPU_PROVIDERS: Final = tuple(providers.SHORT[name] for name in ("cuda", "tensorrt"))
 _NVIDIA_DEVICES: Final = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
-_SMALLEST_MODEL: Final = """
-    <ir_version: 8, opset_import: ["" : 17]>
-    smallest (float[1] x) => (float[1] y) { y = Neg(x) }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +124,8 @@ def _providers() -> Iterator[Finding]:
 
 
 def _start(short: str, full: str) -> Finding:
-    model = parser.parse_model(_SMALLEST_MODEL).SerializeToString()
     try:
-        open_session(model, SessionSettings(provider=short, threads=1, spinning=False))
+        open_smallest(short)
     except OnnxqError as error:
         remedy = "install the CUDA, cuDNN and TensorRT versions that this ONNX Runtime names"
         return Finding("error", f"{full} is offered but does not start: {error.message}", remedy)

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import ModelError, UsageError
-from onnxq.runtime.custom_ops import EXTENSIONS, EXTENSIONS_DOMAINS, custom_ops, in_use
+from onnxq.runtime.custom_ops import (
+    EXTENSIONS,
+    EXTENSIONS_DOMAINS,
+    custom_ops,
+    how_to_load,
+    in_use,
+)
 from onnxq.runtime.session import SessionSettings, open_session
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def open_preprocessing(model: Path) -> Session:
     try:
         return open_session(model, SessionSettings(libraries=library, spinning=False))
     except ModelError as error:
-        if library or "is not a registered function/op" not in error.message:
+        if library or error.code != "runtime.unknown_op":
             raise
         code, text, where = error.code, error.message, error.where
         remedy = "pip install 'onnxq[extensions]' for the operators of onnxruntime-extensions"
@@ -65,8 +71,7 @@ def require_extensions(domains: Collection[str], where: str) -> None:
     if EXTENSIONS_DOMAINS.isdisjoint(domains) or in_use():
         return
     code, text = "runtime.custom_ops", "its preprocessing is made of onnxruntime-extensions"
-    remedy = f"Give --custom-ops {EXTENSIONS} to load that library; it is native code."
-    raise UsageError(code, text, where=where, remedy=remedy)
+    raise UsageError(code, text, where=where, remedy=how_to_load())
 
 
 def _library() -> tuple[Path, ...]:

@@ -16,7 +16,8 @@ import platformdirs
 from pydantic import ValidationError
 
 from onnxq.runtime.machine import inspect_machine
-from onnxq.runtime.providers import runtime_version
+from onnxq.runtime.providers import resolve, runtime_version
+from onnxq.runtime.sensors import device_name
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -30,16 +31,18 @@ def folder(name: str) -> Path:
 
 
 def key(provider: str, *parts: object) -> str:
-    """A file name for what decides a result: runtime, provider, processor, and ``parts``.
+    """A file name for what decides a result: runtime, provider, processor, GPU, and ``parts``.
 
     Args:
-        provider: The full name of an execution provider.
+        provider: The name of an execution provider, which may end in the index of a device.
         parts: What else has a say, in JSON's types.
     """
     machine = inspect_machine()
-    text = json.dumps([machine.cpu, machine.architecture, sorted(machine.isa), *parts])
+    gpu = device_name(provider)
+    device = [gpu] if gpu else []
+    text = json.dumps([machine.cpu, machine.architecture, sorted(machine.isa), *device, *parts])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return f"{runtime_version()}-{provider}-{digest}.json"
+    return f"{runtime_version()}-{resolve(provider)}-{digest}.json"
 
 
 def read(path: Path, form: TypeAdapter[_Kept]) -> _Kept | None:

@@ -1,8 +1,8 @@
 """Which form of a product or a convolution is fastest here, on the sizes that a model really runs.
 
 The forms of :mod:`onnxq.runtime.kernel_forms` are timed as models are: each alone in its process,
-processes in alternation. What was measured is kept by machine, runtime version and provider, a file
-for each shape.
+processes in alternation. What was measured is kept by machine, GPU and driver, runtime version
+and provider, a file for each shape.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _key(provider: str, shape: Shape, timing: TimingSettings) -> str:
         inspect_machine().cores,
         *([device, sorted(options.items())] if device or options else []),
     )
-    return kept.key(full, FORMAT_VERSION, *where, str(shape), how, names)
+    return kept.key(provider, FORMAT_VERSION, *where, str(shape), how, names)
 
 
 def _shifted(

@@ -106,7 +106,7 @@ def placement(model: Path, provider: str = "cpu") -> Placement:
             found = ask("onnxq.runtime.placement_worker", spec, folder, _LIMIT_SECONDS)
         except subprocess.TimeoutExpired as error:
             code, text = "runtime.placement", f"it does not load within {_LIMIT_SECONDS:g} seconds"
-            remedy = "a provider that compiles can keep what it made: trt_engine_cache_enable"
+            remedy = "--engine-cache DIR lets TensorRT keep what it builds"
             raise ModelError(code, text, where=str(model), remedy=remedy) from error
     if found.answer is None:
         code, text = "runtime.placement", "the process that looked where its nodes run died"

@@ -67,8 +67,8 @@ def run_probe(
     Raises:
         ProviderError: The provider is not there.
     """
-    full = providers.require(provider)
-    path = (cache or kept.folder("probe")) / _key(full)
+    providers.require(provider)
+    path = (cache or kept.folder("probe")) / _key(provider)
     found = kept.read(path, _RESULTS)
     if not found:
         found = probe(provider, progress)

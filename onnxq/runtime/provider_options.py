@@ -1,7 +1,8 @@
 """Options of execution providers: what the user sets, for every session that is opened meanwhile.
 
 They hold in the processes that time models too. ONNX Runtime refuses a key that a provider does not
-know.
+know. What is said nearer to the run wins: the command line over a recipe, both over what is derived
+from data.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -22,6 +24,9 @@ Options: TypeAlias = Mapping[str, Mapping[str, str]]
 """The options by the full name of their provider."""
 
 _NOTHING: Final[Options] = MappingProxyType({})
+_DEVICE: Final = "device_id"
+_TABLE: Final = "trt_int8_calibration_table_name"
+_PATHS: Final = ("trt_engine_cache_path", "trt_timing_cache_path", _TABLE)
 _IN_USE: ContextVar[Options] = ContextVar("provider_options", default=_NOTHING)
 
 
@@ -34,15 +39,52 @@ def provider_options(options: Options) -> Iterator[None]:
 
     Raises:
         ProviderError: Nothing is called that.
+        UsageError: The index of a device is no number.
     """
-    merged = {name: dict(values) for name, values in in_use().items()}
-    for name, values in options.items():
-        merged.setdefault(providers.resolve(name), {}).update(values)
-    token = _IN_USE.set(merged)
+    with _use(_merged(in_use(), _named(options))):
+        yield
+
+
+@contextmanager
+def default_options(options: Options) -> Iterator[None]:
+    """As :func:`provider_options`, but of a key that is set outside already that value stays.
+
+    Raises:
+        ProviderError: Nothing is called that.
+        UsageError: The index of a device is no number.
+    """
+    with _use(_merged(_named(options), in_use())):
+        yield
+
+
+@contextmanager
+def _use(options: Options) -> Iterator[None]:
+    token = _IN_USE.set(options)
     try:
         yield
     finally:
         _IN_USE.reset(token)
+
+
+def _named(options: Options) -> Options:
+    """The same by the full name of the provider."""
+    found: dict[str, dict[str, str]] = {}
+    for name, values in options.items():
+        # Processes that time models run in folders of their own.
+        paths = {key: Path(values[key]).absolute() for key in _PATHS if values.get(key)}
+        # A table that does not lie here is looked for among the engines.
+        placed = {key: str(p) for key, p in paths.items() if key != _TABLE or p.is_file()}
+        found.setdefault(providers.resolve(name), {}).update({**values, **placed})
+        if not values.get(_DEVICE, "0").isdecimal():
+            code, msg = "runtime.device", f"{values[_DEVICE]!r} is no index of a device"
+            where = f"{name}.{_DEVICE}"
+            raise UsageError(code, msg, where=where, remedy="write a number, as in 0")
+    return found
+
+
+def _merged(weaker: Options, stronger: Options) -> Options:
+    return {name: {**weaker.get(name, {}), **stronger.get(name, {})}
+            for name in (*weaker, *(name for name in stronger if name not in weaker))}  # fmt: skip
 
 
 def in_use() -> Options:
@@ -63,7 +105,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         key, equals, value = rest.partition("=")
         if not (dot and equals and name and key):
             code, msg = "usage.provider_option", "it is not PROVIDER.KEY=VALUE"
-            remedy = "as in tensorrt.trt_engine_cache_enable=1"
+            remedy = "as in tensorrt.trt_fp16_enable=1"
             raise UsageError(code, msg, where=text, remedy=remedy)
         if ":" in name:
             code, msg = "usage.provider_option", "an option is of a provider, not of one device"
@@ -105,8 +147,7 @@ def device_in_use(name: str) -> int:
     index = providers.device_of(name)
     if index is not None:
         return index
-    text = in_use().get(providers.resolve(name), {}).get("device_id", "")
-    return int(text) if text.isdecimal() else 0
+    return int(in_use().get(providers.resolve(name), {}).get(_DEVICE, "0"))
 
 
 def of_chain(chain: Sequence[str], name: str) -> list[dict[str, str]]:
@@ -120,5 +161,5 @@ def of_chain(chain: Sequence[str], name: str) -> list[dict[str, str]]:
     found = [dict(in_use().get(full, {})) for full in chain]
     for options, full in zip(found, chain, strict=True):
         if device is not None and full != providers.CPU:
-            options["device_id"] = str(device)
+            options[_DEVICE] = str(device)
     return found

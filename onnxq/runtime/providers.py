@@ -12,11 +12,14 @@ import functools
 import io
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnxruntime as ort
 
 from onnxq.errors import ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CPU: Final = "CPUExecutionProvider"
 
@@ -51,6 +54,16 @@ _LIBRARIES: Final = MappingProxyType(
 
 _FALLBACKS: Final = MappingProxyType({SHORT["tensorrt"]: (SHORT["cuda"],)})
 """Providers that take the nodes another one leaves, before the CPU does."""
+
+_ENTRIES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {SHORT["tensorrt"]: {"session.disable_quant_qdq": "1"}}
+)
+"""What a session on a provider is configured with.
+
+Before providers see a graph ONNX Runtime quantizes float biases between Q/DQ pairs to int32
+(WeightBiasQuantization, microsoft/onnxruntime#22889), which TensorRT does not parse: it is to see
+the pairs as they are written.
+"""
 
 
 def runtime_version() -> str:
@@ -157,6 +170,11 @@ def start_error(full: str, why: str, where: str = "") -> ProviderError:
     remedy = "check its driver and libraries; `onnxq doctor` shows what is seen"
     if "ordinal" in why or "device ID" in why:
         remedy = "nvidia-smi -L lists the devices, counted from 0"
+    elif "shape profiles" in why:
+        remedy = (
+            "the graph is divided: give those inputs' shapes too (trt_profile_min_shapes and so "
+            "on), or no profile: --provider-option tensorrt.trt_profile_min_shapes="
+        )
     elif "option" in why.lower():
         remedy = "check --provider-option: each provider has its own keys"
     return ProviderError(code, msg, where=where, remedy=remedy)
@@ -204,16 +222,13 @@ def why_not_loaded(full: str) -> str:
     return ""
 
 
-def stand_in(name: str) -> str:
-    """The provider on which a model for ``name`` can be tried here: itself, or else the CPU.
-
-    The CPU stands in where it is not part of this ONNX Runtime, or where its library does not load.
+def session_entries(name: str) -> Mapping[str, str]:
+    """Entries of a session's configuration that a provider wants.
 
     Raises:
         ProviderError: Nothing is called that.
     """
-    full = resolve(name)
-    return name if full in available() and not why_not_loaded(full) else "cpu"
+    return _ENTRIES.get(resolve(name), MappingProxyType({}))
 
 
 def chain(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Memory of a GPU and energy, where the machine tells of them.
+"""Memory of a GPU, its name and energy, where the machine tells of them.
 
 The GPU's come from NVIDIA's management library (package ``nvidia-ml-py``), the processors' energy
 from the kernel's ``powercap`` files (RAPL), which only root may read on many systems. Both counters
@@ -16,6 +16,9 @@ from onnxq.runtime import provider_options, providers
 
 _ZONES: Final = "/sys/class/powercap"
 _PACKAGE: Final = "intel-rapl:[0-9]"
+_DRIVER: Final = "/proc/driver/nvidia"
+
+_NVIDIA: Final = frozenset(providers.SHORT[name] for name in ("cuda", "tensorrt"))
 
 
 class Sensors:
@@ -70,9 +73,42 @@ class Sensors:
             return None
 
 
+def device_name(provider: str) -> str:
+    """The GPU that a provider uses and its driver; empty where it uses none or nothing tells.
+
+    Without NVIDIA's management library the driver's files tell of all GPUs, in no order.
+
+    Args:
+        provider: A provider's name, which may end in the index of a device.
+    """
+    if providers.resolve(provider) not in _NVIDIA:
+        return ""
+    nvml, device = _nvidia_device(provider)
+    if nvml is None:
+        return _named_by_driver()
+    try:
+        texts = (nvml.nvmlDeviceGetName(device), nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        return _named_by_driver()
+    # Older versions of the library give bytes.
+    return ", ".join(text.decode() if isinstance(text, bytes) else str(text) for text in texts)
+
+
+def _named_by_driver() -> str:
+    folder = Path(_DRIVER)
+    try:
+        version = (folder / "version").read_text(encoding="utf-8").splitlines()[:1]
+        files = sorted(folder.glob("gpus/*/information"))
+        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return ""
+    models = sorted(line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
+    return ", ".join([*models, *version])
+
+
 def _nvidia_device(provider: str) -> tuple[Any, Any]:
     """The management library and the handle of the device; None where it is another's."""
-    if providers.resolve(provider) not in (providers.SHORT["cuda"], providers.SHORT["tensorrt"]):
+    if providers.resolve(provider) not in _NVIDIA:
         return None, None
     try:
         nvml = importlib.import_module("pynvml")

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from onnxq.errors import ModelError, ProviderError
-from onnxq.runtime import custom_ops, provider_options, providers
+from onnxq.runtime import custom_ops, engine_cache, provider_options, providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -227,7 +227,7 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         code, msg = "runtime.too_large", f"a model of {len(model)} bytes does not load from memory"
         raise ModelError(code, msg, remedy="save it with external data and load it by its path")
     chain = providers.chain(settings.provider)
-    given = list(zip(chain, provider_options.of_chain(chain, settings.provider), strict=True))
+    given = list(zip(chain, _provider_options(chain, settings.provider, model), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
         inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
@@ -237,6 +237,18 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
         why = providers.why_not_loaded(chain[0]) or "ONNX Runtime left it out"
         raise providers.start_error(chain[0], why, where)
     return Session(inner, where)
+
+
+def _provider_options(
+    chain: Sequence[str], provider: str, model: bytes | Path
+) -> list[dict[str, str]]:
+    """The options of each provider, with what TensorRT keeps of this model."""
+    kept = engine_cache.options_of(model if isinstance(model, Path) else None)
+    options = provider_options.of_chain(chain, provider)
+    return [
+        {**kept, **given} if full == engine_cache.TENSORRT else given
+        for full, given in zip(chain, options, strict=True)
+    ]
 
 
 def _load_error(
@@ -267,6 +279,8 @@ def _unloaded(text: str, where: str) -> ModelError:
         code, domain = "runtime.unknown_op", unknown["domain"]
         named = f"operator {unknown['op']!r} of domain {domain or 'ai.onnx'!r}"
         msg = f"ONNX Runtime does not know {named} in the opset that the model imports"
+        if domain in custom_ops.EXTENSIONS_DOMAINS:
+            msg = f"operator {unknown['op']!r} is of onnxruntime-extensions, which is not loaded"
         node = unknown.groupdict().get("node")
         msg = f"node {node!r}: {msg}" if node else msg
         remedy = _where_to_find(domain)
@@ -276,7 +290,7 @@ def _unloaded(text: str, where: str) -> ModelError:
 def _where_to_find(domain: str) -> str:
     """The remedy for an unknown operator."""
     if domain in custom_ops.EXTENSIONS_DOMAINS:
-        return f"pip install 'onnxq[extensions]'; in a model, --custom-ops {custom_ops.EXTENSIONS}"
+        return custom_ops.how_to_load()
     if domain in {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}:
         return "upgrade onnxruntime, or check the operator's name and the model's opsets"
     return "name the library that brings it, if you trust it: --custom-ops LIB"
@@ -308,7 +322,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
     if not settings.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    for key, value in settings.config:
+    wanted = {**providers.session_entries(settings.provider), **dict(settings.config)}
+    for key, value in wanted.items():
         options.add_session_config_entry(key, value)
     if settings.weights_folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))

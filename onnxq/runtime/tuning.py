@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from onnxq.runtime import custom_ops, provider_options, providers
+from onnxq.runtime import custom_ops, engine_cache, provider_options, providers
 from onnxq.runtime.session import SessionSettings
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ _LEVELS: Final = {
 }
 
 SNIPPET: Final = '''\
-"""Loads a model with the settings of session.json, which onnxq measured; needs onnxruntime only."""
+"""Loads a model with the settings of session.json, which onnxq measured.
+
+It needs onnxruntime only, and onnxruntime-extensions where the model has its operators. The folder
+can be moved: what session.json names lies in it.
+"""
 
 import json
 from pathlib import Path
@@ -31,7 +35,8 @@ import onnxruntime as ort
 
 
 def load(model: str) -> ort.InferenceSession:
-    found = json.loads(Path(__file__).with_name("session.json").read_text(encoding="utf-8"))
+    folder = Path(__file__).resolve().parent
+    found = json.loads((folder / "session.json").read_text(encoding="utf-8"))
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.__members__[found["optimization"]]
     options.execution_mode = ort.ExecutionMode.__members__[found["execution_mode"]]
@@ -40,10 +45,22 @@ def load(model: str) -> ort.InferenceSession:
     for key, value in found["config_entries"].items():
         options.add_session_config_entry(key, value)
     for library in found["custom_ops"]:
-        options.register_custom_ops_library(library)
+        if library == "extensions":
+            from onnxruntime_extensions import get_library_path
+
+            options.register_custom_ops_library(get_library_path())
+        else:
+            options.register_custom_ops_library(str(folder / library))
+    for _, given in found["providers"]:
+        for key in ("trt_engine_cache_path", "trt_timing_cache_path"):
+            if key in given:
+                given[key] = str(folder / given[key])
     return ort.InferenceSession(model, options, providers=[tuple(p) for p in found["providers"]])
 '''
 """Python code that loads a model with what :func:`deployed` gave, from the same folder."""
+
+_ENGINES: Final = "engines"
+"""Where TensorRT keeps its engines in that folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +114,17 @@ def deployed(tuning: Tuning, provider: str) -> dict[str, Any]:
     Args:
         tuning: The settings.
         provider: Where it runs; the options in use (:mod:`onnxq.runtime.provider_options`) are
-            part of it.
+            part of it. Custom operators are named as :func:`onnxq.runtime.custom_ops.portable`
+            does.
 
     Raises:
         ProviderError: The provider is not there.
     """
     chain = providers.chain(provider)
-    entries = (
-        {}
-        if tuning.spinning
-        else {
-            "session.intra_op.allow_spinning": "0",
-            "session.inter_op.allow_spinning": "0",
-        }
-    )
+    kept = engine_cache.deployed_options(_ENGINES)
+    entries = dict(providers.session_entries(provider))
+    if not tuning.spinning:
+        entries |= {f"session.{kind}_op.allow_spinning": "0" for kind in ("intra", "inter")}
     return {
         "optimization": _LEVELS[tuning.optimization],
         "execution_mode": "ORT_PARALLEL" if tuning.parallel else "ORT_SEQUENTIAL",
@@ -120,9 +134,9 @@ def deployed(tuning: Tuning, provider: str) -> dict[str, Any]:
             "enable_mem_pattern": tuning.memory_pattern,
         },
         "config_entries": entries,
-        "custom_ops": [str(library) for library in custom_ops.in_use()],
+        "custom_ops": list(custom_ops.portable()),
         "providers": [
-            [name, options]
+            [name, {**(kept if name == engine_cache.TENSORRT else {}), **options}]
             for name, options in zip(chain, provider_options.of_chain(chain, provider), strict=True)
         ],
     }

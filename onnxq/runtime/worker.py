@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from onnxq import errors
 from onnxq.errors import OnnxqError
-from onnxq.runtime import custom_ops, provider_options
+from onnxq.runtime import custom_ops, engine_cache, provider_options
 from onnxq.runtime.providers import hush
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def worker_context() -> dict[str, Any]:
     """What the present context says of sessions, for a worker's specification."""
     options = {name: dict(values) for name, values in provider_options.in_use().items()}
     libraries = [str(library) for library in custom_ops.in_use()]
-    return {"custom_ops": libraries, "provider_options": options}
+    kept = engine_cache.in_use()
+    engines = {} if kept is None else {"folder": str(kept.folder), "models": dict(kept.models)}
+    return {"custom_ops": libraries, "provider_options": options, "engine_cache": engines}
 
 
 def serve(work: Callable[[dict[str, Any]], dict[str, Any]], spec_path: Path) -> int:
@@ -113,6 +115,7 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]], spec_path: Path) -> 
         with (
             custom_ops.custom_ops(spec["custom_ops"]),
             provider_options.provider_options(spec["provider_options"]),
+            engine_cache.restored(spec["engine_cache"]),
         ):
             answer = work(spec)
     except OnnxqError as error:

@@ -118,7 +118,7 @@ class Calibrated:
     def plan(self, *, independent: bool) -> Plan:
         """The plan; ``independent`` says whether data was kept from calibration."""
         prepared = self.prepared
-        labels = prepared.labels("int8", independent=independent)
+        labels = prepared.labels(prepared.static, independent=independent)
         plan = decide(prepared.model, self.config, self.chosen, self.stats, labels)
         selection, target = self.config.selection, prepared.target
         entries = (
@@ -128,7 +128,7 @@ class Calibrated:
         # A residual Add may be both.
         apart = tuple({entry.node: entry for entry in entries}.values())
         decided = {
-            "format": prepared.recipe.format,
+            "format": "qdq" if prepared.float8 else prepared.recipe.format,
             "scalings": self.scalings,
             "kept_apart": apart,
             "arrays": {**plan.arrays, **self.arrays},
@@ -285,7 +285,8 @@ def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]
 def _choose_scalings(
     stage: Stage, observe: Observer
 ) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
-    if stage.prepared.recipe.channel_scaling == "off":
+    # In FP8 every octave has the same steps: channels of different size lose nothing side by side.
+    if stage.prepared.recipe.channel_scaling == "off" or stage.prepared.float8:
         return (), {}
     config = stage.prepared.config(stage.prepared.select({}))
     # The distributions are wanted in any case: one pass over the data observes both.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnxq.algorithms.block_settings import folds_rest, form_of
 from onnxq.algorithms.build_plan import PlanLabels
+from onnxq.algorithms.float8_sites import without_float8
 from onnxq.algorithms.guard import too_small
 from onnxq.algorithms.selection import Selection, select
 from onnxq.algorithms.static_int8 import Int8Config, with_override
@@ -24,9 +25,11 @@ from onnxq.graph.sites import Site, find_sites
 from onnxq.numerics.half import HALF_TYPES
 from onnxq.plan import opset_of_blocks
 from onnxq.recipe import BITS, check_fit, stores_blocks
+from onnxq.runtime.engine_cache import check_used
 from onnxq.runtime.machine import inspect_machine
 from onnxq.runtime.provider_options import check_heeded
-from onnxq.runtime.providers import available, resolve, runtime_version, stand_in
+from onnxq.runtime.providers import available, resolve, runtime_version
+from onnxq.runtime.start import stand_in
 from onnxq.targets import Target, WeightScheme, load_target, weight_scheme
 from onnxq.verify.survival import check_survives
 
@@ -121,11 +124,25 @@ class Prepared:
         return choose(kept | small) if small else selection
 
     def kept(self) -> dict[str, str]:
-        """The sites that the recipe's rules keep float, with the reason."""
-        return {name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float}
+        """The sites that the recipe's rules keep float, or no FP8 kernel takes, with the reason."""
+        unfit = without_float8(self.model, self.sites, self.target) if self.float8 else {}
+        return unfit | {
+            name: rule.reason for name, rule in self.outcomes.items() if rule.keep_float
+        }
 
-    def config(self, selection: Selection, scheme: SiteDecision = "int8") -> Int8Config:
-        """What a scheme is asked to do with what it quantizes."""
+    @property
+    def float8(self) -> bool:
+        """Whether FP8 takes the place of integers."""
+        return self.recipe.scheme == "fp8"
+
+    @property
+    def static(self) -> SiteDecision:
+        """What a site is called whose ranges come from calibration."""
+        return "fp8" if self.float8 else "int8"
+
+    def config(self, selection: Selection, scheme: SiteDecision | None = None) -> Int8Config:
+        """What a scheme, or the static one, is asked to do with what it quantizes."""
+        scheme = scheme or self.static
         weight = self._weight(scheme)
         return Int8Config(
             selection=selection,
@@ -136,6 +153,7 @@ class Prepared:
             pairwise=weight.pairwise,
             ranges="run time" if scheme == "int8-dynamic" else "calibrated",
             target=self.target,
+            decision=scheme,
         )
 
     def notes_for(self, scheme: str) -> tuple[str, ...]:
@@ -143,7 +161,7 @@ class Prepared:
         notes = list(self.notes)
         reason = self._weight(scheme).reason
         notes += [text for text in (reason, self.target.discouraged.get(scheme, "")) if text]
-        others = ("int8-dynamic", "int8-weights", *HALF_TYPES)
+        others = ("int8-dynamic", "int8-weights", "fp8", *HALF_TYPES)
         if self.recipe.format == "qoperator" and scheme in others:
             notes.append(f'format = "qoperator" says how static INT8 is written, {scheme} is not')
         return tuple(notes)
@@ -218,7 +236,11 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
     """As :func:`prepare`, for a model that is loaded, a quantized one too."""
     check_fit(recipe)
     target = load_target(recipe.target)
+    if recipe.scheme == "fp8":
+        target = target.in_float8()
     check_heeded([target.provider])
+    check_used([target.provider])
+    provider = stand_in(target.provider)
     opset, remarks = least_opset(recipe, target), _other_runtime(target)
     normalized = normalized_for(loaded, target, opset, recipe.scheme)
     sites = sites_of(normalized.model, recipe, target)
@@ -246,7 +268,7 @@ def make_ready(source: Path, loaded: ir.Model, recipe: Recipe) -> Prepared:
         files=frozenset(external_files(loaded)),
         minimum_opset=opset,
         can_fold=can_fold,
-        provider=stand_in(target.provider),
+        provider=provider,
     )
 
 

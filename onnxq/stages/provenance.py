@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from onnxq.plan import Provenance
 from onnxq.runtime.machine import versions
@@ -21,10 +21,9 @@ _DIGITS: Final = 4
 def with_origin(plan: Plan, recipe: Recipe) -> Plan:
     """The plan with what it was made of: recipe and versions."""
     found = versions()
-    # How much memory the work may take changes no byte of its result.
-    wanted = recipe.model_dump(
-        mode="json", exclude_defaults=True, exclude={"calibration": {"memory_budget"}}
-    )
+    # How much memory the work may take, and what it keeps where, changes no byte of its result.
+    left_out: dict[str, Any] = {"calibration": {"memory_budget"}, "engine_cache": True}
+    wanted = recipe.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
     origin = Provenance(
         recipe={key: value for key, value in wanted.items() if value != {}},
         versions={name: found[name] for name in _PACKAGES if name in found},

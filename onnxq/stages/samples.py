@@ -20,11 +20,12 @@ from onnxq.data.made_up import made_up
 from onnxq.errors import DataError, ModelError
 from onnxq.graph.structure import signature
 from onnxq.runtime.session import SessionSettings, open_session
+from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import timed_feeds, with_past
 from onnxq.verify.verification import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -70,6 +71,23 @@ class Samples:
     def first(self) -> DataSource | None:
         """Any samples to run the model on once."""
         return self.calibration if self.calibration is not None else self.evaluation
+
+    def shape_profile(self, prepared: Prepared) -> ShapeProfile:
+        """What TensorRT is told of the shapes to come, of which made-up inputs say nothing."""
+        if self.made_up or self.evaluation is None:
+            return NO_PROFILE
+        return shape_profile(
+            [prepared.model], self._every_feed(prepared), [prepared.target.provider]
+        )
+
+    def _every_feed(self, prepared: Prepared) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """What the model is run on, in calibration, comparison and timing."""
+        parts = [part for part in (self.calibration, self.evaluation) if part is not None]
+        for part in parts:
+            yield from (sample.feeds for sample in part)
+        if prepared.on_target:
+            for part in parts:
+                yield from timed_feeds(part, prepared.source, prepared.provider)[0]
 
     def evidence(
         self,

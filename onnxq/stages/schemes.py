@@ -50,6 +50,7 @@ def decide_plan(task: Task) -> Decided:
         "auto": auto,
         "bfloat16": half,
         "float16": half,
+        "fp8": static,
         "int2": blocks,
         "int4": blocks,
         "int8": static,
@@ -97,7 +98,7 @@ def selection_for(prepared: Prepared) -> tuple[Selection, SiteDecision]:
         case "float16" | "bfloat16" as scheme:
             return select_half(prepared, None, _silent), scheme
         case _:
-            return prepared.select({}), "int8"
+            return prepared.select({}), prepared.static
 
 
 def measured_selection(prepared: Prepared, data: DataSource, report: Report) -> Measured:
@@ -126,7 +127,7 @@ def measured_selection(prepared: Prepared, data: DataSource, report: Report) -> 
             selection = select_weights_guarded(prepared, data, report)
             return Measured(selection, "int8-weights", measured.sqnr_db, {})
         case _:
-            return Measured(measured.selection, "int8", measured.sqnr_db, {})
+            return Measured(measured.selection, prepared.static, measured.sqnr_db, {})
 
 
 def _silent(step: str, done: int, total: int) -> None:
@@ -134,22 +135,23 @@ def _silent(step: str, done: int, total: int) -> None:
 
 
 def static(task: Task) -> Decided:
-    """The plan of static INT8.
+    """The plan of static INT8, or of FP8.
 
     Raises:
         UsageError: There is no data.
     """
     if task.data is None:
-        code, text = "usage.no_data", "static INT8 needs calibration data"
+        what = "FP8" if task.prepared.float8 else "static INT8"
+        code, text = "usage.no_data", f"{what} needs calibration data"
         remedy = "give --data; --scheme int8-dynamic, int8-weights and float16 do without"
         raise UsageError(code, text, where=str(task.prepared.source), remedy=remedy)
-    selection = task.prepared.select({})
+    selection, decision = task.prepared.select({}), task.prepared.static
     if not selection.chosen:
-        return Decided(assemble(task.labels("float"), selection, "int8", {}), selection)
+        return Decided(assemble(task.labels("float"), selection, decision, {}), selection)
     found = calibrate(task.prepared, task.data, task.report)
     selection = found.config.selection
     if not selection.chosen:
-        return Decided(assemble(task.labels("float"), selection, "int8", {}), selection)
+        return Decided(assemble(task.labels("float"), selection, decision, {}), selection)
     plan = found.plan(independent=task.independent)
     return Decided(plan, selection, found.run, found.worst_sites(3))
 

@@ -8,6 +8,7 @@ weights may have on a given machine.
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from onnxq.errors import InternalError, UsageError
 from onnxq.numerics.half import HalfName  # noqa: TC001 - pydantic reads it at run time
-from onnxq.numerics.schemes import Scheme  # noqa: TC001 - pydantic reads it at run time
+from onnxq.numerics.schemes import FP8, Scheme
 
 if TYPE_CHECKING:
     from onnxq.runtime.machine import Machine
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal["weighted", "activation_matmul", "elementwise", "data_movement", "table"]
 """``weighted`` has a constant weight, ``data_movement`` only hands integers on."""
 
-ActivationDtype = Literal["uint8", "int8"]
+ActivationDtype = Literal["uint8", "int8", "float8e4m3fn"]
 
 ACTIVATION_MATMUL: Final = "MatMul-activations"
 """The key of the rule for a MatMul of two activations."""
@@ -47,7 +48,8 @@ class OpRule:
         integer: Whether it runs in integers at all. Q/DQ around one that does not is pure cost.
         output_q: ``"required"`` if it runs in integers only with a Q/DQ pair on every output;
             ``"optional"`` if also with a float output.
-        activations: The integers of the activations with which it runs in integers.
+        activations: The integers of the activations with which it runs in integers, and FP8 where
+            it runs in that.
         same_scale: Whether its output must have its input's scale and zero point.
         float_output_bias: For a weighted operator with a float output, the bias with which it stays
             in integers: ``"int32"`` (quantized by the product of activation's and weight's scale),
@@ -123,6 +125,7 @@ class BlockRules:
             product which the provider compiles together with it.
         ops: The operators that can be written with it.
         lookup: The name of the one that looks rows up; empty if there is none.
+        lookup_symmetric: Whether it computes only rows whose zero points are all alike.
         widths: What the first does, by the width of the integers.
         form: What is written by default: ``kernel`` for the kernel's own operator, ``dq`` for a
             DequantizeLinear in blocks.
@@ -137,6 +140,7 @@ class BlockRules:
     widths: Mapping[int, BlockWidth]
     form: Literal["kernel", "dq"] = "kernel"
     symmetric: bool = False
+    lookup_symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,43 @@ class HalfRules:
     kernels: tuple[str, ...] | None = None
     declined: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Float8Rules:
+    """What a provider runs in FP8 (E4M3FN); :attr:`OpRule.activations` says which operators.
+
+    Attributes:
+        min_opset: The lowest opset in which it is written.
+        least_channels: A Conv of fewer channels, a group's inputs or all outputs, has no kernel.
+        channel_multiple: Nor has one whose two numbers of channels differ modulo this.
+        most_taps: Nor has one whose window has more positions.
+        notes: What else there is to know.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    min_opset: int
+    least_channels: int = 1
+    channel_multiple: int = 1
+    most_taps: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def why_not(self, shape: tuple[int, ...]) -> str:
+        """Why a Conv with a weight ``[out, in a group, window...]`` has no kernel; empty if it has.
+
+        Depthwise ones read one channel a group.
+        """
+        made, read, *window = shape
+        channels = f"of {read} input channels a group and {made} outputs"
+        least, multiple, taps = self.least_channels, self.channel_multiple, math.prod(window)
+        if min(made, read) < least:
+            return f"{channels}, fewer than {least}"
+        if made % multiple != read % multiple:
+            return f"{channels}, which differ modulo {multiple}"
+        if self.most_taps is not None and taps > self.most_taps:
+            return f"with a window of {taps} positions, more than {self.most_taps}"
+        return ""
 
 
 FLOAT_ONLY: Final = OpRule(kind="elementwise", integer=False, note="not in the target's table")
@@ -191,6 +232,7 @@ class Target:
         dynamic: What runs in integers when activations are quantized at run time.
         blocks: The kernel for weights in blocks; None if there is none.
         half: What becomes of float16 and bfloat16, by the type's name.
+        float8: What it runs in FP8; None if nothing.
         widens: Types of values that the provider computes in float32 anyway.
         bias: What a bias beside a quantized weight is: ``int32`` in units of activation's times
             weight's scale, or ``float``, left as it is.
@@ -219,6 +261,7 @@ class Target:
     blocks: BlockRules | None = None
     max_opset: int | None = None
     half: Mapping[HalfName, HalfRules] = field(default_factory=dict)
+    float8: Float8Rules | None = None
     widens: tuple[Literal["FLOAT16", "BFLOAT16"], ...] = field(default=())
     bias: Literal["int32", "float"] = "int32"
     activation_products: bool = False
@@ -234,6 +277,16 @@ class Target:
         One that the target says nothing of counts as float.
         """
         return self.ops.get(op, FLOAT_ONLY)
+
+    def in_float8(self) -> Target:
+        """The same provider with FP8 in the place of integers."""
+
+        def runs(rule: OpRule) -> bool:
+            return self.float8 is not None and FP8.number in rule.activations
+
+        ops = {op: replace(rule, integer=runs(rule)) for op, rule in self.ops.items()}
+        opset = self.min_opset if self.float8 is None else self.float8.min_opset
+        return replace(self, activation=FP8, weight=FP8, ops=MappingProxyType(ops), min_opset=opset)
 
 
 @dataclass(frozen=True, slots=True)

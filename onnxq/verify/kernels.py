@@ -147,13 +147,13 @@ def _without_kernel(plan: Plan) -> frozenset[str]:
         for entry in plan.activations
         for reader in entry.readers
         if reader.node in ops
-        and entry.params().scheme.dtype.name not in target.rule(ops[reader.node]).activations
+        and entry.scheme.type_name not in target.rule(ops[reader.node]).activations
     )
 
 
 def _planned(plan: Plan) -> dict[str, str | None]:
     """The sites that should run in integers, with the initializer of their integers."""
-    chosen = {site.name for site in plan.sites if site.decision == "int8"}
+    chosen = {site.name for site in plan.sites if site.decision in ("int8", "fp8")}
     static = {
         reader.node: entry.initializer
         for entry in plan.weights

@@ -14,7 +14,7 @@ from onnxq.calibration.requests import Distribution, Extrema
 from onnxq.calibration.stats import SiteError, Stats, TensorStats
 from onnxq.numerics.affine import fake_quantize
 from onnxq.numerics.histogram import FloatHistogram
-from onnxq.numerics.schemes import ACTIVATION_UINT8
+from onnxq.numerics.schemes import ACTIVATION_UINT8, FP8
 from tests.small_models import Feeds, normal, normalized, source
 
 if TYPE_CHECKING:
@@ -105,6 +105,16 @@ def outlier_data() -> list[Feeds]:
     samples: list[Feeds] = [{"x": normal(i, 50, 32)} for i in range(6)]
     samples[3]["x"][7, 5] = 1000
     return samples
+
+
+def test_auto_cuts_nothing_off_in_float8() -> None:
+    values = np.random.default_rng(0).normal(size=20_000)
+    found = candidates(observed(np.append(values, 50.0)), FP8, "auto")
+    assert {method for option in found for method in option.methods} == {"minmax", "mse"}
+    for option in found:
+        assert 50 * 0.999 <= max(-option.low, option.high) <= 100
+    (cut,) = candidates(observed(np.append(values, 50.0)), FP8, "percentile", 99.9)
+    assert max(-cut.low, cut.high) < 5
 
 
 def test_auto_clips_an_outlier_that_does_not_matter() -> None:

@@ -78,8 +78,9 @@ def text_graph(path: Path, steps: TextSteps = _DEFAULT) -> ir.Model:
     """The graph of a tokenizer, from ``text`` to the inputs of :data:`TOKENS`."""
     part = draft()
     front = TextFront(part, read_tokenizer(path, TOKENS), steps)
-    for name, value in front.inputs(part.input("text", ir.DataType.STRING, [1])).items():
-        part.output(value, name, ir.DataType.INT64, [1, None])
+    axis = front.axis
+    for name, value in front.inputs(part.input("text", ir.DataType.STRING, [axis])).items():
+        part.output(value, name, ir.DataType.INT64, [axis, None])
     return part.model()
 
 

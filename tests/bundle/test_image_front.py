@@ -20,6 +20,9 @@ from tests.bundle.parts import image_graph, opened, picture
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from onnxq.data.preprocess import ImageSteps
+    from onnxq.runtime.session import Session
+
 SIZES = [(100, 150), (150, 100), (31, 40), (333, 57), (57, 333), (64, 64), (2, 3)]
 
 BILINEAR = 2.0
@@ -55,6 +58,83 @@ def test_a_graph_makes_what_the_code_makes(steps: dict[str, Any], most: float) -
         apart = np.abs(found.astype(np.float64) - expected.astype(np.float64)) * levels
         assert apart.max() <= most + 1e-3
         assert apart.mean() < 0.5
+
+
+def encoded(image: Image.Image, form: str, exif: Any) -> bytes:
+    stream = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if form == "JPEG" else {}
+    image.save(stream, form, exif=exif, **options)
+    return stream.getvalue()
+
+
+def check_upright(session: Session, declared: ImageSteps, content: bytes) -> tuple[int, ...]:
+    """The same as in the code that feeds calibration; the shape."""
+    image = decode(io.BytesIO(content), "image")
+    expected = prepare_image(image, declared, "image")
+    (found,) = session.run({"image_bytes": np.frombuffer(content, np.uint8)}, ["pixels"])
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 3
+    return tuple(found.shape[2:])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_an_image_is_turned_upright(form: str, order: str) -> None:
+    graph, declared = image_graph()
+    session = opened(graph)
+    pixels = np.kron(np.arange(6).reshape(2, 3) * 40, np.ones((16, 16), int)).astype(np.uint8)
+    image = Image.fromarray(np.stack([pixels] * 3, axis=-1))
+    shapes = {}
+    for orientation in (*range(10), 0x0106, 65535):
+        exif = Image.Exif()
+        exif.endian = order
+        exif[0x010F], exif[0x0110], exif[0x0131] = "a maker", "a model", "x" * 3000
+        exif[0x0112] = orientation
+        content = encoded(image, form, exif)
+        assert content.count(b"II*" if order == "<" else b"MM\0*") == 1
+        shapes[orientation] = check_upright(session, declared, content)
+    assert {shapes[n] for n in (0, 1, 2, 3, 4, 9)} == {(32, 48)}
+    assert {shapes[n] for n in (5, 6, 7, 8)} == {(48, 32)}
+
+
+def test_exif_that_says_nothing_or_is_damaged() -> None:
+    graph, declared = image_graph()
+    session = opened(graph)
+    image = picture(20, 30)
+    plain = Image.Exif()
+    plain[0x010F] = "a maker"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    whole = turned.tobytes()
+    head = b"Exif\0\0"
+    sizes = [check_upright(session, declared, encoded(image, "JPEG", plain))]
+    for damaged in (
+        head,
+        head + b"II",
+        head + b"II*\0\xff\xff\xff\xff",
+        head + b"XX" + whole[8:],
+        whole[:10] + b"\xff" * 4 + whole[14:],
+        whole[:-12],
+        head + b"MM\0*\0\0\0\x08\xff\xff" + b"\x01\x13" * 6,
+    ):
+        content = encoded(image, "JPEG", damaged)
+        (found,) = session.run({"image_bytes": np.frombuffer(content, np.uint8)}, ["pixels"])
+        sizes.append(tuple(found.shape[2:]))
+    assert set(sizes) == {(20, 30)}
+
+
+def test_exif_behind_a_large_profile_and_in_one_that_is_too_far() -> None:
+    session = opened(image_graph()[0])
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    content = encoded(picture(20, 30), "JPEG", turned)
+    place = content.index(b"\xff\xe1")
+    profile = b"\xff\xe2\xff\xff" + b"ICC_PROFILE\0" + bytes(65521)
+    assert len(profile) == 65537
+    for count, shape in ((0, (30, 20)), (2, (30, 20)), (4, (20, 30))):
+        longer = content[:place] + profile * count + content[place:]
+        (found,) = session.run({"image_bytes": np.frombuffer(longer, np.uint8)}, ["pixels"])
+        assert found.shape[2:] == shape, count
 
 
 def test_gray_pictures() -> None:

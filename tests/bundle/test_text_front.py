@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,3 +152,71 @@ def refused(path: Path, says: str) -> None:
     assert says in caught.value.message
     assert caught.value.where == str(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("token", ["\n", "\r", "\r\n", "", "a\nb", "##\n", "\u2028", "\x0c", "x "])
+def test_a_token_that_ends_a_line_does_not_shift_the_others(tmp_path: Path, token: str) -> None:
+    path = wordpiece(tmp_path)
+    content = json.loads(path.read_text("utf-8"))
+    words = list(content["model"]["vocab"])
+    words.insert(7, token)
+    vocabulary = {word: number for number, word in enumerate(words)}
+    changed(path, "model", "vocab", to=vocabulary)
+    texts = ["the a is [MASK] un x", "the a\u2028b\x0cc\rd\ne", "unxs the a\x85x"]
+    assert check(path, texts) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [{}, {"max_length": 5}, {"max_length": 2}, {"add_special_tokens": False}],
+)
+def test_texts_of_different_lengths_as_transformers_pads_them(
+    tmp_path: Path, steps: dict[str, Any]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    path = wordpiece(tmp_path)
+    known = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path), pad_token="[PAD]")
+    session = opened(text_graph(path, TextSteps(**steps)))
+    assert session.inputs[0].shape == ("texts",)
+    names = [spec.name for spec in session.outputs]
+    special = steps.get("add_special_tokens", True)
+    texts = [*HOSTILE, *drawn(40, seed=3)]
+    batches = [
+        texts,
+        texts[:2],
+        texts[5:6],
+        ["", "the a"],
+        ["the a", ""],
+        ["x", " ", "\ue001 \ue005"],
+    ]
+    batches += [[""] * 3, ["the " * 400, "a"], ["[MASK]", "[SEP]a", "a[CLS]"] * 20]
+    for batch in batches:
+        right = known(
+            batch,
+            padding=True,
+            truncation="max_length" in steps,
+            max_length=steps.get("max_length"),
+            add_special_tokens=special,
+            return_token_type_ids=True,
+            return_tensors="np",
+        )
+        made = dict(zip(names, session.run({"text": np.array(batch, object)}), strict=True))
+        for name in names:
+            np.testing.assert_array_equal(made[name], right[name], err_msg=repr(batch)[:200])
+
+
+def test_one_text_where_rows_cannot_be_filled_up(tmp_path: Path) -> None:
+    path = wordpiece(tmp_path)
+
+    def axis(tokenizer: Path, inputs: Any = TOKENS) -> str | int:
+        return TextFront(draft(), read_tokenizer(tokenizer, inputs), TextSteps()).axis
+
+    assert axis(path) == "texts"
+    assert axis(path, TOKENS[:1]) == 1
+    assert axis(path, tuple(replace(spec, shape=(1, "n")) for spec in TOKENS)) == 1
+    left = {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": None,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
+    assert axis(changed(path, "padding", to={**left, "direction": "Right"})) == "texts"
+    assert axis(changed(path, "padding", to=left)) == 1
+    (tmp_path / "pairs").mkdir()
+    assert axis(byte_pairs(tmp_path / "pairs")) == 1

@@ -375,6 +375,22 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert run.document["errors"][0]["code"] == "graph.cannot_read"
 
 
+def test_a_sample_of_a_folder_is_not_written_over(tmp_path: Path) -> None:
+    """But what an earlier run left there is."""
+    data = tmp_path / "samples"
+    data.mkdir()
+    for number, image in enumerate(np.load(IMAGES)[:4]):
+        np.savez(data / f"{number}.npz", image=image[None])
+    (tmp_path / "link").symlink_to(data)
+    before = {path: path.read_bytes() for path in data.iterdir()}
+    for output in (data / "0.npz", tmp_path / "link/0.npz", data / "../samples/1.npz"):
+        check_refused("usage.replaces_input", "calibrate", MODEL, "--data", data, "-o", output)
+    assert {path: path.read_bytes() for path in data.iterdir()} == before
+    for _ in range(2):
+        run = onnxq("calibrate", MODEL, "--data", data, "-o", data / "stats.json")
+        assert run.status == 0, run.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

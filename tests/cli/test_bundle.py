@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -159,6 +160,21 @@ def test_texts_plan_apply_and_inspect(texts: Path) -> None:
     assert [i["name"] for i in run.document["model"]["inputs"]] == ["text"]
 
 
+def test_several_texts_at_once(texts: Path) -> None:
+    """Each has the vector that it has by itself, and so it is in the program that is deployed."""
+    bundle = bundled(texts, "tokenizer.json")
+    batch = ["the is un [MASK]", "", "a", "x" * 40 + " 12 . the a is"]
+    found = outputs(bundle, text=np.array(batch, object))["sentence_embedding"]
+    for text, vector in zip(batch, found, strict=True):
+        alone = outputs(bundle, text=np.array([text], object))["sentence_embedding"]
+        np.testing.assert_allclose(vector, alone[0], rtol=1e-5, atol=1e-6)
+    run = onnxq("deploy", bundle, *EXTENSIONS, "-o", texts / "app", "--json")
+    assert run.status == 0, run.err
+    command = [sys.executable, str(texts / "app/run.py"), "the a", "is un x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "sentence_embedding tensor(float) (2, 8)" in done.stdout, done.stderr
+
+
 def test_sites_outside_of_the_model_are_left_alone(images: Path) -> None:
     """A front of the user's own that has a weight: one more convolution."""
     front = onnx.parser.parse_model(
@@ -210,6 +226,45 @@ def test_native_code_is_loaded_where_it_is_named(images: Path) -> None:
     assert "--custom-ops extensions" in error["remedy"]
     assert not output.exists()
     assert onnxq("inspect", bundle, "--json").status == 0
+
+
+def test_every_command_says_how_its_operators_are_loaded(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out, data = bundled(images, "pre.toml"), images / "out", images / "photos"
+    commands = [
+        ("quantize", bundle, "--data", data, "-o", out),
+        ("calibrate", bundle, "--data", data, "-o", out),
+        ("inspect", bundle, "--data", data),
+        ("compare", bundle, bundle, "--data", data),
+        ("compare", bundle, bundle, "--data", data, "--diverge"),
+        ("deploy", bundle, "-o", out),
+        ("deploy", bundle, "--as", "ort", "-o", out),
+    ]
+    for command in commands:
+        run = onnxq(*command, "--json")
+        (error,) = run.document["errors"]
+        assert run.status == 2, command
+        assert "onnxruntime-extensions" in error["message"], command
+        assert error["remedy"].startswith("give --custom-ops extensions"), command
+        assert not out.exists()
+    run = onnxq("lint", bundle, "--target", "cpu", "--json")
+    found = {item["rule"]: item for item in run.document["findings"]}
+    assert "onnxruntime-extensions" in str(found["does-not-load"])
+    assert "--custom-ops" in found["foreign-domain"]["remedy"]
+    assert onnxq("lint", bundle, "--target", "cpu", *EXTENSIONS, "--json").status in {0, 1}
+
+    find = importlib.util.find_spec
+    hidden = "onnxruntime_extensions"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == hidden else find(n))
+    run = onnxq("compare", bundle, bundle, "--data", data, "--json")
+    assert run.document["errors"][0]["remedy"].startswith("pip install 'onnxq[extensions]', then")
+
+
+def test_a_bundle_is_no_folder_to_check(images: Path) -> None:
+    run = onnxq("deploy", bundled(images, "pre.toml"), "--check", "--json")
+    assert (run.status, run.document["errors"][0]["code"]) == (2, "deploy.no_folder")
+    assert "a file" in run.document["errors"][0]["message"]
 
 
 def _spec(folder: Path, content: str) -> tuple[str, ...]:
@@ -373,3 +428,57 @@ def test_gray_image_data_feeds_the_same(images: Path) -> None:
         "compare", bundle, bundle, "--data", folder, *EXTENSIONS, "--metric", "sqnr", "--json"
     )
     assert run.status == 0, run.err
+
+
+def test_labels_are_cut_where_lines_end_and_nowhere_else(images: Path) -> None:
+    labels = ["a\u2028b", "c\x0cd", " e ", "f\x85\x1cg\rh", "\ufeffi"]
+    (images / "labels.txt").write_bytes("\r\n".join(labels).encode() + b"\n")
+    (images / "post.toml").write_text('version = 1\n[classes]\ntop = 5\nlabels = "labels.txt"\n')
+    photo = np.fromfile(images / "photos/0.png", np.uint8)
+    found = outputs(bundled(images, "pre.toml"), image_bytes=photo)
+    assert found["labels"].tolist() == [[labels[n] for n in found["classes"][0]]]
+
+
+def test_what_a_bundle_is_made_of_is_not_written_over(images: Path) -> None:
+    """By any name: as it is, by a link of either kind, in a folder, as weights of a part."""
+    (images / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    (images / "post.toml").write_text('version = 1\n[classes]\nlabels = "labels.txt"\n')
+    front = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 18]>
+        g (float[N, 3, 16, 16] given) => (float[N, 3, 16, 16] image) { image = Mul(given, k) }"""
+    )
+    front.graph.initializer.append(numpy_helper.from_array(normal(0, 3, 16, 16), "k"))
+    onnx.save(
+        front,
+        images / "own.onnx",
+        save_as_external_data=True,
+        location="k.bin",
+        size_threshold=0,
+    )
+    (images / "checkpoint").mkdir()
+    steps = json.dumps({"image_processor_type": "ViTImageProcessor", "size": 16})
+    (images / "checkpoint/preprocessor_config.json").write_text(steps)
+    (images / "link").symlink_to(images / "checkpoint")
+    (images / "symbolic.onnx").symlink_to(images / "m.onnx")
+    (images / "hard.onnx").hardlink_to(images / "m.onnx")
+    (images / "hard.toml").hardlink_to(images / "pre.toml")
+    cases = [
+        *[("pre.toml", name) for name in ("m.onnx", "./m.onnx", "symbolic.onnx", "hard.onnx")],
+        *[("pre.toml", name) for name in ("pre.toml", "hard.toml", "post.toml", "labels.txt")],
+        *[("own.onnx", name) for name in ("own.onnx", "k.bin")],
+        ("checkpoint", "link/preprocessor_config.json"),
+    ]
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    for pre, name in cases:
+        parts = ("--pre", images / pre, "--post", images / "post.toml")
+        run = onnxq("bundle", images / "m.onnx", *parts, "-o", images / name, "--json")
+        assert run.status == 2, (pre, name, run.err)
+        assert run.document["errors"][0]["code"].startswith("usage."), (pre, name)
+        assert run.document["errors"][0]["remedy"]
+    assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
+
+
+def test_a_preprocessing_model_and_a_tokenizer(texts: Path) -> None:
+    arguments = ("--pre", texts / "m.onnx", "--tokenizer", texts / "tokenizer.json")
+    run = onnxq("bundle", texts / "m.onnx", *arguments, "-o", texts / "c.onnx", "--json")
+    assert (run.status, run.document["errors"][0]["code"]) == (2, "bundle.both")

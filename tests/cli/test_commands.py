@@ -181,6 +181,39 @@ def test_calibrate(tmp_path: Path) -> None:
     assert found["calibration"]["samples"] == 4
 
 
+def test_calibration_table(tmp_path: Path) -> None:
+    table, output = tmp_path / "table", tmp_path / "statistics"
+    arguments = ("calibrate", MODEL, "--data", IMAGES, "--samples", "4")
+    run = onnxq(*arguments, "--calibration-table", table, "--calibration", "minmax")
+    assert run.status == 0, run.err
+    shown = " ".join(run.out.split())
+    assert "tensors on 4 samples (minmax)" in shown
+    assert "tensorrt.trt_int8_calibration_table_name=" in shown
+    assert table.exists()
+    assert not output.exists()
+    both = onnxq(*arguments, "--calibration-table", table, "-o", output, "--json").document
+    assert both["output"] == str(output)
+    assert both["calibration"]["samples"] == both["calibration_table"]["samples"] == 4
+    assert both["calibration_table"]["options"]["trt_int8_enable"] == "1"
+    assert output.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "there is nothing to write"),
+        (("-o", "same", "--calibration-table", "same"), "name the same file"),
+        (("-o", "new", "--calibration-table", "missing/table"), "does not exist"),
+        (("--calibration-table", MODEL), "would replace the model"),
+        (("--calibration-table", IMAGES), "would replace what --data reads"),
+    ],
+)
+def test_where_no_calibration_table_goes(options: tuple[str | Path, ...], words: str) -> None:
+    run = onnxq("calibrate", MODEL, "--data", IMAGES, *options)
+    assert run.status == 2
+    assert words in run.err
+
+
 def test_inspect(quantized: Quantized) -> None:
     run = onnxq("inspect", MODEL)
     assert run.status == 0, run.err

@@ -41,6 +41,22 @@ def test_a_model_without_a_cache_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_checking_writes_nothing(tmp_path: Path) -> None:
+    for more in (("-o", tmp_path / "out"), ("--as", "ort"), ("--checkpoint", tmp_path)):
+        run = onnxq("deploy", tmp_path, "--check", *more, "--json")
+        assert run.status == 2
+        assert run.document["errors"][0]["where"] == more[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert onnxq("deploy", MODEL, "-o", tmp_path / "empty").status == 0
+    run = onnxq("deploy", MODEL, "-o", tmp_path / "empty", "--json")
+    assert (run.status, run.document["errors"][0]["code"]) == (2, "usage.exists")
+    assert "an empty one" in run.document["errors"][0]["remedy"]
+
+
 def test_usage_is_told(tmp_path: Path) -> None:
     assert onnxq("deploy", MODEL).status == 2
     assert "--checkpoint" in onnxq("deploy", MODEL, "--as", "genai", "-o", tmp_path / "out").err

@@ -53,6 +53,8 @@ def test_throughput_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--save-session", MODEL), "this is a file, a folder is wanted"),
         (("--save-session", MODEL / "deep/er"), "this is a file, a folder is wanted"),
         (("--provider-option", "cuda.use_tf32=0"), "which is not used"),
+        (("--engine-cache", "cache"), "only TensorRT builds engines, and it is not used"),
+        (("--engine-cache", MODEL), "this is a file, a folder is wanted"),
         (("--batches", "1", "--metric", "sqnr"), "--metric times nothing"),
     ],
 )

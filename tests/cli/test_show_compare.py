@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from onnxq.cli import json_output
 from onnxq.cli.console import console
 from onnxq.cli.show_compare import views
 from onnxq.compare.compare import ComparedRun, Comparison
+from onnxq.compare.engines import KeptEngine
+from onnxq.data.shape_ranges import ShapeRange
 from onnxq.runtime.placement import PlacedNode, Placement
 from onnxq.runtime.providers import CPU, SHORT
 from onnxq.runtime.timing import LatencyResult, Ratio, TimingSettings
+from onnxq.stages.shape_profile import ShapeProfile
 from onnxq.verify.fidelity import Fidelity
 
 PLACED = Placement(
@@ -80,3 +86,31 @@ def test_every_column_fits_80(metric: str, monkeypatch: pytest.MonkeyPatch) -> N
     # None of the two runs is the reference.
     assert " run 1" not in text.getvalue().replace("warning: run 1", "")
     assert "efficientnet_lite0.int8.onnx on the CPU" in text.getvalue()
+
+
+def test_what_tensorrt_is_told_is_shown_and_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    inputs = tuple(
+        ShapeRange(name, (1, 16), (1, 33), (1, 128)) for name in ("input_ids", "attention_mask")
+    )
+    profile = ShapeProfile(inputs, 64, "the data has a note")
+    kept = replace(run(FIDELITY, None), engine=KeptEngine(Path("kept/0123"), 12.345))
+    found = Comparison((run(None, None), kept), 64, None, profile=profile)
+    out = io.StringIO()
+    screen = console(out)
+    for view in views(found):
+        screen.print(view)
+    words = " ".join(out.getvalue().split())
+    assert "TensorRT's profile, from 64 samples" in words
+    assert "attention_mask 1x16 1x33 1x128" in words
+    assert "warning: the data has a note" in words
+    assert "run 2: TensorRT built its engine in 12.3 s" in words
+    document: Any = json_output.plain(json_output.compared(found))
+    shapes = document["shape_profile"]
+    assert shapes["samples"] == 64
+    assert shapes["inputs"][1] == {
+        "name": "attention_mask", "least": [1, 16], "typical": [1, 33], "greatest": [1, 128],
+    }  # fmt: skip
+    assert shapes["options"]["trt_profile_opt_shapes"] == "input_ids:1x33,attention_mask:1x33"
+    assert document["runs"][1]["engine"] == {"folder": "kept/0123", "build_seconds": 12.345}
+    assert document["runs"][0]["engine"] is None

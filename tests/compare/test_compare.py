@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from onnxq.compare import alike
+from onnxq.compare import compare as comparing
 from onnxq.compare.alike import distinct_providers
-from onnxq.compare.compare import compare
+from onnxq.compare.compare import Comparison, compare
 from onnxq.compare.divergence import diverge
 from onnxq.errors import DataError, ModelError, ProviderError, UsageError
 from onnxq.runtime import providers
 from onnxq.runtime.apart import Loaded
+from onnxq.runtime.engine_cache import engine_cache
+from onnxq.runtime.placement import placement
 from onnxq.runtime.timing import TimingSettings
+from onnxq.stages.shape_profile import NO_PROFILE
 from onnxq.verify import survival
-from tests.small_models import write
+from tests.pretended import pretend
+from tests.small_models import normal, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -184,8 +191,7 @@ def test_nan_is_a_warning(models: list[Path], tmp_path: Path) -> None:
 
 def test_two_devices_are_two_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = providers.SHORT["cuda"]
-    monkeypatch.setattr(providers, "available", lambda: (cuda, providers.CPU))
-    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
+    monkeypatch.setattr(alike, "require_started", providers.resolve)
     names = ["cuda:0", "cuda", "cpu", "CUDA:1", cuda]
     assert distinct_providers(names) == ["cuda:0", "cpu", "CUDA:1"]
 
@@ -214,3 +220,59 @@ def test_a_model_that_ends_the_process_is_refused(
     for measured in (compare, diverge):
         with pytest.raises(ModelError, match="ends the process"):
             measured([path, path], data)
+
+
+def test_tensorrt_is_told_of_the_samples_shapes(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = pretend(monkeypatch, "tensorrt")
+    monkeypatch.setattr(comparing, "placement", lambda path, provider: placement(path))
+    samples = [{"x": normal(n, n, 4)} for n in (3, 1, 2, 2)]
+    found = compare(models[:1], samples, providers=["cpu", "tensorrt"], timing=None)
+    told = {"trt_profile_min_shapes": "x:1x4", "trt_profile_opt_shapes": "x:2x4",
+            "trt_profile_max_shapes": "x:3x4"}  # fmt: skip
+    # The first session, on the smallest model, only shows that the provider starts.
+    assert noted[0] == {}
+    assert noted[1:]
+    assert all(options == told for options in noted[1:])
+    assert found.profile.options == told
+    assert compare(models[:1], samples, timing=None).profile == NO_PROFILE
+
+
+def test_an_engine_that_was_kept_is_told(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(options: Mapping[str, str]) -> str:
+        """Stand in for TensorRT, which writes an engine where none lies."""
+        if "trt_engine_cache_path" in options:
+            folder = Path(options["trt_engine_cache_path"])
+            folder.mkdir(exist_ok=True)
+            if not (folder / "g_sm90.engine").exists():
+                (folder / "g_sm90.engine").write_bytes(b"")
+        return ""
+
+    pretend(monkeypatch, "tensorrt", build)
+    monkeypatch.setattr(comparing, "placement", lambda path, provider: placement(path))
+
+    def compared(*paths: Path) -> Comparison:
+        with engine_cache(tmp_path / "kept"):
+            return compare(paths, SAMPLES, providers=["cpu", "tensorrt"], timing=None)
+
+    first, second = (compared(models[0]).runs[1].engine for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.folder == second.folder
+    assert first.folder.parent == tmp_path / "kept"
+    assert first.build_seconds is not None
+    assert first.build_seconds > 0
+    assert second.build_seconds is None
+    found = compared(*models)
+    known, new = found.runs[2].engine, found.runs[3].engine
+    assert known == second
+    assert new is not None
+    # Other weights under the same names have an engine of their own.
+    assert new.folder != second.folder
+    warnings = [text for text in found.warnings if "engine" in text]
+    assert warnings[0].startswith(f"run 3: its TensorRT engine lay in {second.folder} already")
+    assert warnings[1].startswith("run 4: TensorRT built its engine in ")
+    assert found.runs[0].engine is None

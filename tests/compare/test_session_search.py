@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
 from onnxq.compare import session_search
 from onnxq.compare.session_search import save_session, search_session
 from onnxq.errors import DataError, UsageError
+from onnxq.runtime.custom_ops import portable
+from onnxq.runtime.engine_cache import engine_cache
 from onnxq.runtime.provider_options import provider_options
 from onnxq.runtime.session import open_session
 from onnxq.runtime.timing import LatencyResult, Timing, TimingSettings
 from onnxq.runtime.tuning import Tuning, deployed
-from tests.small_models import normal, write
+from tests.pretended import pretend
+from tests.small_models import normal, proto, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from onnxq.runtime.timing import Contender
 
@@ -215,6 +220,87 @@ def test_what_is_deployed_is_what_was_timed(tuning: Tuning, model: Path) -> None
         assert getattr(options, name) == value
     for key, value in found["config_entries"].items():
         assert options.get_session_config_entry(key) == value
+
+
+def test_tensorrts_profile_goes_along(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "tensorrt")
+    known(monkeypatch, lambda tuning: (1.0, 1.0, 1.0))
+    with provider_options({"tensorrt": {"trt_fp16_enable": "1"}}):
+        found = search_session(model, [{"x": normal(0, n, 4)} for n in (1, 5)], provider="tensorrt")
+        path, _ = save_session(found, tmp_path / "session")
+    (name, options), (last, _) = json.loads(path.read_text(encoding="utf-8"))["providers"]
+    assert (name, last) == ("TensorrtExecutionProvider", "CPUExecutionProvider")
+    assert options == {
+        "trt_fp16_enable": "1",
+        "trt_profile_min_shapes": "x:1x4",
+        "trt_profile_opt_shapes": "x:1x4",
+        "trt_profile_max_shapes": "x:5x4",
+    }
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a library", "extensions"])
+def test_the_folder_can_be_moved(
+    own: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extensions = pytest.importorskip("onnxruntime_extensions")
+    made = proto("g (string[n] t) => (string[n] u) { u = ai.onnx.contrib.StringUpper(t) }")
+    made.opset_import.add(domain="ai.onnx.contrib", version=1)
+    path = tmp_path / "m.onnx"
+    onnx.save(made, path)
+    library = tmp_path / "ops.so"
+    shutil.copy(extensions.get_library_path(), library)
+    known(monkeypatch, lambda tuning: (1.0, 1.0, 1.0))
+    found = search_session(model, SAMPLES)
+    # Only named, for a second copy of the library would end this process.
+    in_use = (library if own else Path(extensions.get_library_path()),)
+    monkeypatch.setattr("onnxq.runtime.custom_ops.in_use", lambda: in_use)
+    files = save_session(found, tmp_path / "made" / "session")
+    assert [file.name for file in files][2:] == ["ops.so"] * own
+    library.unlink()
+    moved = (tmp_path / "made").rename(tmp_path / "moved") / "session"
+    assert str(tmp_path) not in (moved / "session.json").read_text(encoding="utf-8")
+    code = f"""
+import sys
+import numpy as np
+sys.path.insert(0, {str(moved)!r})
+from load_session import load
+print(*load({str(path)!r}).run(None, {{"t": np.asarray(["a", "b"])}})[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["A", "B"]
+
+
+def test_libraries_of_one_name_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = (Path("/one/ops.so"), Path("/two/ops.so"), Path("/two/ops-2.so"))
+    monkeypatch.setattr("onnxq.runtime.custom_ops.in_use", lambda: given)
+    assert dict(portable()) == dict(zip(("ops.so", "ops-2.so", "ops-2-2.so"), given, strict=True))
+
+
+def test_kept_engines_lie_in_the_folder_of_the_session(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, "tensorrt")
+    known(monkeypatch, lambda tuning: (1.0, 1.0, 1.0))
+    with engine_cache(tmp_path / "cache"):
+        found = search_session(model, SAMPLES, provider="tensorrt")
+        path, _ = save_session(found, tmp_path / "session")
+    options = json.loads(path.read_text(encoding="utf-8"))["providers"][0][1]
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == "engines"
+    # What is written is what ONNX Runtime is given, but for where the folder lies.
+    given: list[Any] = []
+    monkeypatch.setattr(ort, "InferenceSession", lambda *a, **k: given.append(k["providers"]))
+    space: dict[str, Any] = {"__file__": str(tmp_path / "session" / "load_session.py")}
+    exec((tmp_path / "session" / "load_session.py").read_text(encoding="utf-8"), space)
+    space["load"](str(model))
+    ((name, handed), _) = given[0]
+    assert name == "TensorrtExecutionProvider"
+    assert handed["trt_engine_cache_path"] == str(tmp_path / "session" / "engines")
+    assert handed["trt_engine_cache_enable"] == handed["trt_timing_cache_enable"] == "1"
 
 
 def test_options_of_the_provider_go_along() -> None:

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from onnxq.compare import throughput as rates
 from onnxq.compare.throughput import Loads, throughput
 from onnxq.errors import DataError, UsageError
-from onnxq.runtime.timing import TimingSettings
+from onnxq.runtime.provider_options import in_use
+from onnxq.runtime.timing import LatencyResult, Timing, TimingSettings
+from tests.pretended import pretend
 from tests.small_models import normal, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from onnxq.runtime.timing import Contender
 
 TEXT = "g (float[n, 4] x) => (float[n, 3] y) { y = MatMul(x, w) }"
 BRIEF = TimingSettings(rounds=1, runs=1, warmup=0, seconds=0.0)
@@ -36,6 +42,23 @@ def test_every_batch_with_every_number_of_threads(tmp_path: Path) -> None:
     for entry in found:
         assert entry.low == entry.per_second == entry.high
         assert entry.per_second == pytest.approx(entry.batch / entry.median_ms * 1e3)
+
+
+def test_tensorrt_is_told_of_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "tensorrt")
+    told: list[dict[str, str]] = []
+
+    def measure(contenders: Sequence[Contender], *_: object) -> Timing:
+        told.append(dict(in_use().get("TensorrtExecutionProvider", {})))
+        result = LatencyResult(1.0, 1.0, 1.0, 1.0, (1.0,), 1.0, 1)
+        return Timing({contender.name: result for contender in contenders}, BRIEF)
+
+    monkeypatch.setattr(rates, "measure", measure)
+    model = write(tmp_path / "m.onnx", TEXT, w=W)
+    throughput([model], SAMPLES, providers=["tensorrt"], loads=Loads((1, 8, 32)))
+    shapes = {"min": "x:1x4", "opt": "x:8x4", "max": "x:32x4"}
+    assert told == [{f"trt_profile_{k}_shapes": v for k, v in shapes.items()}] * 3
+    assert in_use() == {}
 
 
 def test_a_model_that_takes_no_batches_is_named(tmp_path: Path) -> None:

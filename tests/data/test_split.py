@@ -192,6 +192,8 @@ def test_no_labels(tmp_path: Path) -> None:
         ("l.txt", "1\ntwo\n", "line 2: 'two' is not an integer"),
         ("l.csv", "label\n1\n", "line 1: 'label'"),
         ("l.txt", "1\n2.0\n", "'2.0' is not an integer"),
+        ("l.txt", "1\f2\n3", "line 1: .* is not an integer"),
+        ("l.txt", "1\u20282\n3", "line 1: "),
         ("l.txt", "", "holds no label"),
         ("l.dat", "1", "does not read labels from .dat"),
         ("l.npy", "1", "cannot be read"),

@@ -57,6 +57,13 @@ def test_a_line_is_a_text(
     assert first.feeds["token_type_ids"].tolist() == [[0] * 5]
 
 
+def test_only_ends_of_lines_part_lines(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "c\x0cd\x0b", "e\x85\x1c", "f\rg", "h\r"]
+    lines = Lines(written(tmp_path / "t.txt", "\r\n".join(texts) + "\n"))
+    assert [lines.read(index) for index in range(len(lines))] == [*texts[:-1], "h"]
+    assert list(lines.numbers) == [1, 2, 3, 4, 5]
+
+
 def test_empty_lines_are_skipped_and_counted(
     tmp_path: Path, tokenizer_file: Path, encoder: Signature
 ) -> None:

@@ -154,7 +154,7 @@ def test_an_input_that_nobody_feeds_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
     out = deployed(tmp_path)
-    with pytest.raises(InputError, match="something already"):
+    with pytest.raises(InputError, match="something in it already"):
         deploy(tmp_path / "model.onnx", out, "genai", checkpoint=tmp_path / "checkpoint")
     check_folder(out)
 

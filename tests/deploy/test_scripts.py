@@ -51,6 +51,23 @@ def test_each_form_runs_on_a_sample(model: Path, tmp_path: Path, form: str) -> N
     assert f"y tensor(float) (3, 4) {first}" in out
 
 
+def test_what_the_program_cannot_use_is_told(model: Path, tmp_path: Path) -> None:
+    made = deploy(model, tmp_path / "out", "script")
+    assert made.command == f"python {tmp_path / 'out/run.py'}"
+    command = [sys.executable, "-I", str(tmp_path / "out/run.py"), "sample.npy"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert found.returncode == 1
+    assert found.stderr.startswith("sample.npy: neither a sample (.npz) nor")
+
+
+def test_a_text_is_given_as_it_is(tmp_path: Path) -> None:
+    text = "g (string[1] text) => (string[1] same) { same = Identity(text) }"
+    made = deploy(write(tmp_path / "m.onnx", text), tmp_path / "out", "script")
+    assert made.command.endswith(' "TEXT"')
+    assert "a b.jpg" in run(tmp_path / "out", "a b.jpg")
+    assert "same tensor(string) (1,) ['text']" in run(tmp_path / "out")
+
+
 def test_ort_names_the_operators_that_a_build_needs(model: Path, tmp_path: Path) -> None:
     made = deploy(model, tmp_path / "out", "ort")
     assert made.files == ("model.ort", "required_operators.config", "run.py")
@@ -79,3 +96,12 @@ def test_names_of_a_model_are_no_code(tmp_path: Path) -> None:
     assert not any(
         isinstance(n, ast.Call) and ast.unparse(n.func) == "open" for n in ast.walk(ast.parse(text))
     )
+
+
+def test_tensorrt_is_given_the_pairs_as_they_are_written() -> None:
+    text = run_script("model.onnx", {"x": np.zeros((1, 2), np.float32)}, extensions=False)
+    compile(text, "run.py", "exec")
+    asked, entry = text[text.index("if 'Tensorrt") :].splitlines()[:2]
+    assert asked == "if 'TensorrtExecutionProvider' in providers:"
+    assert entry.strip() == "options.add_session_config_entry('session.disable_quant_qdq', '1')"
+    assert text.index(entry) < text.index("InferenceSession(path")

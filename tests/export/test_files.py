@@ -91,7 +91,9 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-def refused(path: Path, code: str, *words: str, options: ExportOptions = FORM) -> None:
+def refused(path: Path, code: str, *words: str, options: ExportOptions | None = None) -> None:
+    if options is None and path.suffix == ".pt":
+        options = FORM
     output = path.parent / "out" / "model.onnx"
     output.parent.mkdir()
     with pytest.raises(UsageError) as caught:

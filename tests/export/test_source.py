@@ -81,6 +81,7 @@ def test_current_folder_is_importable_and_left_as_it_was(folder: Path, attribute
         (":factory", "export.bad_source", ["pkg.module:factory"]),
         ("model.py:factory()", "export.bad_source", ["pkg.module:factory"]),
         ("no_such_module_here:factory", "export.no_module", ["no_such_module_here"]),
+        ("export_probe.py:good", "export.no_module", ["without its ending: export_probe:good"]),
         ("export_probe.inner:factory", "export.no_module", ["export_probe.inner"]),
         ("export_needs:factory", "export.import_failed", ["there_is_no_such_package"]),
         ("export_broken:factory", "export.import_failed", ["ZeroDivisionError"]),

@@ -1,4 +1,4 @@
-"""What a GPU says of lint's rules: ``python -m tests.gpu.rules -o tests/gpu/results/rules.json``.
+"""What a GPU says of lint's rules: ``python -m tests.gpu.rules -o FILE`` (results/rules).
 
 Each rule of CUDA and TensorRT alone has two models (``tests/lint/cases.py``), one that breaks it
 and one that does not. Both are placed and run on the provider: where the nodes ran and why, how

@@ -101,6 +101,33 @@ def _residual(*, quantized: bool) -> onnx.ModelProto:
     return _symmetric(f"g {values} {{ {text} }}", **CONV)
 
 
+E4M3: Final = ml_dtypes.float8_e4m3fn
+FP8: Constants = {"s": F32(0.03), "z": np.asarray(0, E4M3)}
+FP8_PAIR: Final = "aq = QuantizeLinear<output_dtype = 17>(a, s) ad = DequantizeLinear(aq, s)"
+
+
+def _float8_conv(channels: int) -> onnx.ModelProto:
+    """A Conv of 16 outputs in FP8."""
+    pair = FP8_PAIR.replace("a, s", "x, s")
+    weight = "wd = DequantizeLinear<axis = 0>(w, ws) y = Conv(ad, wd)"
+    values = (f"float[1, {channels}, 8, 8]", "float[1, 16, 6, 6]")
+    kernel = RNG.normal(size=(16, channels, 3, 3)).astype(E4M3)
+    return proto(
+        plain(f"{pair} {weight}", *values), opset=21, w=kernel, ws=np.ones(16, F32), s=F32(0.03)
+    )
+
+
+def lost(op: str, *, zero_point: bool, between: str = "b = Identity(a)") -> onnx.ModelProto:
+    """A Relu or Clip in front of a quantizer of FP8, with a zero point or without."""
+    front = "n = Neg(x) " + ("a = Relu(n)" if op == "Relu" else "a = Clip(n, lo, hi)")
+    bounds: Constants = {} if op == "Relu" else {"lo": F32(0), "hi": F32(6)}
+    with_it = "q = QuantizeLinear(b, s, z) y = DequantizeLinear(q, s, z)"
+    without = "q = QuantizeLinear<output_dtype = 17>(b, s) y = DequantizeLinear(q, s)"
+    text = f"{front} {between} {with_it if zero_point else without}"
+    constants = {**FP8, **bounds} if zero_point else {"s": FP8["s"], **bounds}
+    return proto(plain(text), opset=21, **constants)
+
+
 CASES: Final[dict[str, Case]] = {
     # Of any target.
     "does-not-load": Case(proto(matmul(), opset=28, **PARAMETERS, **MATRIX), BASE, loads=True),
@@ -119,6 +146,7 @@ CASES: Final[dict[str, Case]] = {
     "pair-differs": Case(
         proto(matmul().replace("(xq, s, z)", "(xq, s2, z)"), **PARAMETERS, **MATRIX), BASE
     ),
+    "float8-pairs": Case(_float8_conv(16), BASE),
     "pair-twice": Case(
         proto(
             matmul(
@@ -264,6 +292,7 @@ CASES: Final[dict[str, Case]] = {
         proto(GEMM, **PARAMETERS, **MATRIX, **{**INT32, "bs": INT32["bs"] * F32(2)}),
         proto(GEMM, **PARAMETERS, **MATRIX, **INT32),
     ),
+    "float8-lost-activation": Case(lost("Relu", zero_point=True), lost("Relu", zero_point=False)),
     "axis-misread": Case(
         proto(conv(axis=1), **PARAMETERS, **CONV), proto(conv(), **PARAMETERS, **CONV)
     ),
@@ -320,6 +349,7 @@ CASES: Final[dict[str, Case]] = {
             ws=np.full((2, 32), 0.1, F32),
         ),
     ),
+    "tensorrt-float8-conv": Case(_float8_conv(3), _float8_conv(16)),
     "tensorrt-dynamic-shape": Case(
         proto(plain("y = Relu(x)", "float[N, 16]")), proto(plain("y = Relu(x)"))
     ),

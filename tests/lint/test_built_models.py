@@ -30,16 +30,19 @@ SLOW = [
     ("ppocr_v6", "cpu", "int8-dynamic"),
     ("ppocr_v6", "cpu", "int4, rtn"),
     ("ppocr_v6", "tensorrt", "int8"),
+    ("ppocr_v6", "tensorrt", "fp8"),
     ("minilm", "cpu", "int8"),
     ("minilm", "cpu", "int8-dynamic"),
     ("minilm", "cpu", "int4, rtn"),
     ("minilm", "tensorrt", "int8"),
+    ("minilm", "tensorrt", "fp8"),
     ("minilm", "tensorrt", "int4"),
     ("minilm", "cuda", "int4"),
     ("minilm", "cuda", "float16"),
     ("efficientnet_lite0", "cpu", "int8"),
     ("efficientnet_lite0", "cpu", "int8-weights"),
     ("efficientnet_lite0", "tensorrt", "int8"),
+    ("efficientnet_lite0", "tensorrt", "fp8"),
     ("efficientnet_lite0", "cuda", "float16"),
 ]
 
@@ -47,7 +50,7 @@ SLOW = [
 def counting(model: Path, data: Path, target: str, form: str, folder: Path) -> tuple[Finding, ...]:
     """Errors and warnings in what ``quantize`` writes for a target."""
     output = folder / "model.onnx"
-    needs_data = FORMS[target][form]["scheme"] == "int8"
+    needs_data = FORMS[target][form]["scheme"] in ("int8", "fp8")
     write(model, str(data) if needs_data else None, output, target, form)
     return lint(output, target).counting
 

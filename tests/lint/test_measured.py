@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from onnxq.errors import ModelError
 from onnxq.lint import lint
 from onnxq.runtime.kernels import executed
 from onnxq.runtime.machine import inspect_machine
-from tests.lint.cases import BIAS, CASES, GEMM, INT32, TINY
+from tests.lint.cases import BIAS, CASES, GEMM, INT32, TINY, lost
 from tests.lint.models import (
     CHANNELS,
     CONV,
@@ -195,3 +196,35 @@ def test_scales_along_the_wrong_axis_of_a_gemm_too() -> None:
     body = matmul(text.partition(" t = ")[2].join(("t = ", "")), axis=1)
     model = proto(body.replace("float[4, 32]", "float[4, 16]"), **PARAMETERS, **square)
     assert differs(model, {"x": X}) > 0.2
+
+
+def test_products_of_float8_run_in_float() -> None:
+    found = ops(CASES["float8-pairs"].broken)
+    assert "Conv" in found
+    assert found.count("DequantizeLinear") == 2
+
+
+@pytest.mark.parametrize("between", ["b = Identity(a)", "b = Transpose<perm = [0, 1]>(a)"])
+def test_a_relu_in_front_of_float8_is_lost_with_a_zero_point_alone(between: str) -> None:
+    feeds = {"x": X}
+    for zero_point in (False, True):
+        model = lost("Relu", zero_point=zero_point, between=between)
+        written, run = (outputs(model, feeds, level) for level in ("none", "all"))
+        assert written.min() >= 0
+        assert (run.min() < 0) == zero_point
+
+
+def test_a_clip_in_front_of_float8_does_not_load_with_a_zero_point() -> None:
+    with pytest.raises(ModelError, match="y_zero_point"):
+        outputs(lost("Clip", zero_point=True), {"x": X}, "all")
+    assert outputs(lost("Clip", zero_point=False), {"x": X}, "all").min() >= 0
+
+
+@pytest.mark.parametrize("op", ["Relu", "Clip"])
+def test_without_two_rewrites_float8_is_right(op: str) -> None:
+    session = ort.InferenceSession(
+        lost(op, zero_point=True).SerializeToString(),
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["ReluQuantRewrite", "ClipQuantRewrite"],
+    )
+    assert session.run(None, {"x": X})[0].min() >= 0

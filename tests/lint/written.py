@@ -40,6 +40,7 @@ FORMS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "int8": {"scheme": "int8"},
         "int8, scaled": {"scheme": "int8", "channel_scaling": "auto"},
         "int8-weights": {"scheme": "int8-weights"},
+        "fp8": {"scheme": "fp8"},
         "int4": {"scheme": "int4", **_PLAIN},
         "float16": {"scheme": "float16"},
         "auto": {"scheme": "auto"},

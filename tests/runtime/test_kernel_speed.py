@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import ModelError, ProviderError, UsageError
-from onnxq.runtime import kernel_speed
+from onnxq.runtime import kept, kernel_speed
 from onnxq.runtime.kernel_forms import BASE, kernel_forms, product, product_in_blocks
 from onnxq.runtime.kernel_shapes import (
     DEFAULT_SHAPES,
@@ -260,3 +260,15 @@ def test_a_device_and_its_options_have_results_of_their_own() -> None:
     assert len(keys) == 2
     with provider_options({"cuda": {"use_tf32": "0"}}):
         assert kernel_speed._key("cuda", shape, kernel_speed.TIMING) not in keys
+
+
+def test_another_gpu_or_driver_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    (shape,) = parse_shapes("2x8x4")
+
+    def keys(gpu: str) -> list[str]:
+        monkeypatch.setattr(kept, "device_name", lambda name: gpu * (name != "cpu"))
+        return [kernel_speed._key(name, shape, kernel_speed.TIMING) for name in ("cuda", "cpu")]
+
+    here, newer, none = keys("NVIDIA H100, 580.1"), keys("NVIDIA H100, 590.1"), keys("")
+    assert len({here[0], newer[0], none[0]}) == 3
+    assert here[1] == newer[1] == none[1]

@@ -14,6 +14,7 @@ from onnxq.errors import ProviderError, UsageError
 from onnxq.runtime import providers, sensors, timing_worker
 from onnxq.runtime.provider_options import (
     check_heeded,
+    default_options,
     device_in_use,
     in_use,
     of_chain,
@@ -82,6 +83,29 @@ def test_the_device_in_use() -> None:
         assert [device_in_use(name) for name in ("cuda", "cuda:2", "tensorrt")] == [1, 2, 0]
 
 
+def test_defaults_yield_to_what_is_said_outside() -> None:
+    with (
+        provider_options({"tensorrt": {"trt_fp16_enable": "1"}}),
+        default_options(
+            {"tensorrt": {"trt_fp16_enable": "0", "trt_dla_enable": "1"}, "cuda": {"use_tf32": "0"}}
+        ),
+    ):
+        assert in_use() == {
+            TENSORRT: {"trt_fp16_enable": "1", "trt_dla_enable": "1"},
+            CUDA: {"use_tf32": "0"},
+        }
+    assert in_use() == {}
+
+
+@pytest.mark.parametrize("use", [provider_options, default_options])
+def test_a_device_that_is_no_number_is_refused(use: Any) -> None:
+    with (
+        pytest.raises(UsageError, match="'first' is no index"),
+        use({"cuda": {"device_id": "first"}}),
+    ):
+        pass
+
+
 def test_options_of_an_unknown_provider_are_refused() -> None:
     with pytest.raises(ProviderError):
         parse_options(["tensort.trt_fp16_enable=1"])
@@ -99,15 +123,6 @@ def test_device_of_a_name(name: str, index: int | None) -> None:
 def test_a_bad_device_is_refused(name: str, words: str) -> None:
     with pytest.raises(ProviderError, match=words):
         providers.device_of(name)
-
-
-def test_the_cpu_stands_in_where_a_library_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "available", lambda: (CUDA, providers.CPU))
-    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "libcudart: not found")
-    assert providers.stand_in("cuda") == "cpu"
-    monkeypatch.setattr(providers, "why_not_loaded", lambda full: "")
-    assert providers.stand_in("cuda") == "cuda"
-    assert providers.stand_in("tensorrt") == "cpu"
 
 
 class Nvml:
@@ -165,6 +180,30 @@ def test_the_gpu_is_the_one_that_cuda_counts(
     assert Sensors("cuda:1")._device == handle
 
 
+def test_a_gpu_is_named_with_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Names(Nvml):
+        def nvmlDeviceGetMemoryInfo(self, device: object) -> Any:  # noqa: N802
+            return SimpleNamespace(used=0)
+
+        def nvmlDeviceGetName(self, device: int) -> bytes:  # noqa: N802
+            return f"GPU {device}".encode()
+
+        def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+            return "580.1"
+
+    monkeypatch.setattr(sensors, "_DRIVER", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", Names(1))
+    assert [sensors.device_name(name) for name in ("cuda:1", "cpu")] == ["GPU 1, 580.1", ""]
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert sensors.device_name("cuda") == ""
+    (tmp_path / "version").write_text("NVRM version: 570.2\nGCC version: 12\n")
+    for place, model in (("b", "NVIDIA B"), ("a", "NVIDIA A")):
+        (tmp_path / "gpus" / place).mkdir(parents=True)
+        (tmp_path / "gpus" / place / "information").write_text(f"Model: \t\t {model}\nIRQ: 1\n")
+    assert sensors.device_name("tensorrt") == "NVIDIA A, NVIDIA B, NVRM version: 570.2"
+
+
 def test_a_counter_that_began_anew_tells_nothing() -> None:
     assert timing_worker._energy(5.0, 2.0, 4) is None
     assert timing_worker._energy(2.0, 5.0, 4) == 0.75
@@ -183,7 +222,7 @@ def test_processors_tell_their_energy(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.joules() is None
 
 
-def test_a_recipes_options_hold_while_it_is_carried_out(
+def test_a_recipes_options_hold_while_it_is_carried_out_but_for_those_of_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -200,12 +239,16 @@ def test_a_recipes_options_hold_while_it_is_carried_out(
         target = "tensorrt"
         [provider_options.tensorrt]
         trt_timing_cache_enable = "1"
+        trt_fp16_enable = "1"
     """
     recipe = tmp_path / "r.toml"
     recipe.write_text(text)
     graph = "g (float[2, 64] x) => (float[2, 32] y) { y = MatMul(x, w) }"
     model = write(tmp_path / "m.onnx", graph, w=normal(0, 64, 32))
     options = pipeline.RunOptions(timing=None)
-    pipeline.quantize(model, None, tmp_path / "o.onnx", recipe=load_recipe(recipe), options=options)
-    assert seen == [{TENSORRT: {"trt_timing_cache_enable": "1"}}]
+    with provider_options({"tensorrt": {"trt_fp16_enable": "0"}}):
+        pipeline.quantize(
+            model, None, tmp_path / "o.onnx", recipe=load_recipe(recipe), options=options
+        )
+    assert seen == [{TENSORRT: {"trt_timing_cache_enable": "1", "trt_fp16_enable": "0"}}]
     assert in_use() == {}

@@ -185,6 +185,58 @@ def test_tensorrt_int4_is_a_symmetric_dequantization_in_blocks(tmp_path: Path) -
     assert len(made.inputs) == 2 or not constant(made, 2).any()
 
 
+TIED = """
+    g (int64[1, n] ids) => (float[1, n, 2000] y) {
+        rows = Gather(table, ids)
+        h = Tanh(rows)
+        t = Transpose <perm = [1, 0]> (table)
+        y = MatMul(h, t)
+    }
+"""
+
+
+def rows_by_flat_index(gather: ir.Node) -> Any:
+    """All rows as the CUDA kernel computes them.
+
+    It counts codes, scales and zero points through the whole table, as if no row began a byte of
+    its own (onnxruntime, contrib_ops/cuda/quantization/gather_block_quantized.cu).
+    """
+    bits, size = (gather.attributes.get_int(name, 0) for name in ("bits", "block_size"))
+    lanes, mask = 8 // bits, (1 << bits) - 1
+    data, zero = constant(gather, 0), constant(gather, 3).ravel()
+
+    def codes(packed: Any, index: Any) -> Any:
+        return packed.ravel()[index // lanes].astype(np.int64) >> (index % lanes * bits) & mask
+
+    index = np.arange(data.size * lanes)
+    column = gather.inputs[2]
+    assert column is not None
+    reshape = column.producer()
+    assert reshape is not None
+    scale = constant(reshape, 0).ravel()
+    found = (codes(data, index) - codes(zero, index // size)) * scale[index // size]
+    return found.reshape(len(data), -1)
+
+
+@pytest.mark.parametrize(("target", "right"), [("cuda", True), ("cpu", False)])
+def test_rows_in_blocks_are_those_that_the_cuda_kernel_computes(
+    target: str, right: bool, tmp_path: Path
+) -> None:
+    """Five blocks a row, an odd number, and rows far off zero, which ask for zero points."""
+    draw = np.random.default_rng(0)
+    data = [{"ids": draw.integers(0, 2000, (1, 9))} for _ in range(12)]
+    table = normal(0, 2000, 160) + np.float32(1)
+    source, output = write(tmp_path / "m.onnx", TIED, table=table), tmp_path / "o.onnx"
+    recipe = Recipe.model_validate({"scheme": "int4", "weights": {"block_size": 32}})
+    quantize(source, data, output, recipe=recipe, target=target, options=UNTIMED)
+    model = ir.load(output)
+    (gather,), (product,) = nodes(model, "GatherBlockQuantized"), nodes(model, "MatMulNBits")
+    assert product.inputs[1] is gather.inputs[0]
+    # Half a step of seven to either side, and a little for AWQ's and GPTQ's own choices.
+    close = np.abs(rows_by_flat_index(gather) - table).max() < np.abs(table).max() / 5
+    assert close == right
+
+
 def test_tensorrt_refuses_zero_points_beside_weights(tmp_path: Path) -> None:
     source = write(tmp_path / "m.onnx", ATTENTION, **{w: normal(0, 16, 16) for w in _WEIGHTS})
     recipe = Recipe.model_validate({"scheme": "uint4"})

@@ -9,6 +9,7 @@ from onnxq.lint.checks import (  # noqa: F401 - importing registers
     cpu_loading,
     cpu_speed,
     cuda,
+    float8,
     tensorrt,
 )
 from onnxq.lint.checks.registry import registered

@@ -169,6 +169,8 @@ def _vanishes(node: ir.Node, q: ir.Node) -> bool:
     scale, offset = scale_of(q), zero_point_of(q)
     if scale is None or offset is None:
         return False
+    if integer_type(q) not in _WIDE | _EIGHT_BITS:
+        return False
     kind = integer_type(q).numpy()
     lowest, highest = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
     zero = np.asarray(offset, np.int64)

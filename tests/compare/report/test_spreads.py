@@ -13,9 +13,11 @@ from onnxq.compare.report.layers import measure_layers
 from onnxq.compare.report.matching import match
 from onnxq.compare.report.spreads import measure_spreads, most_telling, spread
 from onnxq.compare.report.weights import stored_weight
+from onnxq.graph.normalize import normalize
+from onnxq.numerics.float8 import to_e4m3
 from onnxq.numerics.histogram import FloatHistogram
 from onnxq.numerics.packing import pack_blocks, pack_zero_points
-from tests.small_models import normalized, run, source
+from tests.small_models import normalized, proto, run, source
 
 RANDOM = np.random.default_rng(3)
 LINEAR = "g (float[n, 32] x) => (float[n, 6] y) { y = MatMul(x, w) }"
@@ -73,6 +75,21 @@ def test_weight_and_output_before_and_after() -> None:
     expected = np.concatenate([run(other, sample)[0] for sample in SAMPLES])
     assert pair.output.after.low == pytest.approx(expected.min(), rel=1e-5)
     assert pair.output.after.deviation == pytest.approx(expected.std(), rel=1e-2)
+
+
+def test_a_weight_in_float8_is_read_as_what_it_stands_for() -> None:
+    text = LINEAR.replace("y = MatMul(x, w)", "d = DequantizeLinear<axis=1>(i, s) y = MatMul(x, d)")
+    scale = (np.abs(WEIGHT).max(axis=0) / 448).astype(np.float32)
+    stored = to_e4m3(WEIGHT / scale)
+    model = proto(text, i=stored, s=scale)
+    model.ir_version, model.opset_import[0].version = 10, 21
+    other = normalize(ir.serde.deserialize_model(model)).model
+    other.graph.node(1).name = normalized(LINEAR, w=WEIGHT).graph.node(0).name
+    pair = _both(other)
+    assert pair.why_no_weight == ""
+    assert pair.weight.after.total == WEIGHT.size
+    exact = stored.astype(np.float32) * scale
+    assert (pair.weight.after.low, pair.weight.after.high) == (exact.min(), exact.max())
 
 
 def test_a_layer_without_a_weight_says_so() -> None:

@@ -17,15 +17,16 @@ def check_folder_free(path: str | Path) -> None:
     """Refuse before any work a folder that could not be written at the end.
 
     Raises:
-        UsageError: Something is there already, or the folder above it is not.
+        UsageError: Something else than an empty folder is there, or the folder above it is not.
     """
     target = Path(path).absolute()
     if not target.parent.is_dir():
         code, text = "usage.no_folder", "the folder to write to does not exist"
         raise UsageError(code, text, where=str(target.parent), remedy="create it first")
     if target.is_symlink() or (target.exists() and not _is_empty_folder(target)):
-        code, text = "deploy.exists", "there is something already; a new folder is written"
-        raise UsageError(code, text, where=str(path), remedy="name another one, or remove it")
+        code, text = "usage.exists", f"there is {_what(target)} already; a folder is written"
+        remedy = "name a new folder or an empty one, or remove what is there"
+        raise UsageError(code, text, where=str(path), remedy=remedy)
 
 
 @contextmanager
@@ -52,3 +53,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def _what(path: Path) -> str:
+    if path.is_symlink():
+        return "a link"
+    return "a folder with something in it" if path.is_dir() else "a file"
