@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ON_GPU = [rule.id for rule in load_rules().values() if "cpu" not in rule.targets]
-PLACED = {"fallen_back": [], "copies": 0}
+PLACED = {"fallen_back": [], "copies": 0, "wrong": False}
 
 
 def test_what_is_seen_of_a_model(tmp_path: Path) -> None:
@@ -26,6 +26,7 @@ def test_what_is_seen_of_a_model(tmp_path: Path) -> None:
     assert list(found["by_provider"]) == ["CPUExecutionProvider"]
     assert (found["copies"], found["fallen_back"]) == (0, [])
     assert found["max_difference"] < 0.2
+    assert not found["wrong"]
     broken = write(CASES["does-not-load"].broken, tmp_path / "broken.onnx")
     assert "QuantizeLinear(28)" in rules.seen(broken, "cpu")["error"]
 
@@ -37,6 +38,8 @@ def test_what_is_seen_of_a_model(tmp_path: Path) -> None:
         (PLACED, {"error": "no"}, False),
         ({"error": "no"}, {"error": "no"}, False),
         ({**PLACED, "copies": 2}, PLACED, True),
+        ({**PLACED, "wrong": True}, {**PLACED, "copies": 2}, True),
+        ({**PLACED, "copies": 2}, {**PLACED, "wrong": True}, False),
         (PLACED, PLACED, False),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RULES = load_rules()
+ON_GPU = "tests/gpu/results/"
 THREADS = {
     "microsoft/onnxruntime/issues/6004": "saturating-weights",
     "microsoft/onnxruntime/issues/14642": "saturating-weights",
@@ -84,15 +86,21 @@ def test_what_backs_a_rule_is_there(rule: str) -> None:
         if module:
             assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file(), text
             continue
+        if text.startswith(ON_GPU):
+            assert json.loads((ROOT / text).read_text("utf-8"))["gpu"]["name"]
+            continue
         path, _, test = text.partition("::")
         assert f"\ndef {test}(" in (ROOT / path).read_text("utf-8"), text
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_that_is_called_measured_names_the_measurement(rule: str) -> None:
-    """A test or a command of this repository; threads alone back what is unverified."""
-    measured = any(not text.startswith("https://") for text in RULES[rule].evidence)
-    assert measured == (RULES[rule].verified == "cpu measurement")
+    """A test or a command of this repository, a GPU's results; threads back what is unverified."""
+    own = [text for text in RULES[rule].evidence if not text.startswith("https://")]
+    on_gpu = [text for text in own if text.startswith(ON_GPU)]
+    assert bool(own) == (RULES[rule].verified != "unverified")
+    assert bool(on_gpu) == RULES[rule].verified.startswith("gpu ")
+    assert all(RULES[rule].verified.removeprefix("gpu ") in text for text in on_gpu)
 
 
 def test_what_a_benchmark_measures_of_a_rule_is_among_its_cases() -> None:
@@ -112,7 +120,7 @@ def test_what_is_parametrized_by_rules_is_named_by_those_rules() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_no_gpu_has_confirmed_is_unverified(rule: str) -> None:
+def test_only_what_a_cpu_shows_is_called_measured_there(rule: str) -> None:
     on_gpu_alone = "cpu" not in RULES[rule].targets
     assert (RULES[rule].verified == "cpu measurement") != on_gpu_alone
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import onnx_ir as ir
 
-from onnxq.graph.edit import all_nodes
+from onnxq.graph.edit import all_nodes, constant_array, static_shape
 from onnxq.lint.catalogue import load_rules
 from onnxq.lint.checks.biases import int32_biases
 from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at
-from onnxq.lint.qdq import integer_products, integer_type, is_dq, is_q
+from onnxq.lint.qdq import input_of, integer_products, integer_type, is_dq, is_q
+from onnxq.numerics.packing import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from onnxq.lint.finding import Seen
     from onnxq.lint.view import View
 
 _BLOCKS: Final = "MatMulNBits"
+_LOOKUP: Final = "GatherBlockQuantized"
 _DOMAINS: Final = frozenset({"", "com.microsoft"})
 _WIDE: Final = frozenset({ir.DataType.INT16, ir.DataType.UINT16})
 _WIDTHS: Final = frozenset({4, 8})
@@ -81,3 +86,31 @@ def bfloat16(view: View) -> Iterator[Seen]:
             output.dtype == ir.DataType.BFLOAT16 for output in node.outputs
         ):
             yield at(node, f"{node.op_type} computes in bfloat16")
+
+
+@check("cuda-lookup-zero-points")
+def lookup_zero_points(view: View) -> Iterator[Seen]:
+    """GatherBlockQuantized whose blocks or zero points lie elsewhere when counted through rows."""
+    for node in all_nodes(view.model):
+        table = input_of(node, 0) if node.op_type == _LOOKUP else None
+        shape = static_shape(table)
+        if table is None or not shape:
+            continue
+        bits, size = (node.attributes.get_int(n, d) for n, d in (("bits", 4), ("block_size", 128)))
+        lanes = 8 // bits if table.dtype == ir.DataType.UINT8 else 1
+        length = shape[-1] * lanes
+        if length % size:
+            yield at(node, f"a row of {length} is no number of whole blocks of {size}")
+        elif lanes > 1 and _lie_elsewhere(constant_array(input_of(node, 3)), bits, length // size):
+            yield at(
+                node, f"{length // size} blocks a row, whose zero points of {bits} bits differ"
+            )
+
+
+def _lie_elsewhere(packed: NDArray[Any] | None, bits: int, blocks: int) -> bool:
+    """Whether zero points counted through all bytes are others than those of each row."""
+    if packed is None:
+        return False
+    integers = np.asarray(packed, np.uint8)
+    by_row = unpack(integers, bits, blocks).ravel()
+    return not np.array_equal(by_row, unpack(integers.ravel(), bits, by_row.size))
