@@ -116,8 +116,8 @@ def run_script(
         extensions=_EXTENSIONS if extensions else "",
         entries="".join(
             f"if {full!r} in providers:\n    options.add_session_config_entry({key!r}, {value!r})\n"
-            for short, full in providers.SHORT.items()
-            for key, value in providers.session_entries(short).items()
+            for full in providers.SHORT.values()
+            for key, value in providers.session_entries(full).items()
         ),
     )
 

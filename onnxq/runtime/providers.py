@@ -222,13 +222,9 @@ def why_not_loaded(full: str) -> str:
     return ""
 
 
-def session_entries(name: str) -> Mapping[str, str]:
-    """Entries of a session's configuration that a provider wants.
-
-    Raises:
-        ProviderError: Nothing is called that.
-    """
-    return _ENTRIES.get(resolve(name), MappingProxyType({}))
+def session_entries(full: str) -> Mapping[str, str]:
+    """Entries of a session's configuration that a provider, by its full name, wants."""
+    return _ENTRIES.get(full, MappingProxyType({}))
 
 
 def chain(name: str) -> tuple[str, ...]:

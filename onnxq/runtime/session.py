@@ -230,7 +230,8 @@ def open_session(model: bytes | Path, settings: SessionSettings = SessionSetting
     given = list(zip(chain, _provider_options(chain, settings.provider, model), strict=True))
     source = str(model) if isinstance(model, Path) else model
     try:
-        inner = ort.InferenceSession(source, _options(settings), providers=given, enable_fallback=0)
+        options = _options(settings, providers.session_entries(chain[0]))
+        inner = ort.InferenceSession(source, options, providers=given, enable_fallback=0)
     except ORT_ERRORS as error:
         raise _load_error(error, model, settings, chain[0], where) from error
     if chain[0] not in inner.get_providers():
@@ -309,7 +310,7 @@ def reason(error: Exception) -> str:
     return f"node {in_node['name']!r} ({in_node['op']}): {detail}"
 
 
-def _options(settings: SessionSettings) -> ort.SessionOptions:
+def _options(settings: SessionSettings, entries: Mapping[str, str]) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _INFO if settings.talkative else _FATAL_ONLY
     options.enable_cpu_mem_arena = settings.arena
@@ -322,8 +323,7 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
     if not settings.spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    wanted = {**providers.session_entries(settings.provider), **dict(settings.config)}
-    for key, value in wanted.items():
+    for key, value in {**entries, **dict(settings.config)}.items():
         options.add_session_config_entry(key, value)
     if settings.weights_folder is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(settings.weights_folder))

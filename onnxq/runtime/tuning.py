@@ -122,7 +122,7 @@ def deployed(tuning: Tuning, provider: str) -> dict[str, Any]:
     """
     chain = providers.chain(provider)
     kept = engine_cache.deployed_options(_ENGINES)
-    entries = dict(providers.session_entries(provider))
+    entries = dict(providers.session_entries(chain[0]))
     if not tuning.spinning:
         entries |= {f"session.{kind}_op.allow_spinning": "0" for kind in ("intra", "inter")}
     return {
