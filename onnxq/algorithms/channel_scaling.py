@@ -4,8 +4,13 @@ For the MatMul and Gemm sites that read one activation ``x`` jointly::
 
     x W = (x / t) (t W),    t_c = max|x_c|^a / max|w_c|^(1 - a),  normalized to geometric mean 1
 
-with the exponent ``a`` chosen for each activation by the error of its sites' outputs on the
-calibration data, activation and weight both quantized. Not scaling at all is always a candidate.
+with the exponent ``a`` chosen for each activation by the error of its sites' outputs on calibration
+data, activation and weight both quantized. Not scaling at all is always a candidate. Candidates are
+fitted to one half of the samples and judged on the other, both ways round: all scaled channels
+reach the end of the range, each at the greatest value that was *seen* of it, and after few rows
+many channels exceed that in new samples and are clipped, which no sample that the factors were
+fitted to can show. The exponent that was chosen is then fitted to all samples.
+
 The division is folded into constants in front (:mod:`.scaling_groups`), unless it would change a
 tensor on the way that is quantized itself. Else one Mul is inserted, which costs time, and so only
 where it pays: it takes away a fifth of the sites' error, and a share of the error of all groups of
@@ -18,14 +23,14 @@ Language Models", ICML 2023; the joint search after Lin et al. (AWQ), MLSys 2024
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxq.algorithms.scaling_groups import GroupFinder
 from onnxq.algorithms.weight_rounding import rounded_params
-from onnxq.calibration.requests import Channels, OutputError, QuantizedInput
+from onnxq.calibration.requests import HALVES, Channels, OutputError, QuantizedInput
 from onnxq.graph.edit import constant_array
 from onnxq.numerics.affine import qparams_from_range
 from onnxq.numerics.classes import class_maximum
@@ -33,13 +38,16 @@ from onnxq.numerics.histogram import MASK_MAGNITUDE
 from onnxq.numerics.schemes import PerAxis
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxq.algorithms.scaling_groups import ScalingGroup
     from onnxq.algorithms.selection import QuantizedTensor
     from onnxq.algorithms.static_int8 import Int8Config
-    from onnxq.calibration.stats import Stats
+    from onnxq.calibration.requests import Half
+    from onnxq.calibration.stats import ChannelStats, Stats
     from onnxq.graph.sites import Site
     from onnxq.numerics.schemes import QParams, Scheme
     from onnxq.plan import ScalingEntry
@@ -48,6 +56,10 @@ EXPONENTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Exponents tried beside not scaling."""
 
 _WORTH_A_MUL = 0.2
+_SINGLE_SAMPLE = (
+    "channels were not scaled: factors are judged on samples that they were not fitted to, and "
+    "there is a single one; give more"
+)
 _TINY = 1e-30
 _SCALED_OPS = ("MatMul", "Gemm")
 
@@ -69,6 +81,21 @@ class Group:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Scalings:
+    """What was chosen.
+
+    Attributes:
+        entries: Those of a plan.
+        arrays: The plan's arrays beside them.
+        warnings: Why nothing was chosen where that has to do with the data.
+    """
+
+    entries: tuple[ScalingEntry, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 class ChannelScaling:
     """The choice of factors for every activation that can be scaled."""
 
@@ -87,17 +114,21 @@ class ChannelScaling:
         return [Channels(group.tensor.name, -1) for group in self.groups]
 
     def error_requests(self, stats: Stats) -> list[OutputError]:
-        """The output error of each site under each exponent, and without scaling."""
+        """The output error of each site under each exponent, and without scaling.
+
+        On each half of the samples, as fitted to the other.
+        """
         return [
             request
             for group in self.groups
             if _usable(group, stats)
+            for half in HALVES
             for exponent in (None, *EXPONENTS)
-            for request in self._error_requests(group, exponent, stats)
+            for request in self._error_requests(group, exponent, stats, half)
         ]
 
-    def choose(self, stats: Stats) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
-        """The entries of a plan and their arrays."""
+    def choose(self, stats: Stats) -> Scalings:
+        """The factors that pay, as a plan holds them."""
         usable = [group for group in self.groups if _usable(group, stats)]
         before = {g.tensor.name: self._error(g, None, stats) for g in usable}
         elements = {g.tensor.name: _elements(g, stats) for g in usable}
@@ -113,8 +144,11 @@ class ChannelScaling:
             pays = gain >= max(_WORTH_A_MUL * before[name], share / 2 * all_error)
             if gain > 0 and (group.scaling.fold.parameters or pays):
                 entries.append(group.scaling.entry())
-                arrays |= group.scaling.arrays(self._factor(group, best, stats))
-        return tuple(entries), arrays
+                channels = stats.tensors[name].channels[-1]
+                arrays |= group.scaling.arrays(self._factor(group, best, channels))
+        # All groups are seen in the same samples.
+        unjudged = any(not _judged(group, stats) for group in self.groups)
+        return Scalings(tuple(entries), arrays, (_SINGLE_SAMPLE,) if unjudged else ())
 
     def _group(self, tensor: QuantizedTensor) -> Group | None:
         readers = [self.sites.get(node) for node, _ in tensor.readers]
@@ -145,10 +179,10 @@ class ChannelScaling:
         return any(not isinstance(granularity, PerAxis) for granularity in granularities)
 
     def _error_requests(
-        self, group: Group, exponent: float | None, stats: Stats
+        self, group: Group, exponent: float | None, stats: Stats, half: Half
     ) -> list[OutputError]:
-        channels = stats.tensors[group.tensor.name].channels[-1]
-        factor = self._factor(group, exponent, stats)
+        channels = stats.tensors[group.tensor.name].halves[-1][_other(half)]
+        factor = self._factor(group, exponent, channels)
         inverse = np.reciprocal(factor)
         params = None
         if self.config.ranges == "calibrated":
@@ -167,7 +201,8 @@ class ChannelScaling:
             index = self._index(site, group.tensor.name)
             activation = QuantizedInput(index, group.tensor.name, params, inverse)
             weight = QuantizedInput(self._index(site, name), name, rounded[name, scheme], column)
-            requests.append(OutputError(site.name, activation, weight, labels[site.name]))
+            label = labels[site.name]
+            requests.append(OutputError(site.name, activation, weight, label, half))
         return requests
 
     def _labels(self, group: Group, exponent: float | None) -> dict[str, str]:
@@ -185,11 +220,17 @@ class ChannelScaling:
     def _error(self, group: Group, exponent: float | None, stats: Stats) -> float:
         """Sum over the sites of the error relative to the site's signal."""
         labels = self._labels(group, exponent)
-        found = [(stats.sites[site.name], labels[site.name]) for site in group.sites]
-        return sum(e.noise[label] / e.signal for e, label in found if e.signal > 0)
+        total = 0.0
+        for site in group.sites:
+            halves = [stats.halves[half][site.name] for half in HALVES]
+            signal = sum(found.signal for found in halves)
+            noise = sum(found.noise[labels[site.name]] for found in halves)
+            total += noise / signal if signal > 0 else 0.0
+        return total
 
-    def _factor(self, group: Group, exponent: float | None, stats: Stats) -> NDArray[np.float32]:
-        channels = stats.tensors[group.tensor.name].channels[-1]
+    def _factor(
+        self, group: Group, exponent: float | None, channels: ChannelStats
+    ) -> NDArray[np.float32]:
         peaks = np.maximum(np.abs(channels.low), np.abs(channels.high)).astype(np.float64)
         if exponent is None:
             return np.ones(peaks.size, np.float32)
@@ -229,11 +270,20 @@ def _elements(group: Group, stats: Stats) -> int:
     return channels.rows * int(channels.low.size)
 
 
+def _other(half: Half) -> Half:
+    return 1 if half == 0 else 0
+
+
 def _usable(group: Group, stats: Stats) -> bool:
-    """Whether the channels' extrema are ordinary numbers: no NaN, Inf or mask constant."""
+    """Whether candidates can be judged, and extrema are ordinary numbers: no NaN, Inf or mask."""
     channels = stats.tensors[group.tensor.name].channels[-1]
     peaks = np.maximum(np.abs(channels.low), np.abs(channels.high))
-    return bool(np.all(peaks < MASK_MAGNITUDE))
+    return _judged(group, stats) and bool(np.all(peaks < MASK_MAGNITUDE))
+
+
+def _judged(group: Group, stats: Stats) -> bool:
+    """Whether both halves of the samples are known."""
+    return len(stats.tensors[group.tensor.name].halves.get(-1, {})) == len(HALVES)
 
 
 def _input_axis(site: Site) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
+    from onnxq.calibration.requests import Half
     from onnxq.data.sample import Sample
     from onnxq.data.source import DataSource
     from onnxq.numerics.windows import Window
@@ -60,6 +61,11 @@ class _Run:
     sample: Sample
     number: int
     samples: int
+
+    @property
+    def half(self) -> Half:
+        """In which half of the samples it is; of an odd number the first has one more."""
+        return 0 if self.number < (self.samples + 1) // 2 else 1
 
 
 class _Observer(Protocol):
@@ -109,11 +115,7 @@ class _ChannelObserver:
         low, high, total, shape = (np.asarray(array) for array in arrays)
         rows = int(np.prod(shape)) // max(low.size, 1)
         found = ChannelStats(low.copy(), high.copy(), total.astype(np.float64), rows)
-        known = self.stats.channels.get(self.axis)
-        if known is None:
-            self.stats.channels[self.axis] = found
-        else:
-            known.merge(found)
+        self.stats.add_channels(self.axis, run.half, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,8 @@ def unknown(requests: Sequence[Request], stats: Stats) -> list[Request]:
                 known = tensor in stats.tensors and stats.tensors[tensor].histogram is not None
                 if not known and tensor in stats.tensors:
                     # Extrema alone were known; the distribution counts the samples anew.
-                    stats.tensors[tensor] = TensorStats(channels=stats.tensors[tensor].channels)
+                    seen = stats.tensors[tensor]
+                    stats.tensors[tensor] = TensorStats(channels=seen.channels, halves=seen.halves)
                 key: object = ("tensor", tensor)
             case Extrema(tensor):
                 known = tensor in distributions or (
@@ -224,9 +227,10 @@ def unknown(requests: Sequence[Request], stats: Stats) -> list[Request]:
             case Moments(tensor, window):
                 known = tensor in stats.tensors and window in stats.tensors[tensor].moments
                 key = ("moments", tensor, window)
-            case OutputError(site, _, _, label):
-                known = site in stats.sites and label in stats.sites[site].noise
-                key = ("error", site, label)
+            case OutputError(site, _, _, label, half):
+                errors = stats.errors(half)
+                known = site in errors and label in errors[site].noise
+                key = ("error", site, label, half)
         if not known:
             missing.setdefault(key, request)
     return list(missing.values())
@@ -401,9 +405,10 @@ def _observer(probe: ProbeGraph, request: Request, stats: Stats) -> _Observer:
             return _ChannelObserver(outputs, _tensor(stats, tensor), axis)
         case Moments(tensor, window):
             return _MomentObserver((probe.fetch(tensor),), _tensor(stats, tensor), window)
-        case OutputError(site, _, _, label):
-            first = site not in stats.sites
-            error = stats.sites.setdefault(site, SiteError())
+        case OutputError(site, _, _, label, half):
+            errors = stats.errors(half)
+            first = site not in errors
+            error = errors.setdefault(site, SiteError())
             return _ErrorObserver(probe.output_error(request), error, label, first)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
     from onnxq.numerics.schemes import QParams
     from onnxq.numerics.windows import Window
+
+
+Half = Literal[0, 1]
+"""The first or the second half of the samples, in their order: what is fitted to one is judged on
+the other. Neighbours are often alike (crops of one picture, windows of one text), so that a random
+half would know nearly all of the other."""
+HALVES: Final[tuple[Half, Half]] = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Distribution:
 @dataclass(frozen=True, slots=True)
 class Channels:
     """Least, greatest and mean absolute value of each channel; reduced inside ONNX Runtime.
+
+    Of all samples, and of the first and the second half of them each.
 
     Attributes:
         tensor: The tensor.
@@ -83,12 +92,14 @@ class OutputError:
         activation: The quantized activation; None leaves it float.
         weight: The quantized weight; None leaves it float.
         label: Names this candidate among those of the site.
+        half: On which half of the samples it is measured, 0 or 1; None for any of them.
     """
 
     site: str
     activation: QuantizedInput | None
     weight: QuantizedInput | None
     label: str
+    half: Half | None = None
 
 
 Request = Extrema | Distribution | Channels | Moments | OutputError

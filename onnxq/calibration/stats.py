@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from onnxq.calibration.requests import HALVES
 from onnxq.errors import PlanError
 from onnxq.numerics.histogram import FloatHistogram
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxq.calibration.requests import Half
     from onnxq.numerics.moments import SplitMoments
     from onnxq.numerics.windows import Window
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # A damaged description has values of any type anywhere.
 _DAMAGES = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
@@ -49,6 +51,10 @@ class ChannelStats:
         self.magnitude += other.magnitude
         self.rows += other.rows
 
+    def copy(self) -> ChannelStats:
+        """The same numbers in arrays of their own."""
+        return ChannelStats(self.low.copy(), self.high.copy(), self.magnitude.copy(), self.rows)
+
     @property
     def mean_magnitude(self) -> NDArray[np.float64]:
         """Mean absolute value of each channel."""
@@ -67,6 +73,7 @@ class TensorStats:
         nan: How many were NaN.
         histogram: Of every ordinary value; None if only extrema were asked for.
         channels: Per-channel statistics by axis.
+        halves: The same of the first and the second half of the samples, by axis.
         moments: Gram matrices by the window through which it is read; None stands for its rows.
             They are large, and neither saved nor merged.
     """
@@ -78,6 +85,7 @@ class TensorStats:
     nan: int = 0
     histogram: FloatHistogram | None = None
     channels: dict[int, ChannelStats] = field(default_factory=dict)
+    halves: dict[int, dict[Half, ChannelStats]] = field(default_factory=dict)
     moments: dict[Window | None, SplitMoments] = field(default_factory=dict)
 
     @property
@@ -100,10 +108,24 @@ class TensorStats:
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
         for axis, channel in other.channels.items():
-            if axis in self.channels:
-                self.channels[axis].merge(channel)
-            else:
-                self.channels[axis] = channel
+            self.channels[axis] = _joined(self.channels.get(axis), channel)
+        for axis, halves in other.halves.items():
+            mine = self.halves.setdefault(axis, {})
+            for half, channel in halves.items():
+                mine[half] = _joined(mine.get(half), channel)
+
+    def add_channels(self, axis: int, half: Half, channel: ChannelStats) -> None:
+        """Add what was found in one sample, which is of this half."""
+        halves = self.halves.setdefault(axis, {})
+        halves[half] = _joined(halves.get(half), channel.copy())
+        self.channels[axis] = _joined(self.channels.get(axis), channel)
+
+
+def _joined(known: ChannelStats | None, more: ChannelStats) -> ChannelStats:
+    if known is None:
+        return more
+    known.merge(more)
+    return known
 
 
 @dataclass(slots=True)
@@ -112,6 +134,16 @@ class SiteError:
 
     signal: float = 0.0
     noise: dict[str, float] = field(default_factory=dict)
+
+    def merge(self, other: SiteError) -> None:
+        """Add the sums of other samples."""
+        self.signal += other.signal
+        for label, noise in other.noise.items():
+            self.noise[label] = self.noise.get(label, 0.0) + noise
+
+
+def _two() -> dict[Half, dict[str, SiteError]]:
+    return {half: {} for half in HALVES}
 
 
 @dataclass(slots=True)
@@ -124,6 +156,7 @@ class Stats:
         samples: How many there were.
         tensors: Statistics of activations, by name.
         sites: Output errors of sites, by name.
+        halves: Output errors of sites on one half of the samples, by half and name.
         trials: Noise over signal of whole quantized models, by the digest of their plan.
     """
 
@@ -132,6 +165,7 @@ class Stats:
     samples: int = 0
     tensors: dict[str, TensorStats] = field(default_factory=dict)
     sites: dict[str, SiteError] = field(default_factory=dict)
+    halves: dict[Half, dict[str, SiteError]] = field(default_factory=_two)
     trials: dict[str, float] = field(default_factory=dict)
 
     def merge(self, other: Stats) -> None:
@@ -149,11 +183,14 @@ class Stats:
                 self.tensors[name].merge(tensor)
             else:
                 self.tensors[name] = tensor
-        for name, error in other.sites.items():
-            mine = self.sites.setdefault(name, SiteError())
-            mine.signal += error.signal
-            for label, noise in error.noise.items():
-                mine.noise[label] = mine.noise.get(label, 0.0) + noise
+        for half in (None, *HALVES):
+            mine = self.errors(half)
+            for name, error in other.errors(half).items():
+                mine.setdefault(name, SiteError()).merge(error)
+
+    def errors(self, half: Half | None) -> dict[str, SiteError]:
+        """Output errors of sites, by name: those of one half of the samples, or of any."""
+        return self.sites if half is None else self.halves[half]
 
 
 def save_stats(stats: Stats, path: Path) -> None:
@@ -162,14 +199,14 @@ def save_stats(stats: Stats, path: Path) -> None:
     tensors: dict[str, Any] = {}
     for number, (name, tensor) in enumerate(stats.tensors.items()):
         tensors[name] = _describe(tensor, str(number), arrays)
-    sites = {n: {"signal": s.signal, "noise": s.noise} for n, s in stats.sites.items()}
     body = {
         "schema_version": SCHEMA_VERSION,
         "model_digest": stats.model_digest,
         "data_digest": stats.data_digest,
         "samples": stats.samples,
         "tensors": tensors,
-        "sites": sites,
+        "sites": _describe_errors(stats.sites),
+        "halves": [_describe_errors(stats.halves[half]) for half in HALVES],
         "trials": stats.trials,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +237,8 @@ def load_stats(path: Path) -> Stats:
             data_digest=body["data_digest"],
             samples=body["samples"],
             tensors={name: _restore(entry, arrays) for name, entry in body["tensors"].items()},
-            sites={n: SiteError(e["signal"], e["noise"]) for n, e in body["sites"].items()},
+            sites=_restore_errors(body["sites"]),
+            halves={half: _restore_errors(body["halves"][half]) for half in HALVES},
             trials=body["trials"],
         )
     except _DAMAGES as error:
@@ -215,6 +253,7 @@ def _describe(tensor: TensorStats, key: str, arrays: dict[str, Any]) -> dict[str
         "masked": tensor.masked,
         "nan": tensor.nan,
         "channels": {},
+        "halves": {},
     }
     arrays[f"{key}/lows"] = np.asarray(tensor.lows, np.float64)
     arrays[f"{key}/highs"] = np.asarray(tensor.highs, np.float64)
@@ -225,10 +264,31 @@ def _describe(tensor: TensorStats, key: str, arrays: dict[str, Any]) -> dict[str
         arrays[f"{key}/counts"] = histogram.counts
     for axis, channel in tensor.channels.items():
         entry["channels"][str(axis)] = channel.rows
-        arrays[f"{key}/channel/{axis}/low"] = channel.low
-        arrays[f"{key}/channel/{axis}/high"] = channel.high
-        arrays[f"{key}/channel/{axis}/magnitude"] = channel.magnitude
+        _put(arrays, f"{key}/channel/{axis}", channel)
+    for axis, halves in tensor.halves.items():
+        entry["halves"][str(axis)] = {str(half): found.rows for half, found in halves.items()}
+        for half, found in halves.items():
+            _put(arrays, f"{key}/channel/{axis}/half/{half}", found)
     return entry
+
+
+def _put(arrays: dict[str, Any], key: str, channel: ChannelStats) -> None:
+    arrays[f"{key}/low"] = channel.low
+    arrays[f"{key}/high"] = channel.high
+    arrays[f"{key}/magnitude"] = channel.magnitude
+
+
+def _take(arrays: dict[str, Any], key: str, rows: Any) -> ChannelStats:
+    low, high = arrays[f"{key}/low"], arrays[f"{key}/high"]
+    return ChannelStats(low, high, arrays[f"{key}/magnitude"], int(rows))
+
+
+def _describe_errors(errors: dict[str, SiteError]) -> dict[str, Any]:
+    return {name: {"signal": e.signal, "noise": e.noise} for name, e in errors.items()}
+
+
+def _restore_errors(errors: dict[str, Any]) -> dict[str, SiteError]:
+    return {name: SiteError(e["signal"], e["noise"]) for name, e in errors.items()}
 
 
 def _restore(entry: dict[str, Any], arrays: dict[str, Any]) -> TensorStats:
@@ -244,8 +304,11 @@ def _restore(entry: dict[str, Any], arrays: dict[str, Any]) -> TensorStats:
             maximum=float(entry["histogram"]["ends"][1]),
         )
     for axis, rows in entry["channels"].items():
-        prefix = f"{key}/channel/{axis}"
-        tensor.channels[int(axis)] = ChannelStats(
-            arrays[f"{prefix}/low"], arrays[f"{prefix}/high"], arrays[f"{prefix}/magnitude"], rows
-        )
+        tensor.channels[int(axis)] = _take(arrays, f"{key}/channel/{axis}", rows)
+    for axis, halves in entry["halves"].items():
+        tensor.halves[int(axis)] = {
+            half: _take(arrays, f"{key}/channel/{axis}/half/{half}", halves[str(half)])
+            for half in HALVES
+            if str(half) in halves
+        }
     return tensor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.algorithms import range_choice
 from onnxq.algorithms.build_plan import PlanLabels, decide
-from onnxq.algorithms.channel_scaling import ChannelScaling
+from onnxq.algorithms.channel_scaling import ChannelScaling, Scalings
 from onnxq.algorithms.guard import (
     barred_tensors,
     kept_float,
@@ -40,16 +40,14 @@ from onnxq.verify.structure import level_for
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-
     from onnxq.algorithms.build_plan import Rounded
     from onnxq.algorithms.range_choice import Candidate
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import Int8Config
-    from onnxq.calibration.requests import Request
+    from onnxq.calibration.requests import Half, Request
     from onnxq.calibration.stats import Stats
     from onnxq.data import DataSource
-    from onnxq.plan import Plan, ScalingEntry
+    from onnxq.plan import Plan
     from onnxq.stages.prepare import Prepared
     from onnxq.verify.verification import Report
 
@@ -98,7 +96,6 @@ class Calibrated:
             decibels that their output would have.
         stats: What was observed of the scaled model.
         scalings: How channels were scaled.
-        arrays: The factors.
         run: How calibration went.
     """
 
@@ -107,8 +104,7 @@ class Calibrated:
     chosen: Mapping[str, Candidate]
     ruined: Mapping[str, float]
     stats: Stats
-    scalings: tuple[ScalingEntry, ...]
-    arrays: Mapping[str, np.ndarray]
+    scalings: Scalings
     run: CalibrationRun
 
     def worst_sites(self, count: int) -> tuple[str, ...]:
@@ -129,10 +125,14 @@ class Calibrated:
         apart = tuple({entry.node: entry for entry in entries}.values())
         decided = {
             "format": "qdq" if prepared.float8 else prepared.recipe.format,
-            "scalings": self.scalings,
+            "scalings": self.scalings.entries,
             "kept_apart": apart,
-            "arrays": {**plan.arrays, **self.arrays},
-            "warnings": (*kept_float(prepared.select({}), selection), *plan.warnings),
+            "arrays": {**plan.arrays, **self.scalings.arrays},
+            "warnings": (
+                *kept_float(prepared.select({}), selection),
+                *self.scalings.warnings,
+                *plan.warnings,
+            ),
         }
         return plan.model_copy(update=decided)
 
@@ -160,6 +160,7 @@ class Observer:
         self.budget = prepared.recipe.calibration.memory_budget
         self.data = data
         self.few = limit(data, ERROR_SAMPLES, seed=prepared.recipe.seed)
+        self.halves = _halves(data, prepared.recipe.seed)
         # Candidates are compared on a part of the data that the seed chooses.
         self.data_digest = f"{data.digest()} {self.few.digest()}"
         self.report = report
@@ -171,15 +172,26 @@ class Observer:
         if not missing:
             return
         self.observed += len(missing)
-        errors_only = all(isinstance(request, OutputError) for request in missing)
-        collect(
-            stage.prepared.model,
-            missing,
-            self.few if errors_only else self.data,
-            stage.stats,
-            budget=self.budget,
-            progress=lambda done, total: self.report(step, done, total),
-        )
+        for data, part in self._parts(missing):
+            collect(
+                stage.prepared.model,
+                part,
+                data,
+                stage.stats,
+                budget=self.budget,
+                progress=lambda done, total: self.report(step, done, total),
+            )
+
+    def _parts(self, requests: Sequence[Request]) -> list[tuple[DataSource, list[Request]]]:
+        """Which samples answer which requests."""
+        errors = [request for request in requests if isinstance(request, OutputError)]
+        if len(errors) < len(requests):
+            return [(self.data, list(requests))]
+        parts: list[tuple[DataSource, list[Request]]] = [
+            (data, [request for request in errors if request.half == half])
+            for half, data in ((None, self.few), *self.halves.items())
+        ]
+        return [(data, part) for data, part in parts if part]
 
     def best(
         self,
@@ -205,17 +217,30 @@ class Observer:
         return min(options, key=lambda name: known[keys[name]])
 
 
+def _halves(data: DataSource, seed: int) -> dict[Half, DataSource]:
+    """At most :data:`ERROR_SAMPLES` in all, of the first and the second half of the samples.
+
+    Empty for a single sample.
+    """
+    middle = (len(data) + 1) // 2
+    if middle == len(data):
+        return {}
+    first, second = data.subset(range(middle)), data.subset(range(middle, len(data)))
+    count = ERROR_SAMPLES // 2
+    return {0: limit(first, count, seed=seed), 1: limit(second, count, seed=seed)}
+
+
 def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrated:
     """Observe a model on all of ``data``, scale its channels and choose its ranges."""
     start = time.perf_counter()
     observe = Observer(prepared, data, report)
     first = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
-    scalings, arrays = _choose_scalings(first, observe)
-    second = scaled(first, scalings, arrays, observe.data_digest) if scalings else first
+    scalings = _choose_scalings(first, observe)
+    second = scaled(first, scalings, observe.data_digest) if scalings.entries else first
     choice = _choose_ranges(second, observe)
     if observe.observed:
         store(first.stats)
-        if scalings:
+        if scalings.entries:
             store(second.stats)
     run = CalibrationRun(
         method=prepared.recipe.calibration.method,
@@ -232,7 +257,6 @@ def calibrate(prepared: Prepared, data: DataSource, report: Report) -> Calibrate
         ruined=choice.ruined,
         stats=second.stats,
         scalings=scalings,
-        arrays=arrays,
         run=run,
     )
 
@@ -282,12 +306,10 @@ def observed_macs(prepared: Prepared, data: DataSource | None) -> dict[str, int]
     return {name: count for name, count in counts.items() if count is not None}
 
 
-def _choose_scalings(
-    stage: Stage, observe: Observer
-) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
+def _choose_scalings(stage: Stage, observe: Observer) -> Scalings:
     # In FP8 every octave has the same steps: channels of different size lose nothing side by side.
     if stage.prepared.recipe.channel_scaling == "off" or stage.prepared.float8:
-        return (), {}
+        return Scalings()
     config = stage.prepared.config(stage.prepared.select({}))
     # The distributions are wanted in any case: one pass over the data observes both.
     return choose_scalings(stage, observe, config, config.requests())
@@ -295,8 +317,8 @@ def _choose_scalings(
 
 def choose_scalings(
     stage: Stage, observe: Observer, config: Int8Config, more: Sequence[Request] = ()
-) -> tuple[tuple[ScalingEntry, ...], dict[str, np.ndarray]]:
-    """The entries of a plan that scale channels, and their arrays.
+) -> Scalings:
+    """How channels are scaled best.
 
     Args:
         stage: The model as it is.
@@ -310,21 +332,17 @@ def choose_scalings(
     return scaling.choose(stage.stats)
 
 
-def scaled(
-    stage: Stage,
-    scalings: tuple[ScalingEntry, ...],
-    arrays: Mapping[str, np.ndarray],
-    data_digest: str,
-) -> Stage:
+def scaled(stage: Stage, scalings: Scalings, data_digest: str) -> Stage:
     """The model with its channels scaled; its sites keep their names, its weights do not."""
-    model = ScaleChannels(scalings, arrays)(stage.prepared.model.clone()).model
+    entries, arrays = scalings.entries, scalings.arrays
+    model = ScaleChannels(entries, arrays)(stage.prepared.model.clone()).model
     key = hashlib.sha256(stage.prepared.digest.encode())
-    for entry in scalings:
+    for entry in entries:
         key.update(entry.model_dump_json().encode())
     for name, factor in sorted(arrays.items()):
         key.update(name.encode() + factor.tobytes())
     stats = load_cached(f"sha256:{key.hexdigest()}", data_digest)
-    changed = {name for entry in scalings for name in (entry.tensor, *entry.between)}
+    changed = {name for entry in entries for name in (entry.tensor, *entry.between)}
     for name, tensor in stage.stats.tensors.items():
         if name not in changed:
             stats.tensors.setdefault(name, tensor)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from onnxq.algorithms.channel_scaling import Scalings
 from onnxq.algorithms.dynamic_int8 import (
     alone_requests,
     decide_dynamic,
@@ -31,12 +32,9 @@ from onnxq.stages.task import Decided, decided
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
     from onnxq.algorithms.selection import Selection
     from onnxq.algorithms.static_int8 import Int8Config
     from onnxq.data import DataSource
-    from onnxq.plan import ScalingEntry
     from onnxq.stages.prepare import Prepared
     from onnxq.stages.task import Task
     from onnxq.verify.verification import Report
@@ -55,11 +53,12 @@ def dynamic(task: Task) -> Decided:
     observe = Observer(prepared, task.samples, task.report)
     found = _guarded(prepared, observe, made_up=task.data is None)
     fields = decide_dynamic(found.prepared.model, _config(found.prepared, found.selection))
-    fields["warnings"] = kept_float(selection, found.selection)
+    fields["warnings"] = (*kept_float(selection, found.selection), *found.scalings.warnings)
     if task.data is None:
         return decided(task, found.prepared, found.selection, "int8-dynamic", fields)
-    arrays = {**fields["arrays"], **found.factors}
-    fields |= {"scalings": found.scalings, "arrays": arrays, "data_digest": task.data.digest()}
+    scalings = found.scalings
+    arrays = {**fields["arrays"], **scalings.arrays}
+    fields |= {"scalings": scalings.entries, "arrays": arrays, "data_digest": task.data.digest()}
     plan = decided(task, found.prepared, found.selection, "int8-dynamic", fields)
     return replace(plan, run=_run(task.data, start, observe))
 
@@ -87,8 +86,7 @@ class _Guarded:
 
     prepared: Prepared
     selection: Selection
-    scalings: tuple[ScalingEntry, ...]
-    factors: dict[str, np.ndarray]
+    scalings: Scalings
 
 
 def _guarded(prepared: Prepared, observe: Observer, *, made_up: bool) -> _Guarded:
@@ -98,17 +96,16 @@ def _guarded(prepared: Prepared, observe: Observer, *, made_up: bool) -> _Guarde
     """
     stage = first = Stage(prepared, load_cached(prepared.digest, observe.data_digest))
     selection = select_dynamic_of(prepared)
-    scalings: tuple[ScalingEntry, ...] = ()
-    factors: dict[str, np.ndarray] = {}
+    scalings = Scalings()
     inputs = input_requests(selection)
     if made_up or not selection.tensors or prepared.recipe.channel_scaling == "off":
         observe(first, inputs, "calibrate")
     else:
         config = _config(prepared, selection)
-        scalings, factors = choose_scalings(first, observe, config, inputs)
+        scalings = choose_scalings(first, observe, config, inputs)
     kept = barred_inputs(selection.chosen, first.stats)
-    if scalings:
-        stage = scaled(first, scalings, factors, observe.data_digest)
+    if scalings.entries:
+        stage = scaled(first, scalings, observe.data_digest)
     selection = select_dynamic_of(stage.prepared, kept)
     if not made_up:
         requests = alone_requests(stage.prepared.model, _config(stage.prepared, selection))
@@ -118,7 +115,7 @@ def _guarded(prepared: Prepared, observe: Observer, *, made_up: bool) -> _Guarde
         selection = select_dynamic_of(stage.prepared, kept)
     for known in {id(s): s for s in (first, stage)}.values() if observe.observed else ():
         store(known.stats)
-    return _Guarded(stage.prepared, selection, scalings, factors)
+    return _Guarded(stage.prepared, selection, scalings)
 
 
 def _config(prepared: Prepared, selection: Selection) -> Int8Config:

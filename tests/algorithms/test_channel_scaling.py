@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from onnxq.algorithms.channel_scaling import EXPONENTS, ChannelScaling
+from onnxq.algorithms.channel_scaling import EXPONENTS, ChannelScaling, Scalings
 from onnxq.algorithms.selection import QuantizedTensor, select
 from onnxq.algorithms.static_int8 import Int8Config
+from onnxq.calibration.requests import HALVES
 from onnxq.calibration.stats import ChannelStats, SiteError, Stats, TensorStats
 from onnxq.graph.sites import find_sites
 from onnxq.numerics.schemes import WEIGHT_INT8
@@ -44,18 +45,20 @@ def two_sites() -> ir.Model:
 def channels(tensor: str) -> Stats:
     stats = Stats("m", "d", 1)
     zeros = np.zeros(8)
-    stats.tensors[tensor] = TensorStats(
-        channels={-1: ChannelStats(-PEAKS, PEAKS * np.float32(0.5), zeros, 8)}
-    )
+    found = stats.tensors[tensor] = TensorStats()
+    # Both halves together have the peaks.
+    for half, share in ((0, np.float32(0.5)), (1, np.float32(1))):
+        low, high = -PEAKS * share, PEAKS * np.float32(0.5) * share
+        found.add_channels(-1, HALVES[half], ChannelStats(low, high, zeros.copy(), 4))
     return stats
 
 
 def measured(scaling: ChannelScaling, stats: Stats, noise: dict[float | None, float]) -> Stats:
     """Every site gets the noise of its exponent, in the order of the requests."""
-    exponents = [e for e in (None, *EXPONENTS) for _ in scaling.groups[0].sites]
+    exponents = [e for _ in HALVES for e in (None, *EXPONENTS) for _ in scaling.groups[0].sites]
     requests = scaling.error_requests(stats)
     for exponent, request in zip(exponents, requests, strict=True):
-        site = stats.sites.setdefault(request.site, SiteError(1.0))
+        site = stats.errors(request.half).setdefault(request.site, SiteError(1.0))
         site.noise[request.label] = noise.get(exponent, 1.0)
     return stats
 
@@ -70,14 +73,57 @@ def test_readers_of_one_tensor_are_one_group() -> None:
 def test_all_candidates_are_measured_and_labels_differ() -> None:
     scaling = scaling_of(two_sites())
     requests = scaling.error_requests(channels("x"))
-    assert len(requests) == 2 * (1 + len(EXPONENTS))
-    assert len({(request.site, request.label) for request in requests}) == len(requests)
+    assert len(requests) == 2 * 2 * (1 + len(EXPONENTS))
+    assert len({(r.site, r.label, r.half) for r in requests}) == len(requests)
     assert {request.label for request in requests}.isdisjoint(
         request.label
         for request in ChannelScaling(
             two_sites(), replace(scaling.config, weight=replace(WEIGHT_INT8, bits=7))
         ).error_requests(channels("x"))
     )
+
+
+def test_what_is_judged_on_a_half_was_fitted_to_the_other() -> None:
+    """Its factors and its range; the second half reaches twice as far as the first."""
+    scaling = scaling_of(two_sites())
+    stats = channels("x")
+    stats.tensors["x"].halves[-1][0].low[3] = -100
+    ranges: dict[int | None, set[float]] = {0: set(), 1: set()}
+    factors: dict[int | None, set[bytes]] = {0: set(), 1: set()}
+    for request in scaling.error_requests(stats):
+        found = request.activation
+        assert found is not None
+        assert found.params is not None
+        assert found.factor is not None
+        if request.label.startswith("unscaled"):
+            ranges[request.half].add(255 * float(found.params.scale))
+        factors[request.half].add(found.factor.tobytes())
+    # Least values of -10 and -100, greatest of 5 and 2.5.
+    assert sorted(ranges[0]) == pytest.approx([15.0], rel=1e-5)
+    assert sorted(ranges[1]) == pytest.approx([102.5], rel=1e-5)
+    assert len(factors[0] & factors[1]) == 1  # that of not scaling
+
+
+def test_the_errors_of_both_halves_count() -> None:
+    scaling = scaling_of(two_sites())
+    stats = measured(scaling, channels("x"), {0.5: 0.1})
+    assert scaling.choose(stats).entries
+    for site in stats.halves[1].values():
+        for label in site.noise:
+            site.noise[label] = 1.0
+    # 0.1 and 1 of 1 and 1: 0.55 of the error is left, more than a half.
+    assert scaling.choose(stats) == Scalings()
+
+
+def test_a_single_sample_judges_nothing_and_the_reason_is_told() -> None:
+    scaling = scaling_of(two_sites())
+    stats = channels("x")
+    del stats.tensors["x"].halves[-1][1]
+    assert scaling.error_requests(stats) == []
+    found = scaling.choose(stats)
+    assert (found.entries, dict(found.arrays)) == ((), {})
+    (warning,) = found.warnings
+    assert "a single one" in warning
 
 
 def test_many_readers_cost_no_more_each() -> None:
@@ -89,17 +135,18 @@ def test_many_readers_cost_no_more_each() -> None:
     text = f"g (float[N, 8] x) => ({outputs}) {{ {nodes} }}"
     scaling = scaling_of(normalized(text, w=normal(0, 8, 4), **biases))
     requests = scaling.error_requests(channels("x"))
-    assert len(requests) == count * (1 + len(EXPONENTS))
+    assert len(requests) == 2 * count * (1 + len(EXPONENTS))
     assert max(len(request.label) for request in requests) < 100
     weights = {id(request.weight.params) for request in requests if request.weight}
-    assert len(weights) == 1 + len(EXPONENTS)
+    assert len(weights) == 2 * (1 + len(EXPONENTS))
 
 
 def test_the_factor_is_the_formula() -> None:
     model = two_sites()
     scaling = scaling_of(model)
     stats = measured(scaling, channels("x"), {0.5: 0.1})
-    (entry,), arrays = scaling.choose(stats)
+    found = scaling.choose(stats)
+    (entry,), arrays = found.entries, found.arrays
     assert (entry.tensor, entry.folds, entry.axes) == ("x", (), (0, 0))
     w = np.maximum(np.abs(normal(0, 8, 4)).max(axis=1), np.abs(normal(1, 8, 4)).max(axis=1))
     expected = np.sqrt(PEAKS.astype(float) / w)
@@ -123,8 +170,9 @@ def test_the_only_group_must_lose_half_its_error(
 ) -> None:
     """It has all the elements, so its share of what is saved must be a half."""
     scaling = scaling_of(two_sites())
-    entries, arrays = scaling.choose(measured(scaling, channels("x"), noise))
-    assert bool(entries) == bool(arrays) == chosen
+    found = scaling.choose(measured(scaling, channels("x"), noise))
+    assert bool(found.entries) == bool(found.arrays) == chosen
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -164,11 +212,13 @@ def test_a_mul_must_take_a_fifth_and_half_its_share_of_elements(
     requests = scaling.error_requests(stats)
     for site, before, after in zip(sites, unscaled, scaled, strict=True):
         labels = [request.label for request in requests if request.site == site]
-        noise = dict(zip(labels, (before, after, *[1.0] * (len(labels) - 2)), strict=True))
-        stats.sites[site] = SiteError(1.0, noise)
-    entries, arrays = scaling.choose(stats)
-    assert [entry.tensor for entry in entries] == chosen
-    assert list(arrays) == [f"scaling/{name}/factor" for name in chosen]
+        unscaled_label, *others = dict.fromkeys(labels)
+        noise = {unscaled_label: before, **dict.fromkeys(others, 1.0), others[0]: after}
+        for half in HALVES:
+            stats.halves[half][site] = SiteError(1.0, noise)
+    found = scaling.choose(stats)
+    assert [entry.tensor for entry in found.entries] == chosen
+    assert list(found.arrays) == [f"scaling/{name}/factor" for name in chosen]
 
 
 FOLDED = """g (float[N, 8] x) => (float[N, 4] y) {
@@ -180,7 +230,7 @@ FOLDED = """g (float[N, 8] x) => (float[N, 4] y) {
 def test_a_fold_costs_nothing_so_any_gain_counts() -> None:
     model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
     scaling = scaling_of(model)
-    (entry,), _ = scaling.choose(measured(scaling, channels("h"), {0.4: 0.999}))
+    (entry,) = scaling.choose(measured(scaling, channels("h"), {0.4: 0.999})).entries
     assert [(fold.input, fold.axis, fold.source) for fold in entry.folds] == [
         (1, -1, None),
         (2, -1, None),
@@ -191,7 +241,7 @@ def test_a_fold_costs_nothing_so_any_gain_counts() -> None:
 def test_a_fold_that_gains_nothing_is_left_out(noise: dict[float | None, float]) -> None:
     model = normalized(FOLDED, g=normal(0, 8), b=normal(1, 8), w=normal(2, 8, 4))
     scaling = scaling_of(model)
-    assert scaling.choose(measured(scaling, channels("h"), noise)) == ((), {})
+    assert scaling.choose(measured(scaling, channels("h"), noise)) == Scalings()
 
 
 @pytest.mark.parametrize(
@@ -212,8 +262,7 @@ def test_a_channel_that_is_always_zero_is_left_alone() -> None:
     stats = channels("x")
     found = stats.tensors["x"].channels[-1]
     found.low[3] = found.high[3] = 0
-    _, arrays = scaling.choose(measured(scaling, stats, {0.5: 0.1}))
-    factor = arrays["scaling/x/factor"]
+    factor = scaling.choose(measured(scaling, stats, {0.5: 0.1})).arrays["scaling/x/factor"]
     assert factor[3] == 1
     assert np.isfinite(factor).all()
     assert (factor > 0).all()
@@ -234,7 +283,7 @@ def test_nan_and_infinite_channels_are_not_scaled() -> None:
         stats = channels("x")
         stats.tensors["x"].channels[-1].high[2] = bad
         assert scaling.error_requests(stats) == []
-        assert scaling.choose(stats) == ((), {})
+        assert scaling.choose(stats) == Scalings()
 
 
 BEHIND_A_PRODUCT = """g (float[N, 6] x) => (float[N, 4] y) {
@@ -293,7 +342,7 @@ def test_channels_that_are_divided_by_the_same_have_one_factor() -> None:
     scaling = scaling_of(model)
     (group,) = [g for g in scaling.groups if g.tensor.name == "h"]
     assert group.scaling.fold.classes.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    factor = scaling._factor(group, 0.5, channels("h"))
+    factor = scaling._factor(group, 0.5, channels("h").tensors["h"].channels[-1])
     np.testing.assert_array_equal(factor[:4], factor[4:])
     w = np.abs(normal(1, 8, 4)).max(axis=1)
     expected = np.sqrt(np.maximum(PEAKS[:4], PEAKS[4:]) / np.maximum(w[:4], w[4:]))

@@ -139,6 +139,24 @@ def test_channel_statistics_are_those_of_numpy(
     assert channel.rows == len(rows)
 
 
+@pytest.mark.parametrize(("count", "first"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_each_half_of_the_samples_has_its_own_channels(
+    model: ir.Model, samples: list[Feeds], count: int, first: int
+) -> None:
+    samples = [*samples, *samples][:count]
+    data = source(model, samples)
+    halves = collect(model, [Channels("h", -1)], data, empty()).tensors["h"].halves[-1]
+    parts = {0: samples[:first], 1: samples[first:]}
+    assert set(halves) == {half for half, part in parts.items() if part}
+    for half, channel in halves.items():
+        alone = collect(model, [Channels("h", -1)], source(model, parts[half]), empty())
+        expected = alone.tensors["h"].channels[-1]
+        np.testing.assert_array_equal(channel.low, expected.low)
+        np.testing.assert_array_equal(channel.high, expected.high)
+        np.testing.assert_allclose(channel.magnitude, expected.magnitude)
+        assert channel.rows == expected.rows
+
+
 def reference_quantized(values: NDArray[Any], low: float, high: float) -> NDArray[np.float64]:
     """The formulas of uint8, literally; the range holds 0."""
     scale = np.float32((high - low) / 255)

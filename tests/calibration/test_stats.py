@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from onnxq.calibration.requests import HALVES
 from onnxq.calibration.stats import (
     ChannelStats,
     SiteError,
@@ -37,18 +38,25 @@ def filled(seed: int = 0, samples: int = 3) -> Stats:
         tensor.lows.append(seen.low if np.isfinite(seen.low) else 0.0)
         tensor.highs.append(seen.high if np.isfinite(seen.high) else 0.0)
     low, high = normal(seed, 4) - 3, normal(seed, 4) + 3
-    tensor.channels[-1] = ChannelStats(low, high, np.asarray([0.1, 2.0, 1e-30, 4e20]), 7)
+    magnitude = np.asarray([0.1, 2.0, 1e-30, 4e20])
+    tensor.add_channels(-1, 0, ChannelStats(low, high, magnitude, 7))
+    tensor.add_channels(-1, 1, ChannelStats(low - 1, high - 1, magnitude / 3, 5))
     extrema = TensorStats(5, [-0.5], [1 / 3], masked=1, nan=2)
     sites = {"a/b": SiteError(0.1, {"minmax": 1e-9, "percentile 99.9": 3.5})}
     tensors = {"hidden": tensor, "odd / name": extrema}
-    return Stats("sha256:m", "sha256:d", samples, tensors, sites)
+    stats = Stats("sha256:m", "sha256:d", samples, tensors, sites)
+    stats.halves[1]["a/b"] = SiteError(0.2, {"scaled 0.5": 1 / 7})
+    return stats
 
 
 def flat(stats: Stats) -> dict[str, Any]:
     """Everything in plain types, for comparison bit by bit."""
     return {
         "keys": (stats.model_digest, stats.data_digest, stats.samples),
-        "sites": {name: (site.signal, site.noise) for name, site in stats.sites.items()},
+        "sites": [
+            {name: (site.signal, site.noise) for name, site in stats.errors(half).items()}
+            for half in (None, *HALVES)
+        ],
         "tensors": {name: _flat_tensor(tensor) for name, tensor in stats.tensors.items()},
     }
 
@@ -63,11 +71,17 @@ def _flat_tensor(tensor: TensorStats) -> dict[str, Any]:
             histogram.bins().count.tolist(),
             (histogram.minimum, histogram.maximum),
         ),
-        "channels": {
-            axis: (c.low.tolist(), c.high.tolist(), c.magnitude.tolist(), c.rows)
-            for axis, c in tensor.channels.items()
+        "channels": {axis: _flat_channels(c) for axis, c in tensor.channels.items()},
+        "halves": {
+            axis: {half: _flat_channels(c) for half, c in halves.items()}
+            for axis, halves in tensor.halves.items()
         },
     }
+
+
+def _flat_channels(channel: ChannelStats) -> tuple[Any, ...]:
+    arrays = (channel.low, channel.high, channel.magnitude)
+    return (*(array.tolist() for array in arrays), channel.rows)
 
 
 def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
@@ -158,13 +172,16 @@ def _rewritten(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"schema_version": 1', '"schema_version": 2'),
-        ('"schema_version": 1, ', ""),
+        ('"schema_version": 2', '"schema_version": 3'),
+        ('"schema_version": 2, ', ""),
         ('"pages": [', '"pages": [512, '),
         ('"pages": [', '"pages": [100000, '),
         ('"pages": [', '"pages": ["a", '),
-        ('"channels": {"-1": 7}', '"channels": 7'),
-        ('"channels": {"-1": 7}', '"channels": {"-2": 7}'),
+        ('"channels": {"-1": 12}', '"channels": 7'),
+        ('"channels": {"-1": 12}', '"channels": {"-2": 12}'),
+        ('"halves": {"-1": {"0": 7', '"halves": {"-2": {"0": 7'),
+        ('"halves": {"-1": {"0": 7', '"halves": {"-1": {"0": [7]'),
+        ('"halves": [{}, {', '"halves": [{'),
         ('"sites": {"a/b": {', '"sites": {"a/b": 3, "c": {'),
         ('"key": "0"', '"key": "7"'),
         ('"elements": 150', '"elements": "many"'),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from onnxq.algorithms import range_choice
+from onnxq.algorithms.channel_scaling import ChannelScaling, Scalings
 from onnxq.algorithms.scaling_groups import scaling_groups
+from onnxq.calibration import collect as collecting
 from onnxq.calibration.cache import load_cached
+from onnxq.calibration.requests import HALVES, OutputError
 from onnxq.calibration.stats import Stats, TensorStats
 from onnxq.passes.execute import execute
 from onnxq.recipe import CalibrationMethod, CalibrationSettings, Recipe, Rule
@@ -81,8 +84,13 @@ def with_method(method: CalibrationMethod, percentile: float = 99.0) -> Recipe:
 
 
 def error(found: Calibrated, model: Path, samples: list[Feeds]) -> float:
-    """Noise over signal of the plan's model, without the code under test."""
-    quantized = execute(found.plan(independent=False), found.prepared.model)
+    """Noise over signal of the plan's model."""
+    return plan_error(found.plan(independent=False), found.prepared.model, model, samples)
+
+
+def plan_error(plan: Plan, normalized: ir.Model, model: Path, samples: list[Feeds]) -> float:
+    """The same, without the code under test."""
+    quantized = execute(plan, normalized)
     signal = noise = 0.0
     for feeds in samples:
         expected = run(model, feeds)[0].astype(float)
@@ -268,5 +276,94 @@ def test_statistics_of_all_values_that_scaling_divides_are_taken_anew(tmp_path: 
         seen.tensors[name] = TensorStats(1, [-1.0], [1.0])
     entry, arrays = found["h"].entry(), found["h"].arrays(np.full(8, 2.0))
     assert entry.folds
-    after = stage.scaled(stage.Stage(prepared, seen), (entry,), arrays, "data")
+    after = stage.scaled(stage.Stage(prepared, seen), Scalings((entry,), arrays), "data")
     assert set(after.stats.tensors) == {"x", "y"}
+
+
+POOLED = "g (float[N, 256] x) => (float[N, 20] y) { y = MatMul(x, w) }"
+
+
+def pooled(seed: int, count: int, rows: int = 1) -> list[Feeds]:
+    """What a classifier reads: features of many sizes, half of them zero, heavy tails."""
+    rng = np.random.default_rng(seed)
+    size = np.exp(normal(0, 256))
+    return [
+        {"x": (size * np.maximum(rng.standard_t(5, (rows, 256)), 0)).astype(np.float32)}
+        for _ in range(count)
+    ]
+
+
+def fitted_and_judged_alike(
+    model: Path, samples: list[Feeds], recipe: Recipe
+) -> tuple[stage.Stage, Scalings]:
+    """What would be chosen if factors were judged on the samples that they were fitted to."""
+    prepared = prepare(model, recipe)
+    seen = stage.Stage(prepared, Stats(prepared.digest, "alike"))
+    observe = stage.Observer(prepared, source(prepared.model, samples), quiet)
+    scaling = ChannelScaling(prepared.model, prepared.config(prepared.select({})))
+    observe(seen, scaling.requests(), "calibrate")
+    for tensor in seen.stats.tensors.values():
+        tensor.halves[-1] = dict.fromkeys(HALVES, tensor.channels[-1])
+    observe(seen, scaling.error_requests(seen.stats), "scale channels")
+    return seen, scaling.choose(seen.stats)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_channels_known_from_few_rows_are_not_scaled(tmp_path: Path, seed: int) -> None:
+    """Scaled by these samples' peaks, their error is less, and that of new ones far greater."""
+    model = write(tmp_path / "m.onnx", POOLED, w=normal(1, 256, 20))
+    samples, new = pooled(seed, 48), pooled(99, 64)
+    settings = CalibrationSettings(method="minmax")
+    off = Recipe(channel_scaling="off", calibration=settings)
+    found = calibrated(model, samples, Recipe(calibration=settings))
+    assert found.scalings.entries == ()
+    seen, tempting = fitted_and_judged_alike(model, samples, off)
+    assert [entry.tensor for entry in tempting.entries] == ["x"]
+    prepared = stage.scaled(seen, tempting, "alike").prepared
+    scaled = calibrate(prepared, source(prepared.model, samples), quiet)
+    assert error(scaled, model, samples) < error(found, model, samples) / 2
+    assert error(scaled, model, new) > 2 * error(found, model, new)
+
+
+def test_channels_known_from_many_rows_are_scaled(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", POOLED, w=normal(1, 256, 20))
+    samples, judged = pooled(0, 32, rows=400), pooled(9, 32)
+    settings = CalibrationSettings(method="minmax")
+    found = calibrated(model, samples, Recipe(calibration=settings))
+    off = calibrated(model, samples, Recipe(channel_scaling="off", calibration=settings))
+    assert [entry.tensor for entry in found.scalings.entries] == ["x"]
+    plan = found.plan(independent=False)
+    scaled = plan_error(plan, off.prepared.model, model, judged)
+    assert scaled < 0.3 * error(off, model, judged)
+
+
+def test_a_single_sample_scales_nothing_and_says_so(tmp_path: Path) -> None:
+    model = write(tmp_path / "m.onnx", POOLED, w=normal(1, 256, 20))
+    found = calibrated(model, pooled(0, 1, rows=400), Recipe())
+    assert found.scalings.entries == ()
+    (warning,) = found.plan(independent=False).warnings
+    assert "channels were not scaled" in warning
+    assert "a single" in warning
+
+
+@pytest.mark.parametrize(("count", "halves"), [(7, (4, 3)), (40, (16, 16))])
+def test_each_half_is_judged_on_its_own_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, halves: tuple[int, int]
+) -> None:
+    seen: list[tuple[set[object], list[int]]] = []
+    collect = collecting.collect
+
+    def watched(
+        model: ir.Model, requests: list[Any], data: DataSource, *more: Any, **named: Any
+    ) -> Stats:
+        if all(isinstance(request, OutputError) for request in requests):
+            seen.append(({request.half for request in requests}, list(data.positions)))
+        return collect(model, requests, data, *more, **named)
+
+    monkeypatch.setattr(stage, "collect", watched)
+    model = write(tmp_path / "m.onnx", POOLED, w=normal(1, 256, 20))
+    calibrated(model, pooled(0, count), Recipe())
+    (first, ones), (second, twos) = seen[:2]
+    assert (first, second) == ({0}, {1})
+    assert (len(ones), len(twos)) == halves
+    assert max(ones) < (count + 1) // 2 <= min(twos)
