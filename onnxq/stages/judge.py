@@ -97,8 +97,8 @@ def _nothing_gained(verification: Verification) -> Iterator[str]:
         return
     speed = "nothing was timed" if latency is None else "not clearly faster"
     yield (
-        f"nothing was gained: it is as large as the float model, and {speed}; too little of it is "
-        "quantized, every site that stays float says why"
+        f"nothing was gained: it is as large as the float model, and {speed}; what is quantized is "
+        "too small a part of it (every site that stays float says why)"
     )
 
 

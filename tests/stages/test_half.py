@@ -62,7 +62,8 @@ def test_weights_are_stored_and_become_float_at_load(model: Path, scheme: str, k
     assert result.verification is not None
     kernels = result.verification.kernels
     assert (kernels.planned_folded, kernels.folded, kernels.missed) == (2, 2, ())
-    assert not result.warnings or "independent" in result.warnings[0]
+    # A model of two products of a few weights is no smaller for it, which is said.
+    assert [text.split(":")[0] for text in result.warnings] == ["nothing was gained"]
 
 
 def test_everything_is_converted_where_nothing_overflows(model: Path) -> None:
