@@ -226,6 +226,16 @@ def test_bad_option(arguments: list[str], code: str, mentions: str, output: Path
     )
 
 
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("scheme", ["auto", "int8"])
+def test_no_operators_on_integers(target: str, scheme: str, output: Path) -> None:
+    options = ("--target", target, "--scheme", scheme, "--format", "qoperator")
+    words = f"{target} runs no operators on integers"
+    check_refused(
+        "usage.format", "quantize", MODEL, "--data", IMAGES, *options, "-o", output, mentions=words
+    )
+
+
 def test_bad_labels(tmp_path: Path, output: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("1\n2\n")
