@@ -59,6 +59,15 @@ def read_regular(path: Path, limit: int) -> bytes:
     return content
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether the path can be given to a library that takes paths as UTF-8, as onnxruntime does."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def lines_of(content: str) -> tuple[str, ...]:
     r"""The lines of a text, which end at ``\n`` or ``\r\n`` and nowhere else.
 

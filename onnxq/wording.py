@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 DASH: Final = "-"
 """Stands where there is no number."""
 
+_MOST_PLAIN: Final = 1e6
+
 
 def printable(text: str) -> str:
     """The text on one line, with escapes for what a terminal would obey."""
@@ -48,6 +50,11 @@ def db_text(decibels: float | None) -> str:
 def percent_text(share: float | None) -> str:
     """``99.90 %``; a dash for None."""
     return DASH if share is None else f"{share:.2%}".replace("%", " %")
+
+
+def perplexity_text(value: float | None) -> str:
+    """Three decimals; four digits and a power of ten where it is too wide for a table."""
+    return DASH if value is None else format(value, ".3f" if value < _MOST_PLAIN else ".4g")
 
 
 def times_text(ratio: float, low: float, high: float) -> str:

@@ -16,7 +16,7 @@ from onnxq.cli.console import (
 )
 from onnxq.cli.show_profile import profile_views
 from onnxq.compare.metric import score
-from onnxq.wording import number_text
+from onnxq.wording import number_text, perplexity_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ def _next_tokens(found: Comparison) -> Table:
 
 
 _FORMS: Final = {
-    "perplexity": lambda value: number_text(value, ".3f"),
+    "perplexity": perplexity_text,
     "kl": lambda value: number_text(value, ".4g"),
     "sqnr": db_text,
     "top1": percent_text,

@@ -108,6 +108,8 @@ def _before(found: Divergence) -> Iterator[RenderableType]:
         )
     elif of:
         text = f"The {of} values before it agree when each is computed alone on run 1's values"
+        if of == 1:
+            text = "The value before it agrees when it is computed alone on run 1's values"
         if found.kind != "node" and error > 0:
             text += f"; of them {name} has the greatest error, {error:.3g}"
         yield line(f"{text}.")

@@ -218,6 +218,8 @@ def _tried(trials: Sequence[Trial]) -> Table:
 
 def _verified_on(found: Verification) -> str:
     samples = found.fidelity.samples
+    if not found.fidelity.compared:
+        return "Not verified: outputs were not compared."
     if found.made_up:
         return f"Compared on {counted(samples, 'made-up input')} only: no data was given."
     if found.fidelity.independent:

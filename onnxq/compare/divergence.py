@@ -22,7 +22,7 @@ from onnxq.data import check_all, open_data
 from onnxq.errors import UsageError
 from onnxq.graph.io import load
 from onnxq.graph.structure import signature, summary
-from onnxq.numerics.metrics import relative_error
+from onnxq.numerics.metrics import NotFinite, relative_error
 from onnxq.runtime import providers as execution_providers
 from onnxq.runtime.session import SessionSettings, open_session
 from onnxq.scratch import Scratch
@@ -125,6 +125,7 @@ class CheckedSide:
         sample: The sample it was seen on.
         samples: How many samples were compared.
         divergence: Where it comes from; None if all outputs agree.
+        notes: Outputs of which elements are NaN or Inf in both runs, in sentences.
     """
 
     side: Side
@@ -133,6 +134,7 @@ class CheckedSide:
     sample: str
     samples: int
     divergence: Divergence | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Agreement:
         reference: The run that the others are compared with.
         others: The others.
         tolerance: The relative error up to which outputs agree.
-        notes: What was filled, cut or left out of the data, in sentences.
+        notes: What was filled, cut or left out of the data, and of the outputs, in sentences.
     """
 
     reference: Side
@@ -206,7 +208,10 @@ def diverge(
         check_survives((path, model) for path, model in pairs if path in on_cpu)
     reference, *others = sides
     checked = tuple(_check(reference, side, source, tolerance, report) for side in others)
-    return Agreement(reference, checked, tolerance, source.notes)
+    unseen = [
+        f"run {number}, {text}" for number, run in enumerate(checked, start=2) for text in run.notes
+    ]
+    return Agreement(reference, checked, tolerance, (*source.notes, *unseen))
 
 
 def _not_cpu(provider: str) -> bool:
@@ -233,9 +238,12 @@ def _check(
     one, other = (open_session(s.model, s.settings) for s in (reference, side))
     names = [spec.name for spec in one.outputs]
     worst, where, done = (0.0, names[0]), "", 0
+    unseen = {name: NotFinite() for name in names}
     for done, sample in enumerate(source, start=1):
-        pairs = zip(one.run(sample.feeds), other.run(sample.feeds), strict=True)
+        pairs = list(zip(one.run(sample.feeds), other.run(sample.feeds), strict=True))
         errors = [relative_error(a, b) for a, b in pairs]
+        for name, (a, b) in zip(names, pairs, strict=True):
+            unseen[name].add(a, b)
         here = max(zip(errors, names, strict=True), key=lambda item: item[0])
         if here[0] > worst[0] or not where:
             worst, where = here, sample.name
@@ -245,8 +253,18 @@ def _check(
             del one, other
             first = next(n for e, n in zip(errors, names, strict=True) if e > tolerance)
             found = _locate((reference, side), sample, first, tolerance, report)
-            return CheckedSide(side, *worst, where, done, found)
-    return CheckedSide(side, *worst, where, done, None)
+            return CheckedSide(side, *worst, where, done, found, _notes(unseen))
+    return CheckedSide(side, *worst, where, done, None, _notes(unseen))
+
+
+def _notes(unseen: Mapping[str, NotFinite]) -> tuple[str, ...]:
+    """What the errors say nothing of: NaN at the same places is equal, whatever made it."""
+    return tuple(
+        f"output {name!r}: {count.both:,} of {count.elements:,} elements are NaN or Inf in both "
+        "runs: " + ("nothing was compared" if count.all else "only the others were compared")
+        for name, count in unseen.items()
+        if count.both
+    )
 
 
 def _locate(

@@ -82,6 +82,8 @@ class SessionSearch:
         faster: How many times faster the best is than the defaults.
         tried: Everything that was timed on the way, in order.
         left_out: The steps that the time limit left no room for.
+        lost: What the search came to, if it was no faster than the defaults when both ran once
+            more.
         timing: How it was timed.
         profile: The shapes that TensorRT was told of.
     """
@@ -94,6 +96,7 @@ class SessionSearch:
     faster: Ratio
     tried: tuple[Tried, ...]
     left_out: tuple[str, ...]
+    lost: Tried | None
     timing: TimingSettings
     profile: ShapeProfile = NO_PROFILE
 
@@ -148,7 +151,8 @@ def search_session(
         tried += [replace(entry, taken=entry is winner) for entry in results[1:]]
         best = best if winner is None else winner.tuning
     default, *rest = timed(list(dict.fromkeys([Tuning(), best])), "time against the defaults")
-    last = rest[0] if rest and rest[0].faster.low > 1 else default
+    lost = rest[0] if rest and not rest[0].faster.low > 1 else None
+    last = rest[0] if rest and lost is None else default
     return SessionSearch(
         model=path,
         provider=provider,
@@ -158,6 +162,7 @@ def search_session(
         faster=last.faster,
         tried=tuple(tried),
         left_out=tuple(left_out),
+        lost=lost,
         timing=timing,
         profile=profile,
     )
@@ -260,15 +265,16 @@ def document(found: SessionSearch) -> dict[str, Any]:
             "best_ms": found.best_ms,
             "default_ms": found.default_ms,
             "times_faster": asdict(found.faster),
-            "tried": [
-                {
-                    "settings": entry.tuning.changes(),
-                    "median_ms": entry.median_ms,
-                    "times_faster": asdict(entry.faster),
-                    "taken": entry.taken,
-                }
-                for entry in found.tried
-            ],
+            "tried": [{**_measured(entry), "taken": entry.taken} for entry in found.tried],
             "left_out": list(found.left_out),
+            "lost_to_defaults": None if found.lost is None else _measured(found.lost),
         },
+    }
+
+
+def _measured(entry: Tried) -> dict[str, Any]:
+    return {
+        "settings": entry.tuning.changes(),
+        "median_ms": entry.median_ms,
+        "times_faster": asdict(entry.faster),
     }

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxq.errors import ModelError
-from onnxq.files import open_regular
+from onnxq.files import is_utf8, open_regular
 from onnxq.garbage import no_collection
 from onnxq.graph import limits, wire
 from onnxq.graph.checks import check_proto
@@ -36,13 +36,17 @@ def load(path: str | Path) -> ir.Model:
         path: The ``.onnx`` file.
 
     Raises:
-        ModelError: If there is no such file, it is no ordinary file, it is truncated or no ONNX
-            model, it is beyond :mod:`onnxq.graph.limits`, its graph refers to values that do not
-            exist or are made twice, a tensor does not fit its type, shape or bytes, a function
-            calls itself, or external data is missing, damaged or outside the model's folder.
+        ModelError: If there is no such file, its path is not UTF-8, it is no ordinary file, it is
+            truncated or no ONNX model, it is beyond :mod:`onnxq.graph.limits`, its graph refers to
+            values that do not exist or are made twice, a tensor does not fit its type, shape or
+            bytes, a function calls itself, or external data is missing, damaged or outside the
+            model's folder.
     """
     # An absolute folder, because onnx_ir checks no location against an empty one.
     file = Path(path).absolute()
+    if not is_utf8(file):
+        code, text = "graph.not_utf8", "the path is not UTF-8, which ONNX Runtime wants"
+        raise ModelError(code, text, where=str(file), remedy="rename the file or folder")
     with no_collection():
         try:
             with open_regular(file) as handle:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxq.errors import InternalError, ModelError, UsageError
+from onnxq.files import is_utf8
 from onnxq.graph.edit import clone
 from onnxq.graph.external import check_unchanged, external_files
 from onnxq.graph.limits import PROTOBUF_BYTES
@@ -92,10 +93,13 @@ def check_output(
             which it may not replace either.
 
     Raises:
-        UsageError: The folder does not exist, the path is a folder, a link or a device, or it is
-            the model itself, or one of ``files`` by whatever name.
+        UsageError: The folder does not exist, the path is not UTF-8, it is a folder, a link or a
+            device, or it is the model itself, or one of ``files`` by whatever name.
     """
     target = Path(path).absolute()
+    if not is_utf8(target):
+        code, text = "usage.not_utf8", "the path is not UTF-8, which ONNX Runtime wants"
+        raise UsageError(code, text, where=str(path), remedy="write to another file or folder")
     if not target.parent.is_dir():
         code, text = "usage.no_folder", "the folder to write to does not exist"
         raise UsageError(code, text, where=str(path), remedy="create it first")

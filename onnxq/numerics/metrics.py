@@ -135,6 +135,25 @@ def relative_error(reference: NDArray[Any], result: NDArray[Any]) -> float:
 
 
 @dataclass(slots=True)
+class NotFinite:
+    """Counts elements that are NaN or Inf in both of two arrays, which no error tells apart."""
+
+    both: int = 0
+    elements: int = 0
+
+    def add(self, reference: NDArray[Any], result: NDArray[Any]) -> None:
+        """Count one pair of arrays; of other shapes or types nothing is NaN or Inf in both."""
+        self.elements += reference.size
+        if reference.shape == result.shape and reference.dtype.kind == result.dtype.kind == "f":
+            self.both += int(np.count_nonzero(~(np.isfinite(reference) | np.isfinite(result))))
+
+    @property
+    def all(self) -> bool:
+        """Whether no element is left that an error could be of."""
+        return self.both == self.elements
+
+
+@dataclass(slots=True)
 class AgreementMeter:
     """Counts rows whose argmax over the last axis is the same."""
 

@@ -213,6 +213,7 @@ def prepare(source: Path, recipe: Recipe) -> Prepared:
     target = load_target(recipe.target)
     _check_opset(loaded, target, source)
     _check_triable(recipe, target)
+    _check_format(recipe, target)
     prepared = make_ready(source, loaded, recipe)
     check_survives_here(prepared, loaded)
     return prepared
@@ -286,6 +287,15 @@ def _check_opset(loaded: ir.Model, target: Target, source: Path) -> None:
         text = f"opset {version}, where {target.provider} quantizes opsets up to {target.max_opset}"
         remedy = f"export the model with opset {target.max_opset} or older"
         raise ModelError(code, text, where=str(source), remedy=remedy)
+
+
+def _check_format(recipe: Recipe, target: Target) -> None:
+    in_operators = recipe.format == "qoperator" and recipe.scheme in ("auto", "int8")
+    if in_operators and not target.integer_operators:
+        code, text = "usage.format", f"{target.name} runs no operators on integers"
+        raise UsageError(
+            code, text, where="--format", remedy="leave it out: Q/DQ pairs are written"
+        )
 
 
 def untriable(target: Target) -> UsageError:

@@ -238,6 +238,8 @@ class Target:
             weight's scale, or ``float``, left as it is.
         activation_products: Whether products of two activations are quantized as well.
         lookups: Whether rows of a table can be stored as integers and looked up.
+        integer_operators: Whether it runs operators on integers (QLinearConv, QLinearMatMul, ...);
+            else static INT8 can be written as Q/DQ pairs alone.
         discouraged: Why a scheme is a poor choice for the provider, by its name.
         preferred: The scheme that ``auto`` takes where nothing can be measured; empty for the one
             that the data allows.
@@ -266,6 +268,7 @@ class Target:
     bias: Literal["int32", "float"] = "int32"
     activation_products: bool = False
     lookups: bool = True
+    integer_operators: bool = True
     lone_quantizer: bool = False
     discouraged: Mapping[str, str] = field(default_factory=dict)
     preferred: Literal["", "float16"] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,20 @@ def test_truncated_model(kept: int, tmp_path: Path, output: Path) -> None:
     check_refused("graph.truncated", "inspect", model)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems want names in Unicode")
+@pytest.mark.parametrize("name", ["m\udcff.onnx", "f\udcff/m.onnx"])
+def test_a_name_that_is_not_utf8(name: str, tmp_path: Path, output: Path) -> None:
+    odd = tmp_path / name
+    odd.parent.mkdir(exist_ok=True)
+    data = ("--data", IMAGES)
+    check_refused("usage.not_utf8", "quantize", MODEL, *data, "-o", odd, mentions="another file")
+    check_refused("usage.not_utf8", "lint", MODEL, "--fix", "-o", odd, mentions="another file")
+    assert not odd.exists()
+    shutil.copyfile(MODEL, odd)
+    for command in (["lint"], ["compare", *data], ["quantize", *data, "-o", output]):
+        check_refused("graph.not_utf8", *command, odd, mentions="rename the file or folder")
+
+
 def test_model_that_is_not_there(tmp_path: Path, output: Path) -> None:
     model = tmp_path / "no.onnx"
     check_refused("graph.cannot_read", "quantize", model, "--data", IMAGES, "-o", output)
@@ -208,6 +223,16 @@ def test_bad_recipe(text: str, code: str, mentions: str, tmp_path: Path, output:
 def test_bad_option(arguments: list[str], code: str, mentions: str, output: Path) -> None:
     check_refused(
         code, "quantize", MODEL, "--data", IMAGES, "-o", output, *arguments, mentions=mentions
+    )
+
+
+@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("scheme", ["auto", "int8"])
+def test_no_operators_on_integers(target: str, scheme: str, output: Path) -> None:
+    options = ("--target", target, "--scheme", scheme, "--format", "qoperator")
+    words = f"{target} runs no operators on integers"
+    check_refused(
+        "usage.format", "quantize", MODEL, "--data", IMAGES, *options, "-o", output, mentions=words
     )
 
 

@@ -16,6 +16,7 @@ from onnxq.cli.console import (
     percent_text,
     table,
 )
+from onnxq.wording import perplexity_text
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,10 @@ def test_names_fold_and_nothing_is_cut() -> None:
         name.replace(" ", "")
     )
     assert "MatMul  1024x1024" in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(27.8374, "27.837"), (15110469841255067648.0, "1.511e+19"), (None, "-")]
+)
+def test_a_perplexity_is_no_wider_than_a_column(value: float | None, text: str) -> None:
+    assert perplexity_text(value) == text

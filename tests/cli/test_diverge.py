@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from tests.cli.conftest import IMAGES, MODEL, onnxq
+from tests.small_models import normal, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +75,12 @@ def test_bad_usage(options: tuple[str, ...], words: str) -> None:
     run = onnxq("compare", MODEL, "--data", IMAGES, *options)
     assert run.status == 2
     assert words in run.err
+
+
+def test_the_only_value_before_it(tmp_path: Path) -> None:
+    text = "g (float[n, 8] x) => (float[n, 8] y) {{ [one] a = Neg(x) [two] y = {}(a) }}"
+    models = [write(tmp_path / f"{op}.onnx", text.format(op)) for op in ("Relu", "Tanh")]
+    np.savez(tmp_path / "x.npz", x=normal(0, 2, 8))
+    run = onnxq("compare", *models, "--data", tmp_path / "x.npz", "--diverge")
+    assert (run.status, run.err) == (0, "")
+    assert "The value before it agrees when it is computed alone" in " ".join(run.out.split())

@@ -72,6 +72,17 @@ def test_masked_positions_are_counted(tmp_path: Path, data: Path) -> None:
     assert any("are Inf or NaN in the float model" in text for text in run.document["warnings"])
 
 
+def test_what_was_not_compared_is_not_verified(tmp_path: Path, data: Path) -> None:
+    body = "h = MatMul(x, w) e = Exp(h) m = Neg(e) y = Log(m)"
+    text = f"g (float[n, 16] x) => (float[n, 8] y) {{ {body} }}"
+    model = write(tmp_path / "model.onnx", text, w=normal(0, 16, 8))
+    arguments: list[str | Path] = ["quantize", model, "--scheme", "int8", "--data", data]
+    run = onnxq(*arguments, "-o", tmp_path / "int8.onnx")
+    assert run.status == 0, run.err
+    assert "Not verified: outputs were not compared." in run.out
+    assert "Verified on" not in run.out
+
+
 def test_compare_tells_of_other_shapes(tmp_path: Path, data: Path) -> None:
     weight = normal(0, 16, 8)
     files = [

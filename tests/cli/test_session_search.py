@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from onnxq.cli import show_session
+from onnxq.cli.console import console
+from onnxq.cli.search_session import Searched
 from onnxq.compare import throughput
-from onnxq.runtime.timing import TimingSettings
+from onnxq.compare.session_search import SessionSearch, Tried
+from onnxq.runtime.timing import Ratio, TimingSettings
+from onnxq.runtime.tuning import Tuning
 from tests.cli.conftest import IMAGES, MODEL, onnxq
 
 if TYPE_CHECKING:
@@ -29,6 +36,30 @@ def test_throughput_and_a_session(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "s/session.json").read_text(encoding="utf-8"))
     assert found["model"] == "fashion_resnet.onnx"
     assert (tmp_path / "s/load_session.py").exists()
+
+
+def test_settings_that_lost_to_the_defaults_are_told() -> None:
+    threads = Tuning(threads=1)
+    found = SessionSearch(
+        model=MODEL,
+        provider="cpu",
+        best=Tuning(),
+        default_ms=2.0,
+        best_ms=2.0,
+        faster=Ratio(1.0, 1.0, 1.0),
+        tried=(Tried(threads, 1.0, Ratio(2.0, 1.9, 2.1), taken=True),),
+        left_out=(),
+        lost=Tried(threads, 1.9, Ratio(1.05, 0.98, 1.1), taken=False),
+        timing=BRIEF,
+    )
+    compared: Any = SimpleNamespace(runs=())
+    out = io.StringIO()
+    screen = console(out)
+    for view in show_session.views(Searched(session=found), compared):
+        screen.print(view)
+    text = " ".join(out.getvalue().split())
+    assert "Best: the defaults (2.00 ms)." in text
+    assert "1 thread, 1.05 (0.98-1.10) times as fast (1.90 ms), which is not faster" in text
 
 
 def test_throughput_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,21 @@ def test_models_that_agree(tmp_path: Path) -> None:
     assert other.divergence is None
 
 
+def test_nan_in_both_runs_is_told(tmp_path: Path) -> None:
+    text = "g (float[n, 8] x) => (float[n, 8] y, float[n, 8] z) {{ y = {}(x) z = Neg(x) }}"
+    models = [write(tmp_path / f"{op}.onnx", text.format(op)) for op in ("Log", "Sqrt")]
+    below = -np.ones((2, 8), np.float32)
+    found = diverge(models, [{"x": below}])
+    assert found.agree
+    (note,) = found.notes
+    assert note.startswith("run 2, output 'y': 16 of 16 elements are NaN or Inf in both runs")
+    assert note.endswith("nothing was compared")
+    below[0] = 1
+    some = diverge(models[:1], [{"x": below}], levels=("none", "all"))
+    assert "8 of 16 elements" in some.notes[0]
+    assert some.notes[0].endswith("only the others were compared")
+
+
 def test_a_changed_constant_in_the_middle(tmp_path: Path) -> None:
     found = only(*pair(tmp_path, CHAIN, CHAIN, v=moved("v")))
     assert (found.kind, found.node, found.op, found.output) == ("node", "second", "MatMul", "c")

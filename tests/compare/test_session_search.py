@@ -77,6 +77,7 @@ def test_each_step_stands_on_the_best_so_far(model: Path, monkeypatch: pytest.Mo
     found = search_session(model, SAMPLES)
     assert found.best == Tuning(2, parallel=True, arena=False)
     assert (found.default_ms, found.best_ms) == (10.0, 6.0)
+    assert found.lost is None
     assert found.faster.median == pytest.approx(10 / 6)
     assert [entry.tuning for entry in found.tried if entry.taken] == [
         Tuning(2), Tuning(2, parallel=True), Tuning(2, parallel=True, arena=False),
@@ -131,6 +132,11 @@ def test_a_winner_that_does_not_win_again_loses(
     found = search_session(model, SAMPLES)
     assert any(entry.taken for entry in found.tried)
     assert found.best == Tuning()
+    assert found.lost is not None
+    assert (found.lost.tuning.threads, found.lost.median_ms) == (2, 10.0)
+    lost = session_search.document(found)["measured"]["lost_to_defaults"]
+    assert lost["settings"] == "2 threads"
+    assert lost["times_faster"]["median"] == 1
 
 
 def test_the_time_limit_leaves_steps_out(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,14 @@ from onnxq.compare.report.verdict import (
     speed,
     warnings,
 )
-from onnxq.wording import bytes_text, db_text, ms_text, percent_text, printable
+from onnxq.wording import (
+    bytes_text,
+    db_text,
+    ms_text,
+    percent_text,
+    perplexity_text,
+    printable,
+)
 
 if TYPE_CHECKING:
     from onnxq.compare.compare import ComparedRun
@@ -174,7 +181,7 @@ def _card(found: Evidence, at: int, run: ComparedRun) -> Card:
     if run.accuracy is not None:
         numbers.append((percent_text(run.accuracy), "accuracy"))
     elif run.perplexity is not None:
-        numbers.append((f"{run.perplexity:.2f}", "perplexity"))
+        numbers.append((perplexity_text(run.perplexity), "perplexity"))
     if run.kernels is not None and at:
         few = run.kernels.integer == 0 and run.kernels.nbits > 0
         count = run.kernels.nbits if few else run.kernels.integer

@@ -15,6 +15,7 @@ from onnxq.wording import (
     ms_text,
     number_text,
     percent_text,
+    perplexity_text,
     times_text,
 )
 
@@ -56,7 +57,7 @@ def runs(found: Comparison) -> Table:
         cells: Row = [*_run_cells(at, run), *_numbers(run)]
         cells += [percent_text(values[at]) for values in shown.values()]
         if perplexity:
-            cells += [number_text(run.perplexity, ".3f"), number_text(_kl(run), ".4g")]
+            cells += [perplexity_text(run.perplexity), number_text(_kl(run), ".4g")]
         rows.append(cells)
     numbers += [*shown, *(["perplexity", "KL, nats a token"] if perplexity else [])]
     return table("Models and providers", names, numbers, rows)
