@@ -9,7 +9,9 @@ data, activation and weight both quantized. Not scaling at all is always a candi
 fitted to one half of the samples and judged on the other, both ways round: all scaled channels
 reach the end of the range, each at the greatest value that was *seen* of it, and after few rows
 many channels exceed that in new samples and are clipped, which no sample that the factors were
-fitted to can show. The exponent that was chosen is then fitted to all samples.
+fitted to can show. Not scaling is given the range of all samples: one range of all channels hardly
+depends on which were seen, and half of few rows would make scaling look better than it is. The
+exponent that was chosen is then fitted to all samples.
 
 The division is folded into constants in front (:mod:`.scaling_groups`), unless it would change a
 tensor on the way that is quantized itself. Else one Mul is inserted, which costs time, and so only
@@ -116,7 +118,7 @@ class ChannelScaling:
     def error_requests(self, stats: Stats) -> list[OutputError]:
         """The output error of each site under each exponent, and without scaling.
 
-        On each half of the samples, as fitted to the other.
+        On each half of the samples, scaled as fitted to the other.
         """
         return [
             request
@@ -181,7 +183,8 @@ class ChannelScaling:
     def _error_requests(
         self, group: Group, exponent: float | None, stats: Stats, half: Half
     ) -> list[OutputError]:
-        channels = stats.tensors[group.tensor.name].halves[-1][_other(half)]
+        seen = stats.tensors[group.tensor.name]
+        channels = seen.channels[-1] if exponent is None else seen.halves[-1][_other(half)]
         factor = self._factor(group, exponent, channels)
         inverse = np.reciprocal(factor)
         params = None
@@ -208,7 +211,7 @@ class ChannelScaling:
     def _labels(self, group: Group, exponent: float | None) -> dict[str, str]:
         """What was measured of each site: under other integers or beside others it is another."""
         integers = f"{self.config.scheme_for(group.tensor).label} {self.config.ranges}"
-        scaled = "unscaled" if exponent is None else f"scaled {exponent:g}"
+        scaled = "unscaled, all seen" if exponent is None else f"scaled {exponent:g}"
         labels = {}
         for site in group.sites:
             weight = self.config.weight_scheme_for(site)

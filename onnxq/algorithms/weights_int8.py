@@ -271,6 +271,9 @@ def why_no_kernel(site: Site, node: ir.Node, target: Target) -> str:
         return (
             f"its input, on the right of its weight, has an unknown rank; {rules.kernel} wants it"
         )
+    last = static_shape(node.inputs[0 if left else 1]) or (0,)
+    if rules.even and last[-1] % 2:
+        return f"its last dimension, {last[-1]}, is odd; {target.name} packs two integers in a byte"
     return ""
 
 

@@ -126,6 +126,7 @@ class BlockRules:
         ops: The operators that can be written with it.
         lookup: The name of the one that looks rows up; empty if there is none.
         lookup_symmetric: Whether it computes only rows whose zero points are all alike.
+        even: Whether the last dimension of a stored weight must be even.
         widths: What the first does, by the width of the integers.
         form: What is written by default: ``kernel`` for the kernel's own operator, ``dq`` for a
             DequantizeLinear in blocks.
@@ -141,6 +142,7 @@ class BlockRules:
     form: Literal["kernel", "dq"] = "kernel"
     symmetric: bool = False
     lookup_symmetric: bool = False
+    even: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,23 +84,25 @@ def test_all_candidates_are_measured_and_labels_differ() -> None:
 
 
 def test_what_is_judged_on_a_half_was_fitted_to_the_other() -> None:
-    """Its factors and its range; the second half reaches twice as far as the first."""
+    """Factors and range where channels are scaled; else the range is that of all samples."""
     scaling = scaling_of(two_sites())
     stats = channels("x")
     stats.tensors["x"].halves[-1][0].low[3] = -100
     ranges: dict[int | None, set[float]] = {0: set(), 1: set()}
+    scaled: dict[int | None, set[float]] = {0: set(), 1: set()}
     factors: dict[int | None, set[bytes]] = {0: set(), 1: set()}
     for request in scaling.error_requests(stats):
         found = request.activation
         assert found is not None
         assert found.params is not None
         assert found.factor is not None
-        if request.label.startswith("unscaled"):
-            ranges[request.half].add(255 * float(found.params.scale))
+        kind = ranges if request.label.startswith("unscaled") else scaled
+        kind[request.half].add(255 * float(found.params.scale))
         factors[request.half].add(found.factor.tobytes())
-    # Least values of -10 and -100, greatest of 5 and 2.5.
-    assert sorted(ranges[0]) == pytest.approx([15.0], rel=1e-5)
-    assert sorted(ranges[1]) == pytest.approx([102.5], rel=1e-5)
+    # A least value of -10 and a greatest of 5 in all samples; -100 in one half alone.
+    assert sorted(ranges[0]) == sorted(ranges[1]) == pytest.approx([15.0], rel=1e-5)
+    assert len(scaled[0]) == len(scaled[1]) == len(EXPONENTS)
+    assert all(a < b for a, b in zip(sorted(scaled[0]), sorted(scaled[1]), strict=True))
     assert len(factors[0] & factors[1]) == 1  # that of not scaling
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from onnxq import quantize
 from onnxq.errors import UsageError
+from onnxq.lint import lint
 from onnxq.pipeline import RunOptions
 from onnxq.recipe import Recipe
 from onnxq.runtime.providers import available
@@ -235,6 +236,20 @@ def test_rows_in_blocks_are_those_that_the_cuda_kernel_computes(
     # Half a step of seven to either side, and a little for AWQ's and GPTQ's own choices.
     close = np.abs(rows_by_flat_index(gather) - table).max() < np.abs(table).max() / 5
     assert close == right
+
+
+def test_tensorrt_leaves_a_weight_of_an_odd_last_dimension_float(tmp_path: Path) -> None:
+    text = """g (float[1, 64] x) => (float[1, 5] y) {
+        a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)
+    }"""
+    weights = {"w": normal(0, 64, 64), "v": normal(1, 64, 5)}
+    _, result = quantized(tmp_path, text, "int4", "tensorrt", samples("x", 1, 64), **weights)
+    first, second = result.plan.sites
+    assert (first.decision, second.decision) == ("int4", "float")
+    assert "5, is odd" in second.reason
+    assert not any(
+        finding.severity == "error" for finding in lint(tmp_path / "out.onnx", "tensorrt").findings
+    )
 
 
 def test_tensorrt_refuses_zero_points_beside_weights(tmp_path: Path) -> None:
