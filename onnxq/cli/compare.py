@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -87,6 +87,7 @@ def compare(arguments: Arguments) -> Outcome:
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
         more = search_session.measure(arguments, found, data, report)
+        found = replace(found, throughput=more.throughput, session=more.session)
         if arguments.report is not None:
             command_line = shlex.join(["onnxq", *click.get_current_context().obj])
             write_report(found, data, arguments.report, command=command_line, report=report)
@@ -104,11 +105,11 @@ def _check_search(arguments: Arguments) -> None:
     unused = {
         "--metric": arguments.metric != "auto",
         "--labels": arguments.labels is not None,
-        "--batches, --threads and --save-session": arguments.more_asked,
+        "--batches, --threads, --save-session": arguments.more_asked,
         "--report": arguments.report is not None,
     }
     for name in (name for name, given in unused.items() if given):
-        code, text = "usage.arguments", f"{name} measure, and --diverge measures nothing"
+        code, text = "usage.arguments", f"{name}: --diverge measures nothing"
         raise UsageError(code, text, remedy="Run it twice.")
 
 

@@ -49,22 +49,6 @@ def _session(found: SessionSearch) -> Iterator[RenderableType]:
         cells = (ms_text(entry.median_ms), times_text(ratio.median, ratio.low, ratio.high))
         shown.add_row(line(entry.tuning.changes()), "yes" if entry.taken else "no", *cells)
     yield shown
-    yield line(_best(found))
+    yield line(found.verdict)
     if found.left_out:
         yield line(f"warning: no time was left for: {', '.join(found.left_out)}", style="yellow")
-
-
-def _best(found: SessionSearch) -> str:
-    lost, ratio = found.lost, found.faster
-    if lost is not None:
-        again = times_text(lost.faster.median, lost.faster.low, lost.faster.high)
-        return (
-            f"Best: the defaults ({ms_text(found.default_ms)}). Against them, once more: "
-            f"{lost.tuning.changes()}, {again} times as fast ({ms_text(lost.median_ms)}), which is "
-            "not faster in every round."
-        )
-    return (
-        f"Best: {found.best.changes()}, {times_text(ratio.median, ratio.low, ratio.high)} times "
-        f"as fast as ONNX Runtime's defaults ({ms_text(found.best_ms)} to "
-        f"{ms_text(found.default_ms)})."
-    )

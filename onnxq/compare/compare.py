@@ -36,6 +36,8 @@ from onnxq.verify.verification import TIMED_SAMPLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from onnxq.compare.session_search import SessionSearch
+    from onnxq.compare.throughput import Throughput
     from onnxq.data import DataLike, DataSource
     from onnxq.runtime.session import Session
     from onnxq.runtime.timing import LatencyResult, Ratio, Timing
@@ -89,6 +91,8 @@ class Comparison:
         metric: What was asked for.
         notes: What was filled, cut or left out of the data, in sentences.
         profile: The shapes that TensorRT was told of.
+        throughput: What was measured of the runs by batch size and threads, if it was.
+        session: The search for the best run's session settings, if there was one.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -98,6 +102,8 @@ class Comparison:
     metric: str = "auto"
     notes: tuple[str, ...] = ()
     profile: ShapeProfile = NO_PROFILE
+    throughput: tuple[Throughput, ...] = ()
+    session: SessionSearch | None = None
 
     @property
     def reference(self) -> ComparedRun | None:

@@ -36,6 +36,7 @@ from onnxq.scratch import Scratch
 from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile, shape_profile
 from onnxq.stages.with_past import with_past
 from onnxq.verify.verification import TIMED_SAMPLES
+from onnxq.wording import ms_text, times_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +100,23 @@ class SessionSearch:
     lost: Tried | None
     timing: TimingSettings
     profile: ShapeProfile = NO_PROFILE
+
+    @property
+    def verdict(self) -> str:
+        """What the search came to, in a sentence or two."""
+        lost, ratio = self.lost, self.faster
+        if lost is not None:
+            again = times_text(lost.faster.median, lost.faster.low, lost.faster.high)
+            return (
+                f"Best: the defaults ({ms_text(self.default_ms)}). Against them, once more: "
+                f"{lost.tuning.changes()}, {again} times as fast ({ms_text(lost.median_ms)}), "
+                "which is not faster in every round."
+            )
+        return (
+            f"Best: {self.best.changes()}, {times_text(ratio.median, ratio.low, ratio.high)} times "
+            f"as fast as ONNX Runtime's defaults ({ms_text(self.best_ms)} to "
+            f"{ms_text(self.default_ms)})."
+        )
 
 
 def search_session(

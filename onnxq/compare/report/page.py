@@ -28,7 +28,7 @@ from onnxq.wording import (
 )
 
 if TYPE_CHECKING:
-    from onnxq.compare.compare import ComparedRun
+    from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.report.cells import Cell, Table
     from onnxq.compare.report.evidence import Evidence, ModelEvidence
     from onnxq.compare.report.graph_map import GraphMap
@@ -134,6 +134,8 @@ def _view(found: Evidence) -> dict[str, object]:
         "timing": comparison.timing,
         "latency_figure": figures.latency(timed) if timed else "",
         "latency": tables.latency(comparison),
+        "throughput": tables.throughput(comparison) if comparison.throughput else None,
+        "session": _session(comparison),
         "layers_figure": figures.layers(measured, MARKED) if measured else "",
         "layers": [_layers(found, model) for model in found.models],
         "spreads": [view for model in found.models for view in _spreads(model)],
@@ -149,6 +151,18 @@ def _view(found: Evidence) -> dict[str, object]:
         ],
         "limits": found.limits,
         "onnxq": found.provenance.onnxq,
+    }
+
+
+def _session(found: Comparison) -> dict[str, object] | None:
+    search = found.session
+    if search is None:
+        return None
+    return {
+        "table": tables.session(search),
+        "model": search.model.name,
+        "provider": search.provider,
+        "verdict": search.verdict,
     }
 
 

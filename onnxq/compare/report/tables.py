@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxq.compare.report.provenance import Provenance
     from onnxq.compare.report.skipped import Skipped
     from onnxq.compare.report.spreads import LayerSpread, Spread
+    from onnxq.compare.session_search import SessionSearch
 
 Row = list["Cell | str"]
 
@@ -88,6 +89,30 @@ def latency(found: Comparison) -> Table:
         rows.append(cells)
     numbers += ["device memory"] * device + ["joules a run"] * energy
     return table("Latency", ["run", "model", "provider"], numbers, rows)
+
+
+def throughput(found: Comparison) -> Table:
+    """Rows a second by batch size and number of threads."""
+    numbers = {(run.model, run.provider): at for at, run in enumerate(found.runs)}
+    rows: list[Row] = []
+    for entry in found.throughput:
+        at = numbers[entry.model, entry.provider]
+        rates = (f"{rate:,.4g}" for rate in (entry.per_second, entry.low, entry.high))
+        cells = [str(entry.batch), str(entry.threads), ms_text(entry.median_ms), *rates]
+        rows.append([*_run_cells(at, found.runs[at]), *cells])
+    columns = ["batch", "threads", "median", "rows a second", "slowest round", "fastest round"]
+    return table("Throughput", ["run", "model", "provider"], columns, rows)
+
+
+def session(search: SessionSearch) -> Table:
+    """The settings of a session that were tried, in order."""
+    rows: list[Row] = []
+    for tried in search.tried:
+        faster = times_text(tried.faster.median, tried.faster.low, tried.faster.high)
+        taken = "yes" if tried.taken else "no"
+        rows.append([tried.tuning.changes(), taken, ms_text(tried.median_ms), faster])
+    columns = ["median", "times faster than the best before"]
+    return table("Session settings that were tried", ["settings", "taken"], columns, rows)
 
 
 def layers(errors: Sequence[LayerError], run: int, most: int) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,10 @@ import pytest
 
 from onnxq.compare.report.graph_map import GraphMap, MappedNode
 from onnxq.compare.report.page import render
+from onnxq.compare.session_search import SessionSearch, Tried
+from onnxq.compare.throughput import Throughput
+from onnxq.runtime.timing import Ratio, TimingSettings
+from onnxq.runtime.tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,3 +152,21 @@ def test_one_model_alone_has_a_report(written: Written, timed: bool) -> None:
     assert "nothing stands beside it" in text
     assert ('id="latency"' in text) is timed
     assert 'id="layers"' not in text
+
+
+def test_throughput_and_session_settings_are_shown(written: Written) -> None:
+    found, run = written.evidence, written.comparison.runs[1]
+    throughput = Throughput(run.model, run.provider, 8, 2, 4.0, 2000.0, 1900.0, 2100.0)
+    slow = Tried(Tuning(threads=1), 9.0, Ratio(0.5, 0.4, 0.6), taken=False)
+    session = SessionSearch(
+        run.model, run.provider, Tuning(spinning=False), 5.0, 4.0, Ratio(1.25, 1.1, 1.3), (slow,),
+        (), None, TimingSettings(),
+    )  # fmt: skip
+    comparison = replace(found.comparison, throughput=(throughput,), session=session)
+    text = render(replace(found, comparison=comparison))
+    _parse(text)
+    assert "Throughput" not in render(found)
+    for part in ("<h3>Throughput</h3>", "2,000", "1,900", "<h3>Session settings</h3>", "1 thread"):
+        assert part in text
+    assert session.verdict.startswith("Best: no spinning, 1.25")
+    assert session.verdict in html.unescape(text)
