@@ -66,9 +66,9 @@ def test_levels_are_runs() -> None:
         (("--levels", "none,al"), "there is no optimization level 'al'"),
         (("--diverge",), "there is nothing that could diverge"),
         (("--tolerance", "-1", "--levels", "none,all"), "a tolerance of -1"),
-        (("--levels", "none,all", "--metric", "sqnr"), "--metric measure,"),
-        (("--levels", "none,all", "--threads", "1"), "--save-session measure,"),
-        (("--levels", "none,all", "--labels", "x.npy"), "--labels measure,"),
+        (("--levels", "none,all", "--metric", "sqnr"), "--metric: --diverge measures"),
+        (("--levels", "none,all", "--threads", "1"), "--save-session: --diverge measures"),
+        (("--levels", "none,all", "--labels", "x.npy"), "--labels: --diverge measures"),
     ],
 )
 def test_bad_usage(options: tuple[str, ...], words: str) -> None:
