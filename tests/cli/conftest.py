@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ def onnxq(*arguments: str | Path) -> Run:
 
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Start ``python -m onnxq`` in a process of its own."""
+    # What a shell starts in the background has SIGINT ignored, which a child would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "onnxq", *map(str, arguments)],
         cwd=ROOT,
