@@ -39,7 +39,9 @@ from onnxq.verify.verification import TIMED_SAMPLES
 from onnxq.wording import ms_text, times_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from onnxq.data import DataLike
     from onnxq.runtime.timing import Timing
@@ -144,18 +146,12 @@ def search_session(
         DataError: A sample does not fit the model.
     """
     path = Path(model)
-    loaded = load(path)
-    source = with_past(open_data(data, signature(loaded)), path, "cpu")
-    kept = digests({path: loaded})
-    profile = shape_profile([loaded], (sample.feeds for sample in source), [provider])
-    feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
+    feeds, kept, profile = _read(path, data, provider)
     best, tried, left_out = Tuning(), [], []
     end = time.monotonic() + limit_seconds
 
     def timed(tunings: Sequence[Tuning], name: str) -> list[Tried]:
-        contenders = [
-            Contender(str(index), path, provider, tuning) for index, tuning in enumerate(tunings)
-        ]
+        contenders = [Contender(str(n), path, provider, each) for n, each in enumerate(tunings)]
         with default_options(profile.provider_options), of_models(kept):
             found = measure(contenders, feeds, timing, partial(report, name))
         return _tried(tunings, found)
@@ -184,6 +180,17 @@ def search_session(
         timing=timing,
         profile=profile,
     )
+
+
+def _read(
+    path: Path, data: DataLike, provider: str
+) -> tuple[list[Mapping[str, NDArray[Any]]], dict[Path, str], ShapeProfile]:
+    """The feeds to time on, the model's digest where engines are kept, and TensorRT's shapes."""
+    loaded = load(path)
+    source = with_past(open_data(data, signature(loaded)), path, "cpu")
+    profile = shape_profile([loaded], (sample.feeds for sample in source), [provider])
+    feeds = [sample.feeds for sample in islice(source, TIMED_SAMPLES)]
+    return feeds, digests({path: loaded}), profile
 
 
 def _tried(tunings: Sequence[Tuning], found: Timing) -> list[Tried]:
