@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -86,16 +86,20 @@ def compare(arguments: Arguments) -> Outcome:
             )
         else:
             found = compare_by(arguments.metric, models, data, providers=providers, report=report)
-        more = search_session.measure(arguments, found, data, report)
-        found = replace(found, throughput=more.throughput, session=more.session)
+        found, files = search_session.measure(arguments, found, data, report)
         if arguments.report is not None:
             command_line = shlex.join(["onnxq", *click.get_current_context().obj])
             write_report(found, data, arguments.report, command=command_line, report=report)
     from onnxq.cli import show_compare, show_session
 
     return Outcome(
-        {**json_output.compared(found, arguments.report), **json_output.searched_session(more)},
-        lambda: chain(show_compare.views(found, arguments.report), show_session.views(more, found)),
+        {
+            **json_output.compared(found, arguments.report),
+            **json_output.searched_session(found, files),
+        },
+        lambda: chain(
+            show_compare.views(found, arguments.report), show_session.views(found, files)
+        ),
     )
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from onnxq.bundle import BundleResult
     from onnxq.cli.doctor import Probed
-    from onnxq.cli.search_session import Searched
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.divergence import Agreement, CheckedSide
     from onnxq.compare.side import Side
@@ -279,7 +278,7 @@ def _profiled(found: ShapeProfile) -> dict[str, object] | None:
     return {"inputs": found.inputs, "samples": found.samples, "options": found.options}
 
 
-def searched_session(made: Searched) -> dict[str, object]:
+def searched_session(made: Comparison, files: Sequence[Path]) -> dict[str, object]:
     """What ``compare`` has beside; the keys are there where it was asked for."""
     found: dict[str, object] = {}
     if made.throughput:
@@ -287,7 +286,7 @@ def searched_session(made: Searched) -> dict[str, object]:
     if made.session is not None:
         session = {**_fields(made.session), "shape_profile": _profiled(made.session.profile)}
         del session["profile"]
-        found["session"] = {**session, "files": made.files}
+        found["session"] = {**session, "files": files}
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnxq.compare.compare import Comparison
-    from onnxq.compare.session_search import SessionSearch
-    from onnxq.compare.throughput import Throughput
     from onnxq.data import Reading
 
 
@@ -37,15 +35,6 @@ class SessionArguments:
         return bool(self.batches or self.threads) or self.save_session is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """What was measured; empty where it was not asked for."""
-
-    throughput: tuple[Throughput, ...] = ()
-    session: SessionSearch | None = None
-    files: tuple[Path, ...] = ()
-
-
 def check(arguments: SessionArguments) -> None:
     """Refuse before any work what could only fail at its end.
 
@@ -63,12 +52,15 @@ def measure(
     found: Comparison,
     data: Reading | None,
     report: Callable[[str, int, int], None],
-) -> Searched:
-    """Measure what was asked for, of the models and providers of a comparison."""
+) -> tuple[Comparison, tuple[Path, ...]]:
+    """Measure what was asked for, of the models and providers of a comparison.
+
+    Returns:
+        The comparison with what was measured, and the files that were written.
+    """
     from onnxq.compare.session_search import save_session, search_session
     from onnxq.compare.throughput import Loads, throughput
 
-    rates: tuple[Throughput, ...] = ()
     if arguments.batches or arguments.threads:
         rates = throughput(
             list(dict.fromkeys(run.model for run in found.runs)),
@@ -77,14 +69,15 @@ def measure(
             loads=Loads(arguments.batches or (1,), arguments.threads or (2,)),
             report=report,
         )
+        found = replace(found, throughput=rates)
     if arguments.save_session is None:
-        return Searched(rates)
+        return found, ()
     fastest = min(
         (run for run in found.runs if run.latency is not None),
         key=lambda run: run.latency.median_ms if run.latency else 0.0,
     )
     session = search_session(fastest.model, data, provider=fastest.provider, report=report)
-    return Searched(rates, session, save_session(session, arguments.save_session))
+    return replace(found, session=session), save_session(session, arguments.save_session)
 
 
 def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:

@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING
 from onnxq.cli.console import line, ms_text, table, times_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import RenderableType
     from rich.table import Table
 
-    from onnxq.cli.search_session import Searched
     from onnxq.compare.compare import Comparison
     from onnxq.compare.session_search import SessionSearch
 
 
-def views(made: Searched, found: Comparison) -> Iterator[RenderableType]:
+def views(found: Comparison, files: Sequence[Path]) -> Iterator[RenderableType]:
     """The throughput of the runs, then what was searched and where it was written."""
-    if made.throughput:
+    if found.throughput:
         yield ""
-        yield _throughput(made, found)
-    if made.session is not None:
+        yield _throughput(found)
+    if found.session is not None:
         yield ""
-        yield from _session(made.session)
-        yield line("Written: " + ", ".join(str(path) for path in made.files))
+        yield from _session(found.session)
+        yield line("Written: " + ", ".join(str(path) for path in files))
 
 
-def _throughput(made: Searched, found: Comparison) -> Table:
+def _throughput(found: Comparison) -> Table:
     shown = table("Throughput", ["run"], ["batch", "threads", "median", "rows a second (spread)"])
     numbers = {(run.model, run.provider): n for n, run in enumerate(found.runs, start=1)}
-    for entry in made.throughput:
+    for entry in found.throughput:
         rates = (entry.per_second, entry.low, entry.high)
         # Of a large model several seconds go by for a row.
         middle, low, high = (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates)

@@ -12,7 +12,6 @@ import pytest
 
 from onnxq.cli import show_session
 from onnxq.cli.console import console
-from onnxq.cli.search_session import Searched
 from onnxq.compare import throughput
 from onnxq.compare.session_search import SessionSearch, Tried
 from onnxq.runtime.timing import Ratio, TimingSettings
@@ -52,10 +51,10 @@ def test_settings_that_lost_to_the_defaults_are_told() -> None:
         lost=Tried(threads, 1.9, Ratio(1.05, 0.98, 1.1), taken=False),
         timing=BRIEF,
     )
-    compared: Any = SimpleNamespace(runs=())
+    compared: Any = SimpleNamespace(runs=(), throughput=(), session=found)
     out = io.StringIO()
     screen = console(out)
-    for view in show_session.views(Searched(session=found), compared):
+    for view in show_session.views(compared, ()):
         screen.print(view)
     text = " ".join(out.getvalue().split())
     assert "Best: the defaults (2.00 ms)." in text
