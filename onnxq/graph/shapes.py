@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxq.graph import native
+from onnxq.graph.tensors import all_tensors, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,18 +50,32 @@ def infer_shapes(model: ir.Model) -> tuple[str, ...]:
 def through_proto(
     model: ir.Model, function: Callable[[onnx.ModelProto], onnx.ModelProto]
 ) -> ir.Model:
-    """Apply a function of onnx to a copy of the model that has no large weights."""
+    """Apply a function of onnx to a copy of the model that has no large weights.
+
+    Small tensors go along, out of their file too: they may hold shapes. What stays in a file, such
+    as a large weight of a subgraph, is bound to the model's folder again, which no proto names.
+    """
     copy = model.clone()
     inputs = set(copy.graph.inputs)
     for value in tuple(copy.graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _SMALL or value.name is None:
+        if tensor is None or value.name is None:
+            continue
+        if tensor.nbytes <= _SMALL:
+            value.const_value = in_memory(tensor)
             continue
         copy.graph.initializers.pop(value.name)
         value.const_value = None
         if value not in inputs:
             copy.graph.inputs.append(value)
-    return ir.serde.deserialize_model(function(ir.serde.serialize_model(copy)))
+    outside = {str(t.location): t for t in all_tensors(copy) if isinstance(t, ir.ExternalTensor)}
+    result = ir.serde.deserialize_model(function(ir.serde.serialize_model(copy)))
+    for tensor in all_tensors(result):
+        if isinstance(tensor, ir.ExternalTensor):
+            original = outside[str(tensor.location)]
+            tensor.base_dir = original.base_dir
+            tensor.meta.update(original.meta)
+    return result
 
 
 def _merge(model: ir.Model, inferred: ir.Model) -> None:

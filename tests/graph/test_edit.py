@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxq.errors import InternalError, ModelError
@@ -83,6 +84,35 @@ def test_raise_opset_shares_large_weights(linear: Path, run: Run) -> None:
     assert result.metadata_props == model.metadata_props
     x = np.ones((2, 16), np.float32)
     np.testing.assert_array_equal(run(result, {"x": x})[0], run(model, {"x": x})[0])
+
+
+BRANCHES = """<ir_version: 8, opset_import: ["" : 13]>
+agraph (bool c, float[4, 3] x) => (float[2, 2, 3] y) <int64[3] s = {2, 2, 3}> {
+    a = If(c) <then_branch = t () => (float[4, 3] u) {
+        i = Constant<value = int64[4] {3, 2, 1, 0}>() u = Gather(w, i)
+    }, else_branch = e () => (float[4, 3] v) { v = Add(x, small) }>
+    y = Reshape(a, s)
+}"""
+
+
+def test_raise_opset_reads_weights_in_files_wherever_they_lie(tmp_path: Path, run: Run) -> None:
+    proto = onnx.parser.parse_model(BRANCHES)
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(200, 3)), "small": rng.normal(size=(4, 3))}
+    for branch, (name, weight) in zip(proto.graph.node[0].attribute, weights.items(), strict=True):
+        tensor = onnx.numpy_helper.from_array(weight.astype(np.float32), name)
+        branch.g.initializer.append(tensor)
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights", size_threshold=0)
+    model = io.load(path)
+    result = raise_opset(model, 21)
+    assert result.graph.outputs[0].shape == model.graph.outputs[0].shape
+    for choice in (True, False):
+        feeds = {"c": np.array(choice), "x": np.ones((4, 3), np.float32)}
+        np.testing.assert_array_equal(run(result, feeds)[0], run(model, feeds)[0])
+    path.with_name("weights").unlink()
+    with pytest.raises(ModelError, match="changed while it was read"):
+        io.save(result, tmp_path / "out.onnx")
 
 
 def test_raise_opset_leaves_what_is_new_enough(linear: Path) -> None:
