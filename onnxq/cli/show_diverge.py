@@ -61,6 +61,11 @@ def _divergence(found: Divergence, number: int) -> Iterator[RenderableType]:
     if len(found.nodes) > 1:
         yield line(f"Nodes: {_listed(found.nodes)}.")
     yield from _before(found)
+    if found.rescaled:
+        yield line(
+            f"Passed over: {_listed(found.rescaled)}, which run {number} holds at other scales, a "
+            "factor for each channel that is divided out again behind it."
+        )
     if found.fed:
         yield _fed(found)
 

@@ -88,6 +88,7 @@ class Divergence:
         greatest: The value with the greatest own error of those before it, and that error.
         walked: How many of the values before it were looked at one by one, and how many there are.
         later: The value at which the difference showed at first, if it arises earlier.
+        rescaled: Values that were passed over: the other side holds them at other scales.
     """
 
     kind: Kind
@@ -107,6 +108,7 @@ class Divergence:
     greatest: tuple[str, float]
     walked: tuple[int, int]
     later: str
+    rescaled: tuple[str, ...]
 
     @property
     def fused(self) -> tuple[str, ...]:
@@ -314,6 +316,7 @@ def _described(search: Search, origin: Origin, graphs: tuple[SideGraph, SideGrap
         greatest=origin.greatest,
         walked=origin.walked,
         later=origin.later,
+        rescaled=origin.rescaled,
     )
 
 

@@ -31,10 +31,16 @@ _COMPOUND = frozenset(
 )
 
 
-def differences(one: Segment, other: Segment) -> tuple[str, ...]:
-    """In sentences about ``other``, as far as ``one`` has nodes for the same values; a few."""
+def differences(one: Segment, other: Segment, *, opsets: bool = True) -> tuple[str, ...]:
+    """In sentences about ``other``, as far as ``one`` has nodes for the same values; a few.
+
+    Args:
+        one: The piece to compare with.
+        other: The piece that is described.
+        opsets: Whether other opsets count, which mean another thing to few operators.
+    """
     texts: list[str] = []
-    if one.model.opset_imports != other.model.opset_imports:
+    if opsets and one.model.opset_imports != other.model.opset_imports:
         texts.append(f"imports opsets {_opsets(other)}, not {_opsets(one)}")
     paired = _paired(one.nodes, other.nodes)
     more = [node.op_type for mine, node in paired if mine is None]

@@ -11,7 +11,9 @@ session of its own, and what was found is run again alone::
     4. widen    where nothing differs alone: the fewest nodes in front that differ when they run
                 together. If their own errors do not add up to it, they differ because they fuse
 
-A value that no input has a part in belongs to the node that reads it. Memory: the values of one
+A value that no input has a part in belongs to the node that reads it. So does one that the other
+side holds at other scales, as SmoothQuant and AWQ leave it: a factor for each channel, which nodes
+behind it, written differently there, divide out again. Memory: the values of one
 piece, in the walk those that later nodes still read.
 """
 
@@ -22,11 +24,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxq.compare.node_difference import differences
 from onnxq.errors import ModelError
 from onnxq.numerics.metrics import relative_error
+from onnxq.numerics.rescaling import FactorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +61,7 @@ class Origin:
             empty and 0 where it saw none.
         walked: How many values the walk looked at, of how many.
         later: Where the search came upon the difference, if an earlier node differs by itself.
+        rescaled: Values that were passed over, since the other side holds them at other scales.
     """
 
     kind: Kind
@@ -67,6 +72,7 @@ class Origin:
     greatest: tuple[str, float]
     walked: tuple[int, int]
     later: str = ""
+    rescaled: tuple[str, ...] = ()
 
 
 class Search:
@@ -92,6 +98,7 @@ class Search:
         ]
         self._all = frozenset(self.values)
         self._errors: dict[str, float] = dict.fromkeys(feeds, 0.0)
+        self._rescaled: dict[str, None] = {}
 
     def find(self, output: str, progress: Callable[[int, int], None]) -> Origin:
         """The origin of the difference in an output.
@@ -102,12 +109,17 @@ class Search:
         progress(0, 1)
         if self.error(output) <= self.tolerance:
             return Origin("vanishes", output, frozenset(), 0.0, 0.0, ("", 0.0), (0, 0))
+        end = time.monotonic() + self._limit
         found = self._bisect(output)
-        alone = self._own(found, self._all)
-        line = self._line(found)
-        progress(1, len(line) + 1)
-        walked = self._walk(line[:-1], progress)
-        origin = self._judge(found, alone, line, walked)
+        while self._held_at_other_scales(found):
+            found = self._bisect(output)
+        while True:
+            line = self._line(found)
+            walked = self._walk(line[:-1], end, progress)
+            first = next((name for name, error in walked.items() if error > self.tolerance), "")
+            if not first or not self._held_at_other_scales(first):
+                break
+        origin = self._judge(found, first, line, walked)
         progress(len(line) + 1, len(line) + 1)
         return origin
 
@@ -146,6 +158,57 @@ class Search:
     def _sides(self) -> tuple[SideGraph, SideGraph]:
         return self.reference, self.other
 
+    def _held_at_other_scales(self, name: str) -> bool:
+        """Whether a value is to be passed over; it is left out of the values then."""
+        if name not in self._all or not self._is_rescaled(name, {}):
+            return False
+        self._rescaled[name] = None
+        self.values.remove(name)
+        self._all -= {name}
+        return True
+
+    def _is_rescaled(self, name: str, known: dict[str, bool]) -> bool:
+        """Whether a factor for each channel brings a value close, and none is left behind it.
+
+        What reads it and is written differently takes the factors out; another reader passes them
+        on, or they meet their inverse there, as those of queries and keys do.
+        """
+        if name not in known:
+            known[name] = False
+            known[name] = (
+                name in self._all
+                and not self.reference.segments.varying[name].is_graph_output()
+                and self._fits(name)
+                and all(
+                    self._takes_out(reader, name, known)
+                    for reader in self.reference.segments.readers(name)
+                )
+            )
+        return known[name]
+
+    def _takes_out(self, reader: ir.Node, name: str, known: dict[str, bool]) -> bool:
+        made = [value.name or "" for value in reader.outputs if value.name]
+        sides = [side.segments for side in self._sides]
+        if not all(value in side.varying for value in made for side in sides):
+            return True
+        if differences(*(side.cut(made, self._all | {name}) for side in sides), opsets=False):
+            return True
+        return all(
+            (value in self._all and (self.error(value) <= self.tolerance))
+            or self._is_rescaled(value, known)
+            for value in made
+        )
+
+    def _fits(self, name: str) -> bool:
+        meter = FactorMeter()
+        there = self._there(name)
+        one = self.reference.fetch([name], self.feeds)[name]
+        other = self.other.fetch([there], self.feeds)[there]
+        if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
+            return False
+        meter.add(one, other)
+        return meter.relative_error <= self.tolerance
+
     def _line(self, value: str) -> list[str]:
         """The values that a value depends on, in topological order, itself last."""
         needed = self.reference.segments.ancestors(value)
@@ -181,13 +244,14 @@ class Search:
             return None
         return relative_error(expected, found)
 
-    def _walk(self, line: Sequence[str], progress: Callable[[int, int], None]) -> dict[str, float]:
+    def _walk(
+        self, line: Sequence[str], end: float, progress: Callable[[int, int], None]
+    ) -> dict[str, float]:
         """The own error of each value, up to the first that is beyond the tolerance.
 
-        Ends before at a piece that does not run alone, and at the time limit. The reference's
+        Ends before at a piece that does not run alone, and at the time ``end``. The reference's
         values come of running its nodes one by one.
         """
-        end = time.monotonic() + self._limit
         read = {
             name: [*set(mine.inputs), *set(its.inputs)]
             for name in line
@@ -200,7 +264,10 @@ class Search:
             if time.monotonic() > end:
                 break
             mine, its = self.pieces(name, self._all)
+            # The other side may read what the reference does not need for this value.
+            missing = [fed for fed in its.inputs if fed not in held]
             try:
+                held |= self.reference.fetch(missing, self.feeds)
                 (expected,) = self.reference.run(mine, held)
                 found = expected if self._alike(mine, its) else self.other.run(its, held)[0]
             except ModelError:
@@ -223,10 +290,8 @@ class Search:
             one, other
         )
 
-    def _judge(
-        self, found: str, alone: float | None, line: list[str], walked: dict[str, float]
-    ) -> Origin:
-        first = next((name for name, error in walked.items() if error > self.tolerance), "")
+    def _judge(self, found: str, first: str, line: list[str], walked: dict[str, float]) -> Origin:
+        alone = self._own(found, self._all)
         greatest = max(walked.items(), key=lambda item: item[1], default=("", 0.0))
         kind: Kind = "node"
         value, boundary, later = first or found, self._all, found if first else ""
@@ -240,7 +305,8 @@ class Search:
                 inside = sum(error for name, error in walked.items() if name not in boundary)
                 kind = "accumulated" if inside + alone > own / 2 else "fusion"
         looked_at = (len(walked), len(line) - 1)
-        return Origin(kind, value, boundary, own, self.error(value), greatest, looked_at, later)
+        error, rescaled = self.error(value), tuple(self._rescaled)
+        return Origin(kind, value, boundary, own, error, greatest, looked_at, later, rescaled)
 
     def _widen(self, line: Sequence[str]) -> tuple[frozenset[str], float]:
         """The largest boundary found with which the last value is beyond the tolerance.

@@ -68,6 +68,11 @@ class Segments:
         assert node is not None
         return node
 
+    def readers(self, name: str) -> tuple[ir.Node, ...]:
+        """The nodes that read a varying value, or capture it in a body."""
+        value = self.varying[name]
+        return tuple(node for node, read in self._reads.items() if value in read)
+
     def ancestors(self, name: str) -> frozenset[str]:
         """The varying values made by the nodes that a varying value depends on, itself included."""
         nodes = self._behind([self.varying[name]], frozenset())

@@ -269,6 +269,61 @@ def test_a_quantizer_that_stands_for_a_relu_is_no_difference(tmp_path: Path) -> 
     assert found.node == "e"
 
 
+def test_the_other_side_may_read_what_the_reference_does_not(tmp_path: Path) -> None:
+    text = """g (float[n, 8] x) => (float[n, 8] y, float[n, 8] z) {
+        one = Constant<value = float {1.0}>()
+        [first] a = MatMul(x, u)
+        [same] e = Mul(a, one)
+        [bend] k = Tanh(a)
+        [second] y = MatMul(k, v)
+        [side] z = Neg(e)
+    }"""
+    models = pair(tmp_path, text, text.replace("Tanh(a)", "Tanh(e)"), v=moved("v"))
+    found = only(*models)
+    assert (found.kind, found.node, found.walked) == ("node", "second", (2, 2))
+
+
+SCALED = """g (float[b, n, 8] x) => (float[b, n, 8] y) {
+    [first] a = MatMul(x, u)
+    [norm] b = Mul(a, gain)
+    [bend] c = Relu(b)
+    [second] d = MatMul(c, v)
+    [queries] q = MatMul(d, wq)
+    [keys] k = MatMul(d, wk)
+    [turn] t = Transpose<perm = [0, 2, 1]>(k)
+    [scores] s = MatMul(q, t)
+    [soft] p = Softmax(s)
+    [mix] m = MatMul(p, d)
+    [third] y = MatMul(m, w)
+}"""
+MANY = [{"x": normal(9, 2, 16, 8)}]
+
+
+@pytest.mark.parametrize("planted", ["third", "norm"])
+def test_a_value_at_other_scales_is_passed_over_where_they_are_divided_out(
+    planted: str, tmp_path: Path
+) -> None:
+    factor = np.linspace(0.25, 4, 8, dtype=np.float32)
+    gain = np.linspace(1, 2, 8, dtype=np.float32)
+    weights = {**WEIGHTS, "wq": normal(4, 8, 8), "wk": normal(5, 8, 8), "gain": gain}
+    scaled = {
+        "gain": gain * factor,
+        "v": weights["v"] / factor[:, None],
+        "wq": weights["wq"] * factor,
+        "wk": weights["wk"] / factor,
+    }
+    if planted == "third":
+        scaled["w"] = moved("w")
+    else:
+        del scaled["v"]  # the factors stay in what reads it
+    one = write(tmp_path / "one.onnx", SCALED, **weights)
+    other = write(tmp_path / "other.onnx", SCALED, **{**weights, **scaled})
+    found = only(one, other, data=MANY)
+    assert (found.kind, found.node) == ("node", planted)
+    # Found by bisecting, or by the walk; all that lie in front of what differs are.
+    assert set(found.rescaled) == ({"b", "c", "q", "k", "t"} if planted == "third" else set())
+
+
 def test_a_body_that_captures(tmp_path: Path) -> None:
     text = """g (float[n, 8] x) => (float[n, 8] y) {
         [first] a = MatMul(x, u)

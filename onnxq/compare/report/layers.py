@@ -20,9 +20,9 @@ import numpy as np
 from onnxq.calibration.collect import observed_bytes
 from onnxq.calibration.probe import ProbeGraph
 from onnxq.calibration.session import open_model
-from onnxq.compare.report.rescaling import FactorMeter
 from onnxq.data.padding import unpadded
 from onnxq.numerics.metrics import ErrorMeter
+from onnxq.numerics.rescaling import FactorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

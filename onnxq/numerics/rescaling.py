@@ -55,6 +55,11 @@ class FactorMeter:
         ]
         return max(found, default=-np.inf)
 
+    @property
+    def relative_error(self) -> float:
+        """What the best factors leave, as ``sqrt(noise / signal)``; Inf of too few rows."""
+        return float(10 ** (-self.sqnr_db / 20))
+
     def _add(self, axes: tuple[int, ...], a: Sums, b: Sums) -> None:
         kept = {axis % a.ndim for axis in axes}
         others = tuple(axis for axis in range(a.ndim) if axis not in kept)
