@@ -92,6 +92,8 @@ def _convert_with_onnx(model: ir.Model, version: int) -> ir.Model:
     others = {d: v for d, v in model.opset_imports.items() if d}
 
     def convert(proto: onnx.ModelProto) -> onnx.ModelProto:
+        # Before, the converter takes no weight that is not an input too, which exporters forget.
+        proto.ir_version = max(proto.ir_version, OVERRIDABLE_SINCE_IR)
         return native.call("convert", proto, version)
 
     converted = through_proto(model, convert)

@@ -133,7 +133,7 @@ def in_use() -> EngineCache | None:
 
 
 def check_used(names: Iterable[str]) -> None:
-    """Refuse a folder in use that nothing would be kept in; make it.
+    """Refuse a folder in use that nothing would be kept in; make it, where TensorRT is there.
 
     Args:
         names: The providers that are to be used.
@@ -149,7 +149,8 @@ def check_used(names: Iterable[str]) -> None:
         code, why = "usage.engine_cache", "only TensorRT builds engines, and it is not used"
         remedy = "leave it out, or ask for tensorrt"
         raise UsageError(code, why, where="--engine-cache", remedy=remedy)
-    _make(found.folder)
+    if TENSORRT in providers.available():
+        _make(found.folder)
 
 
 def _make(folder: Path) -> None:

@@ -115,6 +115,14 @@ def test_raise_opset_reads_weights_in_files_wherever_they_lie(tmp_path: Path, ru
         io.save(result, tmp_path / "out.onnx")
 
 
+def test_raise_opset_of_a_weight_that_is_no_input_in_ir_3(parse: Parse, run: Run) -> None:
+    text = OLD.replace("<ir_version: 6", "<ir_version: 3")
+    x = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    result = raise_opset(parse(text), 13)
+    assert [v.name for v in result.graph.inputs] == ["x"]
+    np.testing.assert_array_equal(run(result, {"x": x})[0], run(parse(OLD), {"x": x})[0])
+
+
 def test_raise_opset_leaves_what_is_new_enough(linear: Path) -> None:
     model = io.load(linear)
     assert raise_opset(model, 13) is model

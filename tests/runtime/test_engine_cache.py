@@ -114,12 +114,16 @@ def test_a_relative_folder_is_that_of_this_process() -> None:
     assert found == {"trt_engine_cache_path": str(Path.cwd() / "here"), "trt_fp16_enable": "1"}
 
 
-def test_the_folder_is_made_when_it_is_used(tmp_path: Path) -> None:
+def test_the_folder_is_made_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "a" / "b"
     with engine_cache.engine_cache(folder):
         with pytest.raises(UsageError, match="only TensorRT builds engines"):
             check_used(["cpu", "cuda"])
+        check_used(["tensorrt"])  # it is not here: another provider stands in, or it is refused
         assert not folder.exists()
+        pretend(monkeypatch, "tensorrt")
         check_used(["cpu", "tensorrt:1"])
     assert list(folder.iterdir()) == []
     check_used(["cpu"])
@@ -141,6 +145,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    pretend(monkeypatch, "tensorrt")
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with (
         engine_cache.engine_cache(tmp_path),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnxq.algorithms.scheme_choice import AS_FAST, LOW_SQNR
 from onnxq.compare.report.cells import shortened
+from onnxq.runtime.timing import Ratio
 from onnxq.wording import bytes_text, ms_text, printable
 
 if TYPE_CHECKING:
@@ -96,16 +97,11 @@ def _merit(comparison: Comparison, run: ComparedRun) -> tuple[bool, float, float
 
 
 def _better(first: ComparedRun, run: ComparedRun) -> Iterator[str]:
-    ratio = run.ratio.median if run.ratio is not None else None
-    beside = ""
-    if ratio is None and run.latency is not None and first.latency is not None:
+    if run.ratio is not None:
+        yield _speed(run.ratio)
+    elif run.latency is not None and first.latency is not None:
         ratio = first.latency.median_ms / run.latency.median_ms
-        beside = f" as on {first.provider}"
-    if ratio is not None:
-        times = "as fast" if abs(ratio - 1) < _EQUAL else f"{_times(ratio)} as fast"
-        if ratio < AS_FAST:
-            times = f"slower, {ratio:.2f} times as fast"
-        yield times + beside
+        yield f"{_speed(Ratio(ratio, ratio, ratio))} as on {first.provider}"
     size = first.file_bytes / run.file_bytes
     if size > 1 + _EQUAL:
         yield f"{_times(size)} smaller"
@@ -113,6 +109,21 @@ def _better(first: ComparedRun, run: ComparedRun) -> Iterator[str]:
         yield f"{_times(1 / size)} larger"
     else:
         yield "as large"
+
+
+def _speed(ratio: Ratio) -> str:
+    median = ratio.median
+    if abs(median - 1) < _EQUAL:
+        return "as fast"
+    if not ratio.clear:
+        return f"about as fast ({median:.2f} times, {_rounds(ratio)})"
+    if median < AS_FAST:
+        return f"slower, {median:.2f} times as fast"
+    return f"{_times(median)} as fast"
+
+
+def _rounds(ratio: Ratio) -> str:
+    return f"{ratio.low:.2f} to {ratio.high:.2f} in single rounds, which do not agree"
 
 
 def _times(ratio: float) -> str:
@@ -150,9 +161,11 @@ def _wrong(found: Evidence) -> Iterator[str]:
         if fidelity is not None and fidelity.sqnr_db is not None and fidelity.sqnr_db < LOW_SQNR:
             yield f"run {number}: outputs agree to {fidelity.sqnr_db:.1f} dB only"
         if run.ratio is not None and run.ratio.median < AS_FAST:
+            clear = run.ratio.clear
             yield (
-                f"run {number} is slower than the first model on {run.provider}: "
-                f"{run.ratio.median:.2f} times its speed"
+                f"run {number} is {'' if clear else 'perhaps '}slower than the first model on "
+                f"{run.provider}: {run.ratio.median:.2f} times its speed"
+                + ("" if clear else f", {_rounds(run.ratio)}")
             )
     for model in found.models:
         kernels = found.comparison.runs[model.run].kernels

@@ -77,6 +77,17 @@ def test_what_is_wrong_is_told_first(written: Written) -> None:
     assert not any("run 2" in text for text in warnings(good))
 
 
+def test_rounds_that_do_not_agree_say_so(written: Written) -> None:
+    found = written.evidence
+    run = replace(_run(found, 0.94, 4, 30), ratio=Ratio(0.94, 0.85, 1.04))
+    every = _with(found, run)
+    rounds = "0.85 to 1.04 in single rounds, which do not agree"
+    assert f"is about as fast (0.94 times, {rounds}) and 4.0 times smaller" in headline(every)
+    assert warnings(every)[0] == (
+        f"run 2 is perhaps slower than the first model on cpu: 0.94 times its speed, {rounds}"
+    )
+
+
 def test_nodes_that_fell_back_are_counted(written: Written) -> None:
     found = written.evidence
     run = _run(found, 1.5, 4, 30)
