@@ -90,11 +90,11 @@ class Search:
         self.reference, self.other = reference, other
         self.feeds, self.tolerance = feeds, tolerance
         self._limit = limit_seconds
-        shared = other.segments.varying.keys()
+        there = other.segments.varying
         self.values = [
             name
             for name, value in reference.segments.varying.items()
-            if name in shared and _may_be_float(value)
+            if name in there and _may_be_float(value) and _may_be_one(value, there[name])
         ]
         self._all = frozenset(self.values)
         self._errors: dict[str, float] = dict.fromkeys(feeds, 0.0)
@@ -337,3 +337,18 @@ def _may_be_float(value: ir.Value) -> bool:
     if value.type is None:
         return True
     return isinstance(value.type, ir.TensorType) and value.type.dtype.name in _FLOATS
+
+
+def _may_be_one(value: ir.Value, other: ir.Value) -> bool:
+    """Whether two values of one name may be the same value.
+
+    Exporters number what they make: under the same name another operator may make a value of
+    another shape.
+    """
+    makers = [node.op_identifier() for node in (value.producer(), other.producer()) if node]
+    if len(set(makers)) == 1 or value.shape is None or other.shape is None:
+        return True
+    if value.shape.rank() != other.shape.rank():
+        return False
+    pairs = zip(value.shape, other.shape, strict=True)
+    return not any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)

@@ -283,6 +283,24 @@ def test_the_other_side_may_read_what_the_reference_does_not(tmp_path: Path) -> 
     assert (found.kind, found.node, found.walked) == ("node", "second", (2, 2))
 
 
+def test_one_name_for_two_values_of_other_exports(tmp_path: Path) -> None:
+    one = """g (float[n, 8] x) => (float[n, 8] y) {
+        [first] v1 = MatMul(x, u)
+        [bend] v2 = Tanh(v1)
+        [half] v3 = Slice(v2, from, to, axis)
+        [again] v4 = Concat<axis = 1>(v3, v3)
+        [second] y = MatMul(v4, v)
+    }"""
+    other = one.replace("v2", "t").replace("v3", "v2")
+    places = {name: np.array([at]) for name, at in (("from", 0), ("to", 4), ("axis", 1))}
+    weights = {"u": WEIGHTS["u"], "v": WEIGHTS["v"], **places}
+    found = only(
+        write(tmp_path / "one.onnx", one, **weights),
+        write(tmp_path / "other.onnx", other, **{**weights, "v": moved("v")}),
+    )
+    assert (found.node, found.output) == ("second", "y")
+
+
 SCALED = """g (float[b, n, 8] x) => (float[b, n, 8] y) {
     [first] a = MatMul(x, u)
     [norm] b = Mul(a, gain)
