@@ -54,11 +54,12 @@ def put_behind(
     *,
     others: Sequence[ir.Value] = (),
     attributes: Attributes | None = None,
+    domain: str = "",
 ) -> ir.Node | None:
     """Let the first output of a node pass through a new node before anybody reads it.
 
     The new node's output takes over name, type, shape and readers; the node's own gets a name
-    alike, its type, and no shape. Arguments as of :func:`put_before`.
+    alike, its type, and no shape. Arguments as of :func:`put_before`, and the operator's domain.
 
     Returns:
         The new node; None if the node is in no graph.
@@ -69,7 +70,8 @@ def put_behind(
     name, kind, shape = old.name, old.type, old.shape
     output = ir.Value(name=fresh(f"{name}.{op.lower()}"), type=kind, shape=shape)
     new_name = fresh(f"{node.name}/{op}")
-    new = ir.node(op, [None, *others], attributes or {}, outputs=[output], name=new_name)
+    read = [None, *others]
+    new = ir.node(op, read, attributes or {}, outputs=[output], name=new_name, domain=domain)
     node.graph.insert_after(node, new)
     old.replace_all_uses_with(output, replace_graph_outputs=True)
     new.replace_input_with(0, old)

@@ -197,9 +197,37 @@ def same_parameters(first: ir.Node, second: ir.Node) -> bool | None:
         return True if same else None
     return (
         np.array_equal(np.squeeze(scale), np.squeeze(other))
-        and np.array_equal(
-            np.broadcast_to(np.squeeze(offset), np.squeeze(scale).shape),
-            np.broadcast_to(np.squeeze(other_offset), np.squeeze(other).shape),
-        )
+        and np.array_equal(offsets(offset, scale), offsets(other_offset, other))
         and axis_of(first) == axis_of(second)
     )
+
+
+def offsets(zero_point: Array, scale: Array) -> Array:
+    """A zero point for each scale; as they are where their numbers differ, which nothing loads."""
+    return np.full(scale.shape, zero_point) if zero_point.size == 1 else zero_point
+
+
+def float_type(node: ir.Node) -> ir.DataType | None:
+    """The type that a QuantizeLinear reads or a DequantizeLinear gives; None if unknown."""
+    said = node.attributes.get_int("output_dtype", 0) if is_dq(node) else 0
+    if said:
+        return ir.DataType(said)
+    value = node.outputs[0] if is_dq(node) else node.inputs[0]
+    if value is not None and value.dtype is not None:
+        return value.dtype
+    scale = input_of(node, 1)
+    tensor = None if scale is None else constant_tensor(scale)
+    return tensor.dtype if tensor is not None else None if scale is None else scale.dtype
+
+
+def can_bypass(q: ir.Node, dq: ir.Node) -> bool:
+    """Whether what reads a pair may read what the pair reads: the same but for the rounding.
+
+    An output of the graph gets its name from what is in front, which must be made there for it.
+    """
+    if same_parameters(q, dq) is not True or float_type(q) != float_type(dq):
+        return False
+    if not gives_output(dq):
+        return True
+    front = maker(q, 0)
+    return front is not None and front.graph is dq.graph and not gives_output(front)

@@ -11,7 +11,16 @@ from onnxq.graph.edit import all_nodes, is_overridable
 from onnxq.lint.catalogue import load_rules
 from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at, of_model
-from onnxq.lint.qdq import is_dq, is_q, maker, pairs, same_parameters, scale_of
+from onnxq.lint.qdq import (
+    can_bypass,
+    integer_type,
+    is_dq,
+    is_q,
+    maker,
+    pairs,
+    same_parameters,
+    scale_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +110,12 @@ def pair_twice(view: View) -> Iterator[Seen]:
     """A pair that reads a pair with the same parameters."""
     for pair in pairs(view.model):
         before = maker(pair.q, 0)
-        if before is not None and is_dq(before) and same_parameters(before, pair.q):
+        if before is None or not is_dq(before) or integer_type(before) != integer_type(pair.q):
+            continue
+        if same_parameters(before, pair.q):
             outside = pair.dq.outputs[0].is_graph_output() or pair.q.outputs[0].is_graph_output()
-            yield at(
-                pair.q, f"{before.name!r} in front of it has its parameters", fixable=not outside
-            )
+            fixable = not outside and can_bypass(pair.q, pair.dq)
+            yield at(pair.q, f"{before.name!r} in front of it has its parameters", fixable=fixable)
 
 
 def _text(scale: np.ndarray | None) -> str:

@@ -112,11 +112,19 @@ def bias_overflow(view: View) -> Iterator[Seen]:
                     yield at(node, "its int32 bias is clipped at the end of the range")
                 continue
             bias = constant_array(input_of(owner, index))
-            if bias is None or scale is None:
+            # Scales along another axis are not those of the bias: `axis-misread` tells of them.
+            if bias is None or scale is None or wrong_axis(node, weight) is not None:
+                continue
+            if not _for_each(bias, scale):
                 continue
             most = float(np.max(np.abs(np.asarray(bias, np.float64)) / scale, initial=0))
             if most > _INT32_MOST and not _keeps_bias_float(view, node, weight):
                 yield at(node, f"its bias needs {most:.3g} at the scale of activation x weight")
+
+
+def _for_each(bias: Array, scale: Array) -> bool:
+    """Whether a bias has a scale for each number of its last axis; else nothing loads the model."""
+    return scale.size == 1 or bias.ndim == 0 or bias.shape[-1] in {1, scale.size}
 
 
 def _keeps_bias_float(view: View, node: ir.Node, weight: ir.Node) -> bool:

@@ -12,6 +12,7 @@ from onnxq.lint.checks.registry import check
 from onnxq.lint.finding import at
 from onnxq.lint.qdq import (
     activation_dq,
+    can_bypass,
     dq_of,
     gives_output,
     input_of,
@@ -61,14 +62,9 @@ def idle_pair(view: View) -> Iterator[Seen]:
         front = source.producer()
         names = f"{front.op_type if front else 'an input'} and {', '.join(sorted(beside))}"
         text = f"it stands between {names}, which run in float"
-        yield at(q, text, fixable=_can_go(front, behind))
-
-
-def _can_go(front: ir.Node | None, behind: list[ir.Node]) -> bool:
-    """Whether a pair can be taken out: an output of the model's must get its name from another."""
-    if not any(gives_output(dq) for dq in behind):
-        return True
-    return front is not None and not gives_output(front) and len(behind) == 1
+        named_once = sum(map(gives_output, behind)) < 2
+        fixable = named_once and all(can_bypass(q, dq) for dq in behind)
+        yield at(q, text, fixable=fixable)
 
 
 def _may_be_integer(node: ir.Node | None, target: Target) -> bool:

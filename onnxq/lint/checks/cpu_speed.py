@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 WORTH_ELEMENTS: Final = 1024
 """A constant of fewer elements is dequantized in no time."""
 
+_LOOKED_UP: Final = frozenset(
+    {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT32}
+)
+"""Integers that Gather takes: none of 4 bits."""
+
 
 @check("uint8-weights")
 def uint8_weights(view: View) -> Iterator[Seen]:
@@ -78,6 +83,8 @@ def table_dequantized(view: View) -> Iterator[Seen]:
 
 def can_look_up_integers(gather: ir.Node, dq: ir.Node) -> bool:
     """Whether rows may be looked up first: one scale, or one a row without an offset."""
+    if integer_type(dq) not in _LOOKED_UP:
+        return False
     if gather.attributes.get_int("axis", 0) != 0 or block_of(dq):
         return False
     if axis_of(dq) is None:

@@ -27,7 +27,8 @@ def fold(model: ir.Model, names: frozenset[str]) -> None:
         if integers is None or scale is None or offset is None or dq.graph is None:
             continue
         shifted = np.asarray(integers, np.int32) - np.asarray(offset, np.int32)
-        bias = shifted.astype(scale.dtype) * np.asarray(scale)
+        # As ONNX Runtime does: int32 is beyond float16.
+        bias = (shifted.astype(np.float32) * np.asarray(scale, np.float32)).astype(scale.dtype)
         value = initializer(model, fresh(f"{dq.outputs[0].name}.float"), bias)
         dq.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
         read = [value for value in dq.inputs if value is not None]

@@ -12,18 +12,14 @@ Cases:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxq.graph.edit import NameScope, all_nodes, copy_output, initializer, replace_input
 from onnxq.graph.names import UniqueNamesPass
 from onnxq.lint.fixes.registry import fix
-from onnxq.lint.qdq import maker
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from onnxq.lint.qdq import activation_dq, float_type, maker
 
 
 @fix("unnamed-node")
@@ -52,16 +48,25 @@ def drop_output_dtype(model: ir.Model, names: frozenset[str]) -> None:
 def uncover(model: ir.Model, names: frozenset[str]) -> None:
     """Write what stands behind the product so that it is not merged with it."""
     fresh = NameScope(model)
-    zero: ir.Value | None = None
+    zeros: dict[ir.DataType, ir.Value] = {}
     for node in tuple(all_nodes(model)):
         if node.name in names and node.op_type == "Add":
             node.op_type = "Sum"
         elif node.name in names and node.op_type == "Relu":
             node.op_type = "Max"
-            zero = zero or initializer(model, fresh("zero"), np.zeros((), np.float32))
-            replace_input(node, 1, zero)
+            kind = _product_type(node)
+            if kind not in zeros:
+                zeros[kind] = initializer(model, fresh("zero"), np.zeros((), kind.numpy()))
+            replace_input(node, 1, zeros[kind])
         elif node.name in names and (product := maker(node, 0)) is not None:
             copy_output(product, fresh)
+
+
+def _product_type(relu: ir.Node) -> ir.DataType:
+    """The type of the product that a Relu reads, which its DequantizeLinear tells."""
+    product = maker(relu, 0)
+    dq = None if product is None else activation_dq(product)
+    return (None if dq is None else float_type(dq)) or ir.DataType.FLOAT
 
 
 @fix("quantizer-not-alone")

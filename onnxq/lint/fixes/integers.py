@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxq.graph.edit import NameScope, all_nodes, initializer, remove_if_unread, replace_input
 from onnxq.lint.checks.cpu_fusion import can_be_uint8
 from onnxq.lint.fixes.registry import fix
-from onnxq.lint.qdq import input_of, readers, scale_of, zero_point_of
+from onnxq.lint.qdq import input_of, offsets, readers, scale_of, zero_point_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +53,5 @@ def _name(node: ir.Node, zero_point: ir.Value | None) -> str:
 
 
 def _shifted(node: ir.Node) -> np.ndarray:
-    offset, scale = zero_point_of(node), scale_of(node)
-    shape = () if scale is None else scale.shape
-    return (np.broadcast_to(np.asarray(offset, np.int16), shape) + _SHIFT).astype(np.uint8)
+    offset, scale = np.asarray(zero_point_of(node), np.int16), scale_of(node)
+    return ((offset if scale is None else offsets(offset, scale)) + _SHIFT).astype(np.uint8)

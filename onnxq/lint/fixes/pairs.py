@@ -1,8 +1,8 @@
 """Removes Q/DQ pairs.
 
 Cases:
-    - ``x -> Q -> DQ -> y`` becomes ``x -> y`` for each DQ that reads the Q; a Q that nobody reads
-      any more goes too;
+    - ``x -> Q -> DQ -> y`` becomes ``x -> y`` for each DQ of the Q's parameters that gives what the
+      Q reads, in its type; a Q that nobody reads any more goes too;
     - where ``y`` is an output of the model, ``x`` takes its name and becomes the output.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.graph.edit import NameScope, all_nodes, consumers, remove_if_unread
 from onnxq.lint.fixes.registry import fix
-from onnxq.lint.qdq import readers
+from onnxq.lint.qdq import can_bypass, is_dq, readers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,7 +26,7 @@ def bypass(model: ir.Model, names: frozenset[str]) -> None:
         source = q.inputs[0]
         if source is None:
             continue
-        for dq in readers(q):
+        for dq in [node for node in readers(q) if is_dq(node) and can_bypass(q, node)]:
             _pass_on(dq.outputs[0], source, fresh)
             _remove(dq)
         if not consumers(q.outputs[0]):

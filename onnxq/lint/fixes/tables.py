@@ -23,7 +23,7 @@ from onnxq.graph.edit import (
 )
 from onnxq.graph.insert import put_behind
 from onnxq.lint.fixes.registry import fix
-from onnxq.lint.qdq import axis_of, dq_of, integer_type, rank_of
+from onnxq.lint.qdq import axis_of, dq_of, gives_output, integer_type, rank_of
 
 if TYPE_CHECKING:
     from onnxq.graph.insert import Attributes
@@ -41,11 +41,11 @@ def look_up_integers(model: ir.Model, names: frozenset[str]) -> None:
         replace_input(gather, 0, dq.inputs[0])
         if axis_of(dq) is None:
             parameters = [value for value in dq.inputs[1:] if value is not None]
-            put_behind(gather, dq.op_type, fresh, others=parameters)
+            put_behind(gather, dq.op_type, fresh, others=parameters, domain=dq.domain)
         else:
             _scale_rows(model, gather, dq, fresh)
         gather.outputs[0].type = ir.TensorType(kind)
-        if not consumers(dq.outputs[0]) and dq.graph is not None:
+        if not consumers(dq.outputs[0]) and not gives_output(dq) and dq.graph is not None:
             read = [value for value in dq.inputs if value is not None]
             dq.graph.remove(dq, safe=True)
             for value in read:
