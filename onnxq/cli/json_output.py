@@ -179,6 +179,8 @@ def _metrics(found: Fidelity) -> dict[str, object]:
         "cosine": found.cosine,
         "max_error": found.max_error,
         "equal_share": found.equal_share,
+        "others": dict(found.others),
+        "others_equal": dict(found.others_equal),
         "top1_agreement": found.top1_agreement,
         **_next_tokens(found.language),
         "left_out": found.left_out,

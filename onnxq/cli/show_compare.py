@@ -39,7 +39,7 @@ def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableT
         yield _times(found)
         yield line(
             f"Times faster: than the first model on the same provider, with the spread over "
-            f"{found.timing.rounds} rounds of {found.timing.runs} runs."
+            f"{found.timing.rounds} rounds of {found.timing.runs} runs or more."
         )
         yield ""
         yield _costs(found)
@@ -56,6 +56,8 @@ def views(found: Comparison, report: Path | None = None) -> Iterator[RenderableT
 def _closeness(found: Comparison) -> Iterator[RenderableType]:
     if len(found.runs) > 1 or _any_accuracy(found):
         yield _numerics(found)
+    if any(run.fidelity and run.fidelity.farthest for run in found.runs):
+        yield _other_outputs(found)
     if found.tokens is not None:
         yield _next_tokens(found)
     if len(found.runs) > 1 or _any_accuracy(found) or found.tokens is not None:
@@ -162,6 +164,16 @@ def _numerics(found: Comparison) -> Table:
         if equal:
             cells.append(percent_text(None if fidelity is None else fidelity.equal_share))
         shown.add_row(str(number), *cells)
+    return shown
+
+
+def _other_outputs(found: Comparison) -> Table:
+    """Of the float outputs beside the one above the farthest of each run."""
+    shown = table("Other outputs", ["run", "farthest"], ["SQNR", "of"])
+    for number, run in enumerate(found.runs, start=1):
+        if run.fidelity is not None and run.fidelity.farthest is not None:
+            name, db = run.fidelity.farthest
+            shown.add_row(str(number), line(name), db_text(db), str(len(run.fidelity.others)))
     return shown
 
 

@@ -335,6 +335,7 @@ def _greatest(one: NDArray[Any], other: NDArray[Any]) -> tuple[int, ...]:
         return ()
     with np.errstate(invalid="ignore"):
         apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    apart = np.where(np.isnan(one) & np.isnan(other), 0.0, apart)
+    # The difference of two equal infinities is NaN.
+    apart = np.where((one == other) | (np.isnan(one) & np.isnan(other)), 0.0, apart)
     flat = int(np.argmax(np.nan_to_num(apart, nan=np.inf)))
     return tuple(int(index) for index in np.unravel_index(flat, one.shape))

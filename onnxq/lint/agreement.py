@@ -70,7 +70,8 @@ def agreement(reference: Form, other: Form, signature: Signature, samples: int) 
 
 
 def _least(found: Fidelity) -> float:
-    if found.not_finite or found.other_shape or found.equal_share not in {None, 1.0}:
+    shares = {found.equal_share, *found.others_equal.values()}
+    if found.not_finite or found.other_shape or not shares <= {None, 1.0}:
         return _NOT_AT_ALL
     values = [found.sqnr_db, *found.others.values()]
     return min((value for value in values if value is not None), default=float("inf"))

@@ -8,14 +8,11 @@ from onnxq.algorithms.scheme_choice import AS_FAST, AS_LARGE, LOW_SQNR
 from onnxq.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from onnxq.runtime.timing import Ratio
     from onnxq.verify.kernels import KernelReport
     from onnxq.verify.verification import Verification
-
-_NAMED = 10
-"""So many outputs are named in one warning."""
 
 
 def missed_bound(verification: Verification, min_sqnr: float | None) -> str:
@@ -69,10 +66,6 @@ def warnings(verification: Verification, worst: Sequence[str]) -> tuple[str, ...
         texts.append(_why_wrong(fidelity.sqnr_db, worst))
     if kernels.without_kernel:
         texts.append(_why_float(kernels))
-    # A NaN is no number above the bound.
-    low = {name: db for name, db in fidelity.others.items() if not db >= LOW_SQNR}
-    if low:
-        texts.append(_others_wrong(low))
     if kernels.missed:
         named = ", ".join(kernels.missed[:5])
         planned = kernels.planned + kernels.planned_blocks + kernels.planned_folded
@@ -124,13 +117,6 @@ def _why_float(kernels: KernelReport) -> str:
         "provider has no kernel for the integers that the recipe gives their activations: "
         f"{', '.join(names[:5])}"
     )
-
-
-def _others_wrong(low: Mapping[str, float]) -> str:
-    worst = sorted(low, key=lambda name: low[name])[:_NAMED]
-    named = ", ".join(f"{name!r} {low[name]:.1f} dB" for name in worst)
-    rest = f" and {len(low) - len(worst)} more" if len(low) > len(worst) else ""
-    return f"low accuracy in outputs beside the first: {named}{rest}"
 
 
 def _why_slow(kernels: KernelReport, ratio: float) -> str:

@@ -1,11 +1,12 @@
 """How close the quantized model's outputs are to the float model's, on given samples.
 
 The first float output is measured (DESIGN: SQNR pooled over all elements and samples); of the other
-float outputs the SQNR is kept too, so that none is wrong in silence. Of a language model's logits
+float outputs the SQNR is kept too, and of every output that is not float the share of equal
+elements, so that none is wrong in silence. Of a language model's logits
 the KL to float and both perplexities are measured (:mod:`onnxq.verify.next_tokens`). Left out are
 positions that an attention mask marks as padding, and those where the float model itself gives Inf
-or NaN. A first output that is not float is compared for equality. Where the two models give an
-output different shapes it cannot be compared. Every output is checked for NaN and Inf.
+or NaN. Where the two models give an output different shapes it cannot be compared. Every output is
+checked for NaN and Inf.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxq.algorithms.scheme_choice import LOW_SQNR
 from onnxq.data.padding import unpadded
 from onnxq.numerics.metrics import AccuracyMeter, AgreementMeter, EqualityMeter, ErrorMeter
 from onnxq.verify.next_tokens import NextTokenMeters
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from onnxq.verify.next_tokens import NextTokens
 
     Feeds = Mapping[str, NDArray[Any]]
+
+_NAMED = 10
+"""So many outputs are named in one warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +54,14 @@ class Fidelity:
         float_accuracy: Share of rows the float model gets right; None without labels.
         quantized_accuracy: The same of the quantized model.
         not_finite: Outputs that are NaN or Inf where the float model's are finite.
-        left_out: Elements not measured because the float model's are NaN or Inf.
+        left_out: Elements of all outputs not measured because the float model's are NaN or Inf.
         other_shape: Samples in which an output has another shape than the float model's; that
             output is not compared there.
         samples: How many samples were compared.
         independent: Whether calibration saw none of them.
         why_none: Why nothing was compared, where there was nothing to compare on.
         others: SQNR in decibels of each further float output of which an element was compared.
+        others_equal: Share of equal elements of each further output that is not float.
         language: What a language model predicts; None of any other.
     """
 
@@ -74,6 +80,7 @@ class Fidelity:
     independent: bool
     why_none: str = ""
     others: Mapping[str, float] = field(default_factory=dict)
+    others_equal: Mapping[str, float] = field(default_factory=dict)
     language: NextTokens | None = None
 
     @property
@@ -82,12 +89,31 @@ class Fidelity:
         return self.sqnr_db is not None or self.equal_share is not None
 
     @property
+    def farthest(self) -> tuple[str, float] | None:
+        """The further float output with the least SQNR, and that; NaN is below all."""
+        ranked = sorted(self.others.items(), key=_rank)
+        return ranked[0] if ranked else None
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether every element of every output was compared and is the same."""
+        shares = [self.equal_share, *self.others_equal.values()]
+        measured = [self.sqnr_db, *self.others.values()]
+        gaps = self.not_finite or self.other_shape or self.left_out or not self.compared
+        return (
+            not gaps
+            and all(share in {None, 1.0} for share in shares)
+            and all(value in {None, math.inf} for value in measured)
+        )
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What must be told with the numbers, a sentence each; empty where they cover all."""
         gaps = tuple(self._gaps())
         if not self.compared:
-            return (f"not compared: {'; '.join(gaps) or 'the outputs hold no elements'}",)
-        return (*gaps, *self._doubts())
+            none = f"not compared: {'; '.join(gaps) or 'the outputs hold no elements'}"
+            return (none, *self._doubts_of_others())
+        return (*gaps, *self._doubts(), *self._doubts_of_others())
 
     def _gaps(self) -> Iterator[str]:
         if self.why_none:
@@ -99,7 +125,7 @@ class Fidelity:
             )
         if self.left_out:
             yield (
-                f"{self.left_out} elements are Inf or NaN in the float model's output "
+                f"{self.left_out} elements are Inf or NaN in the float model's outputs "
                 "and are not measured"
             )
 
@@ -112,8 +138,31 @@ class Fidelity:
         if self.sqnr_db is not None and math.isnan(self.sqnr_db):
             yield f"the SQNR of {self.output} is not a number, so it says nothing"
         if self.sqnr_db is None and self.equal_share is not None and self.equal_share < 1:
-            share = 100 * (1 - self.equal_share)
-            yield f"{share:.3g} % of the elements of {self.output} differ from the float model's"
+            yield _differ(self.output, self.equal_share)
+
+    def _doubts_of_others(self) -> Iterator[str]:
+        # A NaN is no number above the bound.
+        low = {name: db for name, db in self.others.items() if not db >= LOW_SQNR}
+        if low:
+            yield _others_wrong(low)
+        unequal = {name: share for name, share in self.others_equal.items() if share < 1}
+        for name in sorted(unequal, key=lambda name: unequal[name])[:_NAMED]:
+            yield _differ(name, unequal[name])
+
+
+def _rank(item: tuple[str, float]) -> float:
+    return -math.inf if math.isnan(item[1]) else item[1]
+
+
+def _others_wrong(low: Mapping[str, float]) -> str:
+    worst = sorted(low.items(), key=_rank)[:_NAMED]
+    named = ", ".join(f"{name!r} {db:.1f} dB" for name, db in worst)
+    rest = f" and {len(low) - len(worst)} more" if len(low) > len(worst) else ""
+    return f"low accuracy in outputs beside the first: {named}{rest}"
+
+
+def _differ(output: str, share: float) -> str:
+    return f"{100 * (1 - share):.3g} % of the elements of {output} differ from the float model's"
 
 
 def not_compared(why: str) -> Fidelity:
@@ -167,6 +216,11 @@ class _Meters:
             for place, spec in enumerate(outputs)
             if _is_float(spec) and place != self.float_at
         }
+        self.others_equal = {
+            place: EqualityMeter()
+            for place, spec in enumerate(outputs)
+            if not _is_float(spec) and place > 0
+        }
         self.labels = labels
         self.error = ErrorMeter()
         self.equality = EqualityMeter()
@@ -194,15 +248,17 @@ class _Meters:
         at = self.float_at
         for place, meter in self.others.items():
             if alike[place]:
-                _measure(meter, expected[place], found[place], feeds)
+                self.left_out += _measure(meter, expected[place], found[place], feeds)
+        for place, equal in self.others_equal.items():
+            if alike[place]:
+                _count_equal(equal, expected[place], found[place], feeds)
         if at is not None and alike[at]:
             self.left_out += _measure(self.error, expected[at], found[at], feeds)
             self._count_rows(expected[at], found[at], position)
             if self.next_tokens is not None:
                 self.next_tokens.add(sample, expected[at], found[at])
         if at != 0 and alike[0]:
-            kept = _kept(expected[0], feeds)
-            self.equality.add(expected[0][kept], found[0][kept])
+            _count_equal(self.equality, expected[0], found[0], feeds)
 
     def _count_rows(self, expected: NDArray[Any], found: NDArray[Any], position: int) -> None:
         if expected.ndim != 2 or expected.shape[-1] < 2:
@@ -251,6 +307,11 @@ class _Meters:
                 for place, meter in self.others.items()
                 if meter.elements
             },
+            others_equal={
+                self.names[place]: equal.share
+                for place, equal in self.others_equal.items()
+                if equal.elements
+            },
             language=language,
         )
 
@@ -272,6 +333,13 @@ def _measure(meter: ErrorMeter, expected: NDArray[Any], found: NDArray[Any], fee
     with np.errstate(invalid="ignore", over="ignore"):
         meter.add(expected, found)
     return left_out
+
+
+def _count_equal(
+    meter: EqualityMeter, expected: NDArray[Any], found: NDArray[Any], feeds: Feeds
+) -> None:
+    kept = _kept(expected, feeds)
+    meter.add(expected[kept], found[kept])
 
 
 def _is_float(spec: TensorSpec) -> bool:

@@ -114,3 +114,22 @@ def test_what_tensorrt_is_told_is_shown_and_printed(monkeypatch: pytest.MonkeyPa
     assert shapes["options"]["trt_profile_opt_shapes"] == "input_ids:1x33,attention_mask:1x33"
     assert document["runs"][1]["engine"] == {"folder": "kept/0123", "build_seconds": 12.345}
     assert document["runs"][0]["engine"] is None
+
+
+def test_outputs_beside_the_first_are_shown_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    others, equal = {"a": 30.5, "b": -3.2}, {"ids": 0.75, "mask": 1.0}
+    other = run(replace(FIDELITY, others=others, others_equal=equal), None)
+    found = Comparison((run(None, None), other), 32, None)
+    out = io.StringIO()
+    screen = console(out)
+    for view in views(found):
+        screen.print(view)
+    words = " ".join(out.getvalue().split())
+    assert "2 b -3.2 dB 2" in words
+    assert "run 2: low accuracy in outputs beside the first: 'b' -3.2 dB" in words
+    assert "run 2: 25 % of the elements of ids differ" in words
+    assert "mask" not in words
+    document: Any = json_output.plain(json_output.compared(found))
+    metrics = document["runs"][1]["metrics"]
+    assert (metrics["others"], metrics["others_equal"]) == (others, equal)

@@ -459,6 +459,18 @@ def test_the_first_sample_that_differs(tmp_path: Path) -> None:
     assert other.divergence.node == "cut"
 
 
+def test_infinities_of_both_sides_are_not_where_the_difference_is_greatest(
+    tmp_path: Path,
+) -> None:
+    text = "g (float[n, 8] x) => (float[n, 8] y) { a = Reciprocal(x) y = Mul(a, k) }"
+    one, other = (
+        write(tmp_path / f"{k}.onnx", text, k=np.full(8, k, np.float32)) for k in (1, 1.5)
+    )
+    data = [{"x": np.array([[0, 1, 2, 3, 4, 5, 6, 0.5]], np.float32)}]
+    found = only(one, other, data=data)
+    assert (found.place, found.expected, found.found) == ((0, 7), 2.0, 3.0)
+
+
 def test_nan_on_one_side(tmp_path: Path) -> None:
     found = only(*pair(tmp_path, CHAIN, CHAIN, v=WEIGHTS["v"] * np.float32(np.nan)))
     assert (found.node, found.own_error) == ("second", np.inf)

@@ -245,3 +245,39 @@ def test_every_float_output_is_measured() -> None:
     expected = 10 * np.log10(np.square(np.exp(rows)).sum() / noise)
     assert (found.output, found.sqnr_db) == ("y", np.inf)
     assert found.others == {"z": pytest.approx(expected, abs=1e-3)}
+
+
+def test_every_output_that_is_not_float_is_counted_and_told() -> None:
+    graph = """g (float[N, 4] x) => (float[N, 4] y, int64[N] i, bool[N, 4] b) {
+        y = Identity(x)  p = Mul(x, k)  i = ArgMax<axis = -1, keepdims = 0>(p)
+        zero = Constant<value = float {0.0}>()  b = Greater(x, zero)
+    }"""
+    k = np.array([1, 1, 1, -9], np.float32)
+    rows = np.array([[1, 0, 0, 9], [1, 0, 0, -9], [2, 1, 0, 1], [0, 0, 3, 3]], np.float32)
+    found = compare([{"x": rows}], k, graph)
+    assert (found.output, found.sqnr_db, found.equal_share) == ("y", np.inf, None)
+    assert found.others_equal == {"i": 0.5, "b": 1.0}
+    assert found.remarks == ("50 % of the elements of i differ from the float model's",)
+    assert not found.all_equal
+    assert compare([{"x": rows}], ONES, graph).all_equal
+
+
+def test_what_the_float_model_does_not_give_in_another_output_is_told() -> None:
+    graph = """g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z) {
+        y = Identity(x)  p = Mul(x, k)  z = Log(p)
+    }"""
+    found = compare([{"x": np.array([[1, 2, -3, -4]], np.float32)}], ONES, graph)
+    assert (found.left_out, found.others, found.all_equal) == (2, {"z": np.inf}, False)
+    assert found.remarks == (
+        "2 elements are Inf or NaN in the float model's outputs and are not measured",
+    )
+
+
+def test_the_farthest_of_the_other_outputs_is_named() -> None:
+    graph = """g (float[N, 4] x) => (float[N, 4] y, float[N, 4] z, float[N, 4] w) {
+        y = Identity(x)  z = Identity(x)  w = Mul(x, k)
+    }"""
+    found = compare([{"x": ROWS}], -ONES, graph)
+    name, db = found.farthest or ("", 0.0)
+    assert (name, round(db, 4)) == ("w", -6.0206)
+    assert found.remarks == ("low accuracy in outputs beside the first: 'w' -6.0 dB",)

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     from onnxq.compare.compare import ComparedRun, Comparison
     from onnxq.compare.report.evidence import Evidence
+    from onnxq.verify.fidelity import Fidelity
 
 _EQUAL: Final = 0.02
 _CLEAR: Final = 1.2
+_FAR: Final = 100.0
+"""From so many decibels on a further output is not named beside the first."""
 _IN_INTEGERS: Final = frozenset({"int8", "int8-dynamic", ""})
 
 
@@ -138,12 +141,23 @@ def _closeness(run: ComparedRun) -> str:
     if fidelity.not_finite:
         return "its outputs hold NaN or Inf"
     if fidelity.sqnr_db is not None and not math.isnan(fidelity.sqnr_db):
-        if fidelity.sqnr_db == math.inf:
-            return "outputs are equal"
-        return f"outputs agree to {fidelity.sqnr_db:.1f} dB"
+        return _agree(fidelity, fidelity.sqnr_db)
     if fidelity.equal_share is not None:
         return f"{100 * fidelity.equal_share:.1f} % of the output's elements are equal"
     return "outputs were not compared"
+
+
+def _agree(fidelity: Fidelity, sqnr_db: float) -> str:
+    if fidelity.all_equal:
+        return "outputs are equal"
+    farthest = fidelity.farthest
+    if sqnr_db < math.inf:
+        text = f"outputs agree to {sqnr_db:.1f} dB"
+    else:
+        text = f"what was compared of {shortened(printable(fidelity.output))} is equal"
+    if farthest is None or farthest[1] >= min(sqnr_db, _FAR):
+        return text
+    return f"{text}, {shortened(printable(farthest[0]))} to {farthest[1]:.1f} dB"
 
 
 def _fallen_back(run: ComparedRun) -> str:

@@ -54,6 +54,24 @@ def test_the_sentence_says_the_numbers(
     assert text.endswith("; nothing fell back.")
 
 
+@pytest.mark.parametrize(
+    ("sqnr", "others", "words"),
+    [
+        (float("inf"), {"w": -15.56}, "; what was compared of v is equal, w to -15.6 dB; "),
+        (float("inf"), {"w": float("inf")}, "; outputs are equal; "),
+        (30.0, {"w": 12.0, "z": 50.0}, "; outputs agree to 30.0 dB, w to 12.0 dB; "),
+        (30.0, {"w": 40.0}, "; outputs agree to 30.0 dB; "),
+    ],
+)
+def test_an_output_that_is_farther_than_the_first_is_named(
+    written: Written, sqnr: float, others: dict[str, float], words: str
+) -> None:
+    run = _run(written.evidence, 1.5, 2, sqnr)
+    assert run.fidelity is not None
+    fidelity = replace(run.fidelity, output="v", others=others)
+    assert words in headline(_with(written.evidence, replace(run, fidelity=fidelity)))
+
+
 def test_the_fastest_sound_run_makes_the_headline(written: Written) -> None:
     found = written.evidence
     slow, fast = _run(found, 1.1, 2, 30), _run(found, 2.0, 4, 20)
