@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,15 +46,20 @@ def differences(one: Segment, other: Segment, *, opsets: bool = True) -> tuple[s
     paired = _paired(one.nodes, other.nodes)
     more = [node.op_type for mine, node in paired if mine is None]
     if more:
-        texts.append(f"has more nodes: {', '.join(more)}")
+        texts.append(f"has more nodes: {_counted(more)}")
     known = {mine for mine, _ in paired}
     gone = [node.op_type for node in one.nodes if node not in known]
     if gone:
-        texts.append(f"lacks nodes: {', '.join(gone)}")
+        texts.append(f"lacks nodes: {_counted(gone)}")
     for mine, node in paired:
         if mine is not None:
             texts.extend(_of_nodes(mine, node))
     return tuple(texts[:_MOST])
+
+
+def _counted(ops: Sequence[str]) -> str:
+    counts = Counter(ops)
+    return ", ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items())
 
 
 def _paired(
@@ -88,7 +94,11 @@ def _of_nodes(one: ir.Node, other: ir.Node) -> Iterator[str]:
         yield f"{name} makes {', '.join(map(str, its_made))}, not {', '.join(map(str, made))}"
     for key in dict.fromkeys((*one.attributes, *other.attributes)):
         mine, its = one.attributes.get(key), other.attributes.get(key)
-        if _attribute(mine) != _attribute(its):
+        if _attribute(mine) == _attribute(its):
+            continue
+        if all(each is not None and each.type in _COMPOUND for each in (mine, its)):
+            yield f"{key} of {name} is not the same"
+        else:
             yield f"{key} of {name} is {_shown(its)}, not {_shown(mine)}"
     if len(one.inputs) != len(other.inputs):
         yield f"{name} has {len(other.inputs)} inputs, not {len(one.inputs)}"

@@ -85,7 +85,10 @@ class SideGraph:
             if value.type is None and value.name:
                 value.type = ir.TensorType(ir.DataType.from_numpy(values[value.name].dtype))
         try:
-            session = open_session(to_bytes_beside(segment.model), self._settings)
+            # The user's own files of weights cannot be named in what is loaded from memory.
+            aside = self._settings.weights_folder is not None
+            piece = (to_bytes_beside if aside else to_bytes)(segment.model)
+            session = open_session(piece, self._settings)
             return session.run({name: values[name] for name in segment.inputs})
         except ModelError as error:
             where = f"{self.side.label}, {described(segment.nodes[-1])}"

@@ -18,6 +18,7 @@ from onnxq.errors import ModelError
 from onnxq.graph.edit import constant_tensor, node_by_name
 from onnxq.graph.io import load
 from onnxq.graph.normalize import normalize
+from onnxq.graph.quantized import find_already_quantized
 from onnxq.graph.sites import find_sites
 from onnxq.graph.structure import signature
 from onnxq.runtime.kernel_shapes import ConvShape, ProductShape
@@ -81,14 +82,24 @@ def model_shapes(model: str | Path, data: DataLike | None = None) -> tuple[Model
             if shape is not None:
                 found.setdefault(shape, []).append(site.name)
     if not found:
-        code, text = "stages.no_shapes", "the model has no product and no convolution to time"
-        raise ModelError(code, text, where=str(model))
+        raise _none_found(graph, model)
     total = sum(shape.macs * len(names) for shape, names in found.items())
     listed = [
         ModelShape(shape, tuple(names), shape.macs * len(names) / total)
         for shape, names in found.items()
     ]
     return tuple(sorted(listed, key=lambda entry: -entry.share))
+
+
+def _none_found(graph: ir.Model, model: str | Path) -> ModelError:
+    quantized = find_already_quantized(graph)
+    code = "stages.no_shapes"
+    text = "no product or convolution with float weights was found to time, bodies of If and Loop "
+    text += "not looked into"
+    remedy = "name shapes with --shapes"
+    if quantized is not None:
+        text, remedy = f"it is quantized already ({quantized})", "name the float model"
+    return ModelError(code, text, where=str(model), remedy=remedy)
 
 
 def _shape(node: ir.Node, site: Site, activation: Sequence[int]) -> Shape | None:

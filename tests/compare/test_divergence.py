@@ -121,6 +121,22 @@ def test_an_attribute_and_a_node_without_a_name(tmp_path: Path) -> None:
     assert found.differences == ("alpha of b is 0.5, not 0.10000000149011612",)
 
 
+def test_a_body_that_differs_and_more_nodes(tmp_path: Path) -> None:
+    text = """g (float[n, 8] x) => (float[n, 8] y) {
+        yes = Constant<value = bool {1}>()
+        [choice] a = If(yes) <
+            then_branch = t () => (float[n, 8] b) { b = Tanh(x) },
+            else_branch = e () => (float[n, 8] c) { c = Neg(x) }>
+        [last] y = Identity(a)
+    }"""
+    more = text.replace("b = Tanh(x)", "b = Sigmoid(x)")
+    found = only(*pair(tmp_path, text, more))
+    assert found.differences == ("then_branch of choice is not the same",)
+    more = "g (float[n, 8] x) => (float[n, 8] y) { p = Abs(x) q = Abs(p) r = Exp(q) y = Neg(r) }"
+    less = "g (float[n, 8] x) => (float[n, 8] y) { y = Neg(x) }"
+    assert only(*pair(tmp_path, less, more)).differences[0] == "has more nodes: 2 Abs, Exp"
+
+
 def test_branches_do_not_mislead(tmp_path: Path) -> None:
     """In topological order agreeing values stand behind the differing ones."""
     text = """g (float[n, 8] x) => (float[n, 8] y) {
@@ -457,6 +473,19 @@ def test_the_first_sample_that_differs(tmp_path: Path) -> None:
     assert (other.sample, other.samples) == ("sample 1", 2)
     assert other.divergence is not None
     assert other.divergence.node == "cut"
+
+
+def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    one, other = pair(tmp_path, CHAIN, CHAIN, v=moved("v"))
+    for path in (one, other):
+        onnx.save(
+            onnx.load(path),
+            path,
+            save_as_external_data=True,
+            location=f"{path.stem}.data",
+            size_threshold=0,
+        )
+    assert only(one, other).node == "second"
 
 
 def test_infinities_of_both_sides_are_not_where_the_difference_is_greatest(

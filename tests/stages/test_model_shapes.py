@@ -58,6 +58,18 @@ def test_convolutions_and_gemm(tmp_path: Path) -> None:
     assert sum(entry.share for entry in found) == pytest.approx(1)
 
 
+def test_a_quantized_model_is_called_so(tmp_path: Path) -> None:
+    text = """g (float[2, 4] x) => (float[2, 3] y) {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        w = DequantizeLinear(u, s) y = MatMul(d, w)
+    }"""
+    constants = {"s": np.float32(0.1), "z": np.uint8(3), "u": np.ones((4, 3), np.int8)}
+    model = write(tmp_path / "m.onnx", text, **constants)
+    with pytest.raises(ModelError, match=r"quantized already \(QDQ: 1 Quant") as caught:
+        model_shapes(model)
+    assert caught.value.remedy == "name the float model"
+
+
 def test_a_model_without_any(tmp_path: Path) -> None:
     model = write(tmp_path / "m.onnx", "g (float[2] x) => (float[2] y) { y = Tanh(x) }")
     with pytest.raises(ModelError, match="no product") as caught:
