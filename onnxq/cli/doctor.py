@@ -160,5 +160,6 @@ COMMAND = command(
         ),
         parameters.PREPROCESS,
         parameters.TOKENIZER,
+        parameters.CUSTOM_OPS,
     ],
 )

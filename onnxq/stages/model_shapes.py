@@ -73,9 +73,15 @@ def model_shapes(model: str | Path, data: DataLike | None = None) -> tuple[Model
     outputs = {site.name: probe.shape(site.activation or "") for site in sites}
     found: dict[Shape, list[str]] = {}
     if sites:
-        with open_model(probe.pruned(), "none") as session:
-            wanted = list(dict.fromkeys(outputs.values()))
-            taken = dict(zip(wanted, session.run(next(iter(source)).feeds, wanted), strict=True))
+        wanted = list(dict.fromkeys(outputs.values()))
+        try:
+            with open_model(probe.pruned(), "none") as session:
+                lengths = session.run(next(iter(source)).feeds, wanted)
+        except ModelError as error:
+            # What is run has no name: it is a part of the model, in memory.
+            code, text = error.code, error.message
+            raise ModelError(code, text, where=str(model), remedy=error.remedy) from error
+        taken = dict(zip(wanted, lengths, strict=True))
         for site in sites:
             activation = tuple(int(length) for length in taken[outputs[site.name]])
             shape = _shape(nodes[site.name], site, activation)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxq.runtime import kernel_speed
 from tests.cli.conftest import onnxq
 from tests.small_models import normal, proto
 
@@ -76,3 +77,26 @@ def test_what_is_no_library_is_refused(
     assert says in error["message"]
     assert error["where"] == str(library)
     assert error["remedy"]
+
+
+def test_doctor_runs_what_is_in_front_of_a_models_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime_extensions")
+    monkeypatch.setattr(kernel_speed, "kernel_speeds", lambda *_, **__: ())
+    text = """g (float[4, 8] x) => (float[4, 4] y) {
+        p, n = ai.onnx.contrib.NegPos(x)
+        y = MatMul(p, w)
+    }"""
+    made = proto(text, w=normal(0, 8, 4))
+    made.opset_import.add(domain="ai.onnx.contrib", version=1)
+    path = tmp_path / "m.onnx"
+    onnx.save(made, path)
+    refused = onnxq("doctor", "--model", path, "--json")
+    assert refused.status == 2
+    (error,) = refused.document["errors"]
+    assert (error["code"], error["where"]) == ("runtime.unknown_op", str(path))
+    assert "--custom-ops extensions" in error["remedy"]
+    run = onnxq("doctor", "--model", path, "--custom-ops", "extensions")
+    assert run.status == 0, run.err
+    assert "4x8x4" in run.out

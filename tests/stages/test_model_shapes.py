@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -63,7 +63,11 @@ def test_a_quantized_model_is_called_so(tmp_path: Path) -> None:
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
         w = DequantizeLinear(u, s) y = MatMul(d, w)
     }"""
-    constants = {"s": np.float32(0.1), "z": np.uint8(3), "u": np.ones((4, 3), np.int8)}
+    constants: dict[str, Any] = {
+        "s": np.float32(0.1),
+        "z": np.uint8(3),
+        "u": np.ones((4, 3), np.int8),
+    }
     model = write(tmp_path / "m.onnx", text, **constants)
     with pytest.raises(ModelError, match=r"quantized already \(QDQ: 1 Quant") as caught:
         model_shapes(model)
