@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.compare.report.graph_map import map_graph
 from onnxq.compare.report.layers import measure_layers
-from onnxq.compare.report.matching import match
+from onnxq.compare.report.matching import nearest
 from onnxq.compare.report.provenance import provenance
 from onnxq.compare.report.skipped import find_skipped
 from onnxq.compare.report.spreads import measure_spreads, most_telling
@@ -155,11 +155,8 @@ class _Gatherer:
     ) -> tuple[tuple[ir.Model, LayerErrors] | None, str]:
         if other.number > self.limits.models:
             return None, f"layers of the first {self.limits.models} models alone are measured"
-        candidates = [
-            (model, match(model, other.model, self.limits.layers))
-            for model in (self.normalized, self.given)
-        ]
-        reference, matches = max(candidates, key=lambda found: len(found[1]))
+        forms = (self.normalized, self.given)
+        reference, matches = nearest(forms, other.model, self.limits.layers)
         if not matches:
             return None, "no tensor inside it has the name of one of the first model"
         step = f"layers of {other.path.name}"

@@ -8,6 +8,7 @@ alike.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from onnxq.graph.edit import consumers, value_by_name
 from onnxq.graph.sites import find_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _MOST_SOURCES: Final = 16
 _CONVERSIONS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -48,6 +49,24 @@ class Match:
     sources: tuple[str, ...]
 
 
+def nearest(
+    references: Sequence[ir.Model], other: ir.Model, most: int
+) -> tuple[ir.Model, tuple[Match, ...]]:
+    """The reference whose names another model has most of, the first of them, and the tensors.
+
+    A model keeps the names of what it was made from. Of another form of the same model it has
+    fewer, and some of them stand for something else there: a Conv that a normalization was folded
+    into gives other values under its name.
+
+    Args:
+        references: Forms of one model.
+        other: The model compared with it.
+        most: As for :func:`match`.
+    """
+    found = max(references, key=lambda model: len(match(model, other, sys.maxsize)))
+    return found, match(found, other, most)
+
+
 def match(reference: ir.Model, other: ir.Model, most: int) -> tuple[Match, ...]:
     """The float tensors of the main graph that both models have, in the reference's order.
 
@@ -58,11 +77,16 @@ def match(reference: ir.Model, other: ir.Model, most: int) -> tuple[Match, ...]:
             even distances. Inputs of the model that the other quantizes come on top.
     """
     values = value_by_name(other.graph)
+    varying = _sources(reference, ()).keys()
     alike = [
         (place, node, output)
         for place, node in enumerate(reference.graph, start=1)
         for output in node.outputs
-        if node.op_type not in _CONVERSIONS and _is_float(output) and output.name in values
+        if node.op_type not in _CONVERSIONS
+        and _is_float(output)
+        and output.name in values
+        # What has no sources is a constant.
+        and output.name in varying
     ]
     chosen = _choose(reference, [output.name or "" for _, _, output in alike], most)
     quantized = {
@@ -85,8 +109,7 @@ def match(reference: ir.Model, other: ir.Model, most: int) -> tuple[Match, ...]:
             sources[output.name],
         )
         for place, node, output in alike
-        # Without sources it is a constant.
-        if output.name in chosen and output.name in sources
+        if output.name in chosen
     )
     return (*inputs, *layers)
 

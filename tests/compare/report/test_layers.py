@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnxq.compare.report import ReportLimits
 from onnxq.compare.report.layers import measure_layers
-from onnxq.compare.report.matching import as_read, match
+from onnxq.compare.report.matching import as_read, match, nearest
 from onnxq.graph.edit import value_by_name
-from tests.small_models import normalized, run, source
+from tests.small_models import normalized, proto, run, source
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from numpy.typing import NDArray
 
     from onnxq.compare.report.layers import LayerErrors
@@ -176,3 +176,31 @@ def test_of_many_layers_those_with_weights_and_outputs_are_kept() -> None:
     assert len(kept) == 8
     assert {"r0", "y"} <= {found.tensor for found in kept}
     assert kept[1].sources == ("r0",)
+
+
+def test_a_model_that_was_made_of_the_given_one_is_compared_with_that() -> None:
+    """Normalizing folds the normalization: the Conv then gives other values under its name."""
+    text = """g (float[1, 2, 4, 4] x) => (float[1, 2, 2, 2] y) {
+        one = Constant<value_float = 1.0>() two = Constant<value_float = 2.0>()
+        p = Add(one, two) q = Mul(p, two) c = Conv(x, w) b = BatchNormalization(c, s, t, m, v)
+        y = Mul(b, q)
+    }"""
+    constants = {
+        "w": RANDOM.standard_normal((2, 2, 3, 3)).astype(np.float32),
+        **{
+            name: np.full(2, value, np.float32)
+            for name, value in zip("stmv", (9, 1, 0, 4), strict=True)
+        },
+    }
+    given = ir.serde.deserialize_model(proto(text, **constants))
+    folded = normalized(text, **constants)
+    assert "BatchNormalization" not in {node.op_type for node in folded.graph}
+    sample = [{"x": RANDOM.standard_normal((1, 2, 4, 4)).astype(np.float32)}]
+    for other, right in ((given, given), (folded, folded)):
+        reference, matches = nearest((folded, given), other, 3)
+        assert reference is right
+        assert "y" in {found.tensor for found in matches}
+        data = source(reference, sample)
+        found = measure_layers(reference, other, matches, data, ReportLimits())
+        assert {error.sqnr_db for error in found.layers} == {np.inf}
+    assert {found.tensor for found in match(given, given, 3)} == {"c", "b", "y"}
