@@ -8,9 +8,10 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxq.lint import lint
-from tests.lint.cases import LOOKUP
+from tests.lint.cases import CASES, LOOKUP
 from tests.lint.models import (
     CHANNELS,
     F32,
@@ -264,10 +265,31 @@ def test_pairs_of_other_integers_are_not_the_same_pair(tmp_path: Path) -> None:
             z=np.zeros(4, np.uint8),
             z2=np.zeros(3, np.uint8),
         ),
+        proto(conv(), **PARAMETERS, w=W8[0], ws=F32(0.1), wz=np.int8(0)),
+        proto(matmul("t = Gemm(xd, wd)"), **PARAMETERS, w=np.int8(9), ws=F32(0.1), wz=np.int8(0)),
+        proto(
+            conv(),
+            opset=21,
+            **PARAMETERS,
+            w=packed("w", np.ones(8, ml_dtypes.float8_e4m3fn)),
+            ws=F32(0.1),
+            wz=packed("wz", np.zeros((), ml_dtypes.float8_e4m3fn)),
+        ),
     ],
-    ids=["MatMul", "Gemm", "Conv", "pair"],
+    ids=["MatMul", "Gemm", "Conv", "pair", "Conv of a vector", "Gemm of a number", "float8"],
 )
-def test_parameters_of_another_number_are_no_fault_of_the_checks(
+def test_what_no_operator_takes_is_no_fault_of_the_checks(
     model: onnx.ModelProto, target: str, tmp_path: Path
 ) -> None:
     assert lint(write(model, tmp_path / "model.onnx"), target).counting
+
+
+def test_zero_points_of_a_lookup_that_are_one_number_are_no_fault_of_the_checks(
+    tmp_path: Path,
+) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(CASES["cuda-lookup-zero-points"].broken)
+    (zero_points,) = (tensor for tensor in model.graph.initializer if tensor.name == "wz")
+    zero_points.CopyFrom(numpy_helper.from_array(np.asarray(8, np.uint8), "wz"))
+    rules = {found.rule for found in lint(write(model, tmp_path / "model.onnx"), "cuda").findings}
+    assert "cuda-lookup-zero-points" not in rules

@@ -89,14 +89,17 @@ def _int8_weights(model: ir.Model) -> Iterator[tuple[ir.Node, str, Array, tuple[
 def _summed(node: ir.Node, weight: Array) -> tuple[int, ...]:
     """The axes that a kernel sums over, in its order; none of a depthwise Conv.
 
-    Channels come last in a Conv. `tests/passes/test_saturation.py` holds each kernel to it.
+    None either of a weight that the operator does not take. Channels come last in a Conv.
+    `tests/passes/test_saturation.py` holds each kernel to it.
     """
+    if weight.ndim < (3 if "Conv" in node.op_type else 2):
+        return ()
     if "Conv" in node.op_type:
         depthwise = weight.shape[1] == 1 and weight.shape[0] == node.attributes.get_int("group", 1)
         return () if depthwise else (*range(2, weight.ndim), 1)
     if node.op_type == "Gemm":
         return (1,) if node.attributes.get_int("transB", 0) else (0,)
-    return (weight.ndim - 2,) if weight.ndim > 1 else ()
+    return (weight.ndim - 2,)
 
 
 @check("bias-overflow")

@@ -109,7 +109,7 @@ def lookup_zero_points(view: View) -> Iterator[Seen]:
 
 def _lie_elsewhere(packed: NDArray[Any] | None, bits: int, blocks: int) -> bool:
     """Whether zero points counted through all bytes are others than those of each row."""
-    if packed is None:
+    if packed is None or not packed.ndim:
         return False
     integers = np.asarray(packed, np.uint8)
     by_row = unpack(integers, bits, blocks).ravel()

@@ -79,7 +79,7 @@ def float8_conv(view: View) -> Iterator[Seen]:
     rules = load_target(view.target).float8
     for node, weight in weighted_nodes(view.model):
         stored = stored_integers(weight)
-        if rules is None or node.op_type != "Conv" or stored is None:
+        if rules is None or node.op_type != "Conv" or stored is None or len(stored.shape) < 3:
             continue
         if integer_type(weight) in _FLOAT8 and (why := rules.why_not(tuple(stored.shape.numpy()))):
             yield at(node, f"it is a Conv {why}")
