@@ -193,13 +193,12 @@ def _rewire(
     replace_input(conv, 2, initializer(model, fresh(f"{stem}.folded_bias"), arrays[1]))
     result, output = node.outputs[0], conv.outputs[0]
     name, kind, shape = result.name, result.type, result.shape
-    is_output = result.is_graph_output()
     result.replace_all_uses_with(output, replace_graph_outputs=True)
     if node.graph is not None:
         node.graph.remove(node, safe=True)
-    if is_output:
-        output.type, output.shape = kind, shape
-        output.name = name
+    # A name stands for the same values before and after, by which models are compared.
+    output.name, output.type = name, kind or output.type
+    output.shape = output.shape if shape is None else shape
     for value in old:
         if value is not None and value is not output:
             remove_if_unread(value)

@@ -208,3 +208,20 @@ def test_a_chain_folds_and_a_shared_weight_is_only_shifted(run: Run) -> None:
     x = normal(2, 2, 4, 5, 5)
     for wanted, got in zip(run(model, {"x": x}), run(result, {"x": x}), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_name_stands_for_the_same_values_afterwards() -> None:
+    text = """g (float[1, 2, 4, 4] x) => (float[1, 3, 2, 2] y) {
+        c = Conv(x, w)
+        b = BatchNormalization(c, s, t, m, v)
+        k = Mul(b, two)
+        y = Relu(k)
+    }"""
+    constants = {"w": normal(0, 3, 2, 3, 3), "two": np.full((3, 1, 1), 2, np.float32)}
+    constants |= {name: np.abs(normal(seed, 3)) for seed, name in enumerate("stmv")}
+    model = ir.serde.deserialize_model(proto(text, **constants))
+    FoldAffinePass()(model)
+    assert [(node.op_type, node.outputs[0].name) for node in model.graph] == [
+        ("Conv", "k"),
+        ("Relu", "y"),
+    ]
