@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ LIMIT_SECONDS: Final = 240.0
 JSON_NAME: Final = "session.json"
 CODE_NAME: Final = "load_session.py"
 _MARGIN: Final = 1.02
+_CANNOT_WRITE: Final = "compare.cannot_write"
+_REMEDY: Final = "name a folder that can be made or written to"
 _NAMES: Final = ("threads", "spinning and parallel operators", "optimization and memory")
 
 
@@ -226,16 +229,18 @@ def check_folder(folder: str | Path) -> None:
     """Refuse before any work what could only fail at its end.
 
     Raises:
-        UsageError: The folder, or what it would be made in, is no folder.
+        UsageError: The folder, or what it would be made in, is no folder or cannot be written to.
     """
-    target = Path(folder)
-    for place in (target, *target.parents):
-        if place.is_dir():
-            return
-        if place.exists():
-            code, why = "compare.cannot_write", "this is a file, a folder is wanted"
-            remedy = "name a folder that can be made or written to"
-            raise UsageError(code, why, where=str(place), remedy=remedy)
+    target = Path(folder).absolute()
+    place = next(place for place in (target, *target.parents) if place.exists())
+    if not place.is_dir():
+        why = "this is a file, a folder is wanted"
+        raise UsageError(_CANNOT_WRITE, why, where=str(place), remedy=_REMEDY)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, ...]:
@@ -267,10 +272,13 @@ def save_session(found: SessionSearch, folder: str | Path) -> tuple[Path, ...]:
             for name in names:
                 (staged / name).replace(target / name)
     except OSError as error:
-        code, why = "compare.cannot_write", f"cannot be written: {error.strerror or error}"
-        remedy = "name a folder that can be made or written to"
-        raise UsageError(code, why, where=str(folder), remedy=remedy) from error
+        raise _unwritable(folder, error) from error
     return tuple(target / name for name in names)
+
+
+def _unwritable(folder: str | Path, error: OSError) -> UsageError:
+    why = f"cannot be written: {error.strerror or error}"
+    return UsageError(_CANNOT_WRITE, why, where=str(folder), remedy=_REMEDY)
 
 
 def document(found: SessionSearch) -> dict[str, Any]:

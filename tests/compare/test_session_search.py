@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import onnxruntime as ort
 import pytest
 
 from onnxq.compare import session_search
-from onnxq.compare.session_search import save_session, search_session
+from onnxq.compare.session_search import check_folder, save_session, search_session
 from onnxq.errors import DataError, UsageError
 from onnxq.runtime.custom_ops import portable
 from onnxq.runtime.engine_cache import engine_cache
@@ -194,6 +195,7 @@ def test_the_code_loads_the_model_with_onnxruntime_alone(
     np.save(tmp_path / "x.npy", SAMPLES[0]["x"])
     code = f"""
 import sys
+import tempfile
 import numpy as np
 sys.path.insert(0, {str(folder)!r})
 from load_session import load
@@ -269,6 +271,7 @@ def test_the_folder_can_be_moved(
     assert str(tmp_path) not in (moved / "session.json").read_text(encoding="utf-8")
     code = f"""
 import sys
+import tempfile
 import numpy as np
 sys.path.insert(0, {str(moved)!r})
 from load_session import load
@@ -325,6 +328,20 @@ def test_a_folder_that_cannot_be_made(
     with pytest.raises(UsageError, match="cannot be written") as caught:
         save_session(found, tmp_path / "file" / "session")
     assert caught.value.remedy
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    check_folder(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied") as caught:
+        check_folder(tmp_path / "new" / "deep")
+    assert caught.value.where == str(tmp_path / "new" / "deep")
 
 
 def test_changes_in_words() -> None:
