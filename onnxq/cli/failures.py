@@ -80,7 +80,7 @@ def _of_the_system(error: BaseException) -> OnnxqError | None:
         )
     if isinstance(error, MemoryError):
         code, text = "system.memory", "out of memory"
-        remedy = "give a smaller --memory-budget or smaller samples, or end other programs"
+        remedy = "give smaller samples, calibrate with less --memory-budget, or end other programs"
         return UsageError(code, text, remedy=remedy)
     return None
 
