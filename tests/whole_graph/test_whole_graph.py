@@ -47,7 +47,7 @@ def _assert_all_hold(jobs: list[Job]) -> dict[str, run.Tally]:
     return tallies
 
 
-@pytest.mark.parametrize("graphs", [50, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("graphs", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_random_graphs_hold_in_every_scheme(graphs: int) -> None:
     schemes = SCHEMES if graphs <= 50 else DISTINCT
     tallies = _assert_all_hold(run.random_jobs(0, graphs, schemes, "minmax"))
