@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnxq.algorithms.scheme_choice import left_out
 from onnxq.algorithms.weight_statistics import WeightStatistics, describe_weight
 from onnxq.calibration.stats import save_stats
-from onnxq.errors import InternalError, UsageError
+from onnxq.errors import InternalError, ModelError, UsageError
 from onnxq.graph.edit import constant_array
 from onnxq.graph.external import external_files
 from onnxq.graph.io import check_output, digest, file_bytes, load, save, staging
@@ -54,6 +54,7 @@ from onnxq.stages.shape_profile import NO_PROFILE, ShapeProfile
 from onnxq.stages.task import Decided, Task
 from onnxq.targets import load_target
 from onnxq.verify.structure import check_structure, level_for
+from onnxq.verify.survival import check_survives
 from onnxq.verify.verification import Evidence, Report, Verification, verify
 
 if TYPE_CHECKING:
@@ -461,6 +462,7 @@ def _publish_verified(
     """
     with staging(output) as staged:
         save(quantized, staged)
+        _check_result_survives(quantized, staged, output, evidence.provider)
         verification = verify(opened_model.core, staged, plan, evidence, options.report)
         missed = judge.missed_bound(verification, options.min_sqnr)
         plan = with_measured(plan, verification)
@@ -473,6 +475,20 @@ def _publish_verified(
             level = level_for(plan.target, evidence.provider)
             opened_model.publish(staged, output, level)
     return verification, plan, missed
+
+
+def _check_result_survives(quantized: ir.Model, staged: Path, output: Path, provider: str) -> None:
+    """Refuse a result that would end this process, though the float model did not."""
+    if provider != "cpu":
+        return
+    try:
+        check_survives([(staged, quantized)])
+    except ModelError as error:
+        text = f"quantized, the model is not written: {error.message}"
+        remedy = (
+            "leave the sites in front of it in float (rules in a recipe), or take another scheme"
+        )
+        raise ModelError(error.code, text, where=str(output), remedy=remedy) from error
 
 
 def _unchanged(

@@ -332,6 +332,26 @@ def test_a_bias_behind_a_matmul_that_is_not_finite_is_no_fault(tmp_path: Path, b
         assert np.abs(got - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("bound", [1.0, 3.0, 6.0, 0.7])
+def test_a_clip_as_far_below_0_as_above_is_absorbed(bound: float, tmp_path: Path) -> None:
+    """To 255 steps its bounds lie at ties: the rounding of the scale must not decide."""
+    text = """g (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) {
+        c = Conv(x, w)
+        r = Clip(c, lo, hi)
+        d = Conv(r, v)
+        y = Sigmoid(d)
+    }"""
+    weights = {"w": 4 * bound * normal(0, 4, 3, 1, 1), "v": normal(1, 4, 4, 1, 1)}
+    bounds = {"lo": np.asarray(-bound, np.float32), "hi": np.asarray(bound, np.float32)}
+    model = write(tmp_path / "m.onnx", text, **weights, **bounds)
+    recipe = Recipe.model_validate({"scheme": "int8", "calibration": {"method": "minmax"}})
+    data = batches(5, 1, 3, 8, 8)
+    result = quantize(model, data, tmp_path / "o.onnx", recipe=recipe, options=UNTIMED)
+    assert [entry.op for entry in result.plan.absorbed] == ["Clip"]
+    assert result.verification is not None
+    assert result.verification.kernels.integer == 2
+
+
 def test_a_bound_of_a_clip_that_a_caller_replaces(tmp_path: Path) -> None:
     text = """g (float[N, 3, 8, 8] x, float hi) => (float[N, 4, 8, 8] y) {
         c = Conv(x, w)

@@ -7,7 +7,7 @@ differs in its numbers; targets that have it keep biases and tables float.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +159,19 @@ class PlanLabels:
     independent: bool
 
 
+def _saturating(candidate: Candidate, low: float, high: float) -> Candidate:
+    """The candidate, its scale a float32 smaller where only that makes a Clip redundant.
+
+    In 255 steps the bounds of [-1, 1] lie 127.5 from 0 on either side: the rounding of the scale
+    decides whether both fall on the outermost integers, or one inside.
+    """
+    params = candidate.params
+    if params.scheme.floating or saturates(params, low, high):
+        return candidate
+    smaller = replace(params, scale=np.asarray(np.nextafter(params.scale, np.float32(0))))
+    return replace(candidate, params=smaller) if saturates(smaller, low, high) else candidate
+
+
 class _Builder:
     def __init__(
         self,
@@ -169,9 +182,12 @@ class _Builder:
     ) -> None:
         self.rounded = rounded
         self.config = config
-        self.chosen = chosen
         self.roots = {tensor.name: tensor.root for tensor in config.selection.tensors}
         self.nodes = node_by_name(model.graph)
+        self.chosen = dict(chosen)
+        for name, tensor in config.selection.absorbed.items():
+            root = self.roots[tensor]
+            self.chosen[root] = _saturating(self.chosen[root], *clip_bounds(self.nodes[name]))
         self.values = value_by_name(model.graph)
         self.sites: dict[str, list[Site]] = {}
         self.weights: list[WeightEntry] = []

@@ -6,7 +6,8 @@ Cases, for a Gemm with a constant B of rank 2 that no caller can override:
     - a constant C of one element or of shape [1, N]: the vector [N];
     - a constant C of shape [M, 1] or [M, N], and a C that is computed or may be overridden: an Add
       behind, with a Mul by ``beta`` in front of it where ``beta`` is not 1;
-    - ``transA``: a Transpose in front, which ONNX Runtime merges again if the Gemm stays float.
+    - ``transA``: a Transpose in front, which ONNX Runtime merges again if the Gemm stays float; of
+      an activation that is one's Transpose already, what that reads.
 The derived constants remember their origin (``derived.py``).
 """
 
@@ -61,13 +62,23 @@ def _rewrite(node: ir.Node, derive: Deriver) -> bool:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         changed |= _plain_bias(node, columns, derive)
     if node.attributes.get_int("transA", 0):
-        put_before(node, 0, "Transpose", derive.fresh, attributes={"perm": [1, 0]})
+        _transpose_activation(node, derive)
         node.attributes.pop("transA")
         changed = True
     for value in old:
         if changed and value is not None:
             remove_if_unread(value)
     return changed
+
+
+def _transpose_activation(node: ir.Node, derive: Deriver) -> None:
+    """Two Transposes would be taken out by ONNX Runtime, and the quantizer stand elsewhere then."""
+    front = node.inputs[0].producer() if node.inputs[0] is not None else None
+    turned = front is not None and front.op_type == "Transpose" and front.graph is node.graph
+    if front is not None and turned and front.attributes.get_ints("perm", (1, 0)) == (1, 0):
+        node.replace_input_with(0, front.inputs[0])
+        return
+    put_before(node, 0, "Transpose", derive.fresh, attributes={"perm": [1, 0]})
 
 
 def _fold_alpha(node: ir.Node, weight: ir.Value, derive: Deriver) -> bool:

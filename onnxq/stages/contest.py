@@ -16,6 +16,7 @@ from onnxq.scratch import Scratch
 from onnxq.stages.with_past import timed_feeds
 from onnxq.verify.fidelity import compare_outputs
 from onnxq.verify.structure import level_for
+from onnxq.verify.survival import check_survives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +51,11 @@ def compete(task: Task, plans: Mapping[str, Plan], data: DataSource) -> tuple[Tr
         failed: dict[str, str] = {}
         for done, (name, plan) in enumerate(plans.items(), start=1):
             paths[name] = folder / f"{len(paths)}.onnx"
-            save(execute(plan, prepared.model), paths[name])
+            model = execute(plan, prepared.model)
+            save(model, paths[name])
             try:
+                if prepared.provider == "cpu":
+                    check_survives([(paths[name], model)])
                 level = level_for(prepared.target.name, prepared.provider)
                 result = open_session(paths[name], replace(settings, optimization=level))
                 found[name] = compare_outputs(reference, result, few, independent=False)

@@ -111,3 +111,13 @@ def test_a_shared_weight_is_scaled_for_one_reader_alone() -> None:
     y, z = run(model, {"a": x})
     np.testing.assert_allclose(y, 2 * x @ weight, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(z, np.maximum(x, 0) @ weight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("perm", "left"), [("[1, 0]", 0), ("[0, 1]", 2)])
+def test_a_transposed_activation_of_a_transpose_is_what_that_reads(perm: str, left: int) -> None:
+    text = f"""g (float[{M}, {K}] a) => (float[{M if left == 0 else K}, {N}] y) {{
+        t = Transpose<perm = {perm}>(a) y = Gemm<transA = 1>(t, b)
+    }}"""
+    model = normalized(text, b=normal(0, K if left == 0 else M, N))
+    assert [node.op_type for node in model.graph].count("Transpose") == left
+    assert find_sites(model)[0].activation == ("a" if left == 0 else "t.transpose")

@@ -10,6 +10,7 @@ import pytest
 from onnxq.errors import ModelError
 from onnxq.graph.io import load
 from onnxq.pipeline import RunOptions, calibrate, inspect, quantize
+from onnxq.recipe import Recipe
 from onnxq.runtime.apart import Loaded, load_apart
 from onnxq.verify import survival
 from onnxq.verify.survival import check_survives
@@ -20,6 +21,8 @@ from tests.small_models import write as write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 HALF = [{"x": np.ones((5, 2, 8), np.float16)}]
 
@@ -49,6 +52,23 @@ def test_what_ends_the_process_is_refused_and_nothing_is_written(dying: Path, ta
         assert [path.name for path in dying.parent.iterdir()] == ["model.onnx"]
     # What only looks at the graph says what it sees.
     assert inspect(dying, target=target).sites
+
+
+@pytest.mark.parametrize("data", [None, [{"x": np.ones((2, 64), np.float16)}] * 5])
+def test_a_result_that_would_end_the_process_is_not_written(
+    data: list[dict[str, NDArray[np.float16]]] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "g (float16[2, 64] x) => (float[2, 32] y) { h = Cast<to = 1>(x) y = MatMul(h, w) }"
+    path, output = write_text(tmp_path / "m.onnx", text, w=normal(0, 64, 32)), tmp_path / "out.onnx"
+    recipe = Recipe.model_validate({"version": 1, "scheme": "int8-weights"})
+    fine, died = Loaded(), Loaded(refusal="it ends the process (SIGSEGV)", died=True)
+    monkeypatch.setattr(survival, "load_apart", lambda model: fine if model == path else died)
+    with pytest.raises(ModelError, match="not written: it ends the process") as caught:
+        quantize(path, data, output, recipe=recipe, options=RunOptions(timing=None))
+    assert (caught.value.code, caught.value.where) == ("model.dies", str(output))
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_only_what_has_been_seen_to_is_tried_out(

@@ -147,6 +147,8 @@ def _check(
     paths: tuple[Path, Path],
 ) -> Outcome:
     source, output = paths
+    if scheme == "fp8":  # no other target has it
+        target = "tensorrt"
     settings: dict[str, Any] = {
         "scheme": scheme,
         "target": target,
@@ -154,8 +156,6 @@ def _check(
     }
     if scheme == COMPUTING:
         settings |= {"scheme": "float16", "half": {"form": "compute"}}
-    if scheme == "fp8":  # no other target has it
-        settings |= {"target": "tensorrt"}
     recipe = Recipe.model_validate(settings)
     options = RunOptions(eval_data=list(subject.evaluation), timing=None)
     try:
