@@ -160,7 +160,7 @@ class Search:
 
     def _held_at_other_scales(self, name: str) -> bool:
         """Whether a value is to be passed over; it is left out of the values then."""
-        if name not in self._all or not self._is_rescaled(name, {}):
+        if not self._is_rescaled(name, {}):
             return False
         self._rescaled[name] = None
         self.values.remove(name)

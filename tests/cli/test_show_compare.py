@@ -69,6 +69,15 @@ def run(fidelity: Fidelity | None, ratio: Ratio | None) -> ComparedRun:
     )
 
 
+def shown(found: Comparison) -> str:
+    """What is printed of a comparison, in one line."""
+    out = io.StringIO()
+    screen = console(out)
+    for view in views(found):
+        screen.print(view)
+    return " ".join(out.getvalue().split())
+
+
 @pytest.mark.parametrize("metric", ["auto", "sqnr"])
 def test_every_column_fits_80(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -96,11 +105,7 @@ def test_what_tensorrt_is_told_is_shown_and_printed(monkeypatch: pytest.MonkeyPa
     profile = ShapeProfile(inputs, 64, "the data has a note")
     kept = replace(run(FIDELITY, None), engine=KeptEngine(Path("kept/0123"), 12.345))
     found = Comparison((run(None, None), kept), 64, None, profile=profile)
-    out = io.StringIO()
-    screen = console(out)
-    for view in views(found):
-        screen.print(view)
-    words = " ".join(out.getvalue().split())
+    words = shown(found)
     assert "TensorRT's profile, from 64 samples" in words
     assert "attention_mask 1x16 1x33 1x128" in words
     assert "warning: the data has a note" in words
@@ -121,11 +126,7 @@ def test_outputs_beside_the_first_are_shown_and_told(monkeypatch: pytest.MonkeyP
     others, equal = {"a": 30.5, "b": -3.2}, {"ids": 0.75, "mask": 1.0}
     other = run(replace(FIDELITY, others=others, others_equal=equal), None)
     found = Comparison((run(None, None), other), 32, None)
-    out = io.StringIO()
-    screen = console(out)
-    for view in views(found):
-        screen.print(view)
-    words = " ".join(out.getvalue().split())
+    words = shown(found)
     assert "2 b -3.2 dB 2" in words
     assert "run 2: low accuracy in outputs beside the first: 'b' -3.2 dB" in words
     assert "run 2: 25 % of the elements of ids differ" in words
